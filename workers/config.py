@@ -1,0 +1,355 @@
+"""The fields of a trial: type, default, rule and one line of description each.
+
+A trial's configuration is a tree of frozen pydantic models; sweeps, the command line and the store
+address its leaves by dotted name (``pool.size``). :meth:`TrialConfig.from_fields` is the one door:
+it fills in defaults, checks every field, then the rules between fields, and raises
+:class:`~workers.errors.ConfigError` with the field, the value and the remedy.
+"""
+
+import difflib
+from collections.abc import Callable, Mapping
+from functools import cache
+from typing import Annotated, Any, Literal, NamedTuple, Self
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.fields import FieldInfo
+
+from workers.errors import ConfigError
+
+Value = int | float | str | bool
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class PoolConfig(_Group):
+    """The page_pool of the receive queue."""
+
+    size: Annotated[
+        int,
+        Field(ge=0, le=1 << 20, description="ring capacity in pages; 0 means 1024, 6.1 clamps to 16384"),
+    ] = 1024
+    recycle: Annotated[
+        bool,
+        Field(description="mark skbs for recycling; false releases each page with its packet"),
+    ] = True
+
+
+class NicConfig(_Group):
+    """The receive side of the NIC."""
+
+    rx_ring: Annotated[
+        int, Field(ge=64, le=16384, description="receive descriptors, a power of two")
+    ] = 512
+    rx_usecs: Annotated[
+        int,
+        Field(ge=0, le=10_000, description="interrupt moderation: microseconds from packet to interrupt"),
+    ] = 8
+    budget: Annotated[
+        int, Field(ge=1, le=1024, description="packets handled by one NAPI poll at the most")
+    ] = 64
+    link_gbps: Annotated[
+        int,
+        Field(ge=1, le=400, description="link rate in Gbit/s, preamble and gap included; paces bursts"),
+    ] = 10
+
+
+class DriverConfig(_Group):
+    """How the driver uses the pool."""
+
+    model: Annotated[
+        Literal["page-per-packet"],
+        Field(description="receive pattern; page-per-packet is that of mvneta and mvpp2"),
+    ] = "page-per-packet"
+
+
+class TrafficConfig(_Group):
+    """What arrives on the wire."""
+
+    kind: Annotated[
+        Literal["constant", "poisson", "bursts", "saturation", "capture"],
+        Field(description="arrival process; saturation has a packet waiting for every free descriptor"),
+    ] = "poisson"
+    rate_pps: Annotated[
+        int,
+        Field(ge=1, le=1_000_000_000, description="mean packets per second (constant, poisson, bursts)"),
+    ] = 400_000
+    packet_size: Annotated[
+        Annotated[int, Field(ge=64, le=1518)] | Literal["imix"],
+        Field(description="frame bytes with FCS, or imix (7 x 64, 4 x 594, 1 x 1518)"),
+    ] = 64
+    burst_packets: Annotated[
+        int, Field(ge=1, le=1_000_000, description="mean packets of a burst, which arrives at link rate")
+    ] = 1024
+    capture: Annotated[
+        str,
+        Field(description="what to replay: a bundled name, or a pcap or pcapng file, gzip allowed"),
+    ] = "tcp_bulk"
+    capture_destination: Annotated[
+        str, Field(description="replay only packets to this IP address; empty: all packets")
+    ] = ""
+    speed: Annotated[
+        float,
+        Field(ge=0.001, le=1e6, description="replay speed; 2.0 halves the time between packets"),
+    ] = 1.0
+
+
+class AppConfig(_Group):
+    """Who consumes the packets."""
+
+    reader: Annotated[
+        Literal["drop", "fast", "slow"],
+        Field(
+            description="drop: early drop in the stack; fast: a socket reader that only receives; "
+            "slow: one that works app.work_ns on each packet"
+        ),
+    ] = "drop"
+    reader_cpu: Annotated[
+        Literal["same", "other"],
+        Field(description="CPU of the reader: that of the receive queue, or another one"),
+    ] = "other"
+    work_ns: Annotated[
+        int,
+        Field(ge=0, le=1_000_000_000, description="time a slow reader works on a packet after receiving it"),
+    ] = 2_500
+    socket_bytes: Annotated[
+        int,
+        Field(ge=2304, le=1 << 40, description="receive buffer limit, counted in truesize as SO_RCVBUF"),
+    ] = 212_992
+
+
+class TrialConfig(_Group):
+    """One trial: one cell of a sweep with one seed."""
+
+    arch: Annotated[str, Field(description="architecture profile, see farm arch list")] = "broadwell-ep"
+    kernel: Annotated[
+        Literal["6.1"], Field(description="release whose page_pool rules apply (6.1 is 6.1.192)")
+    ] = "6.1"
+    duration_ms: Annotated[
+        int,
+        Field(ge=1, le=600_000, description="simulated time; a capture that ends earlier ends the trial"),
+    ] = 20
+    warmup_ms: Annotated[
+        int, Field(ge=0, le=600_000, description="start of the trial that is left out of every measure")
+    ] = 2
+    seed: Annotated[
+        int, Field(ge=0, lt=1 << 63, description="seed of the random draws; a sweep sets it from its seeds")
+    ] = 0
+    pool: PoolConfig = PoolConfig()
+    nic: NicConfig = NicConfig()
+    driver: DriverConfig = DriverConfig()
+    traffic: TrafficConfig = TrafficConfig()
+    app: AppConfig = AppConfig()
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Value]) -> Self:
+        """Build a checked configuration from dotted names; what is not named has its default.
+
+        Raises:
+            ConfigError: unknown name, wrong type, value out of range, or a rule between fields.
+        """
+        config = cls.unchecked(fields)
+        for rule in RULES:
+            rule.check(config)
+        return config
+
+    @classmethod
+    def unchecked(cls, fields: Mapping[str, Value]) -> Self:
+        """As :meth:`from_fields`, without the rules between fields (a planner checks those once)."""
+        tree: dict[str, Any] = {}
+        for name, value in fields.items():
+            check_name(name)
+            group, _, leaf = name.rpartition(".")
+            (tree.setdefault(group, {}) if group else tree)[leaf] = value
+        try:
+            return cls.model_validate(tree)
+        except ValidationError as error:
+            detail = error.errors()[0]
+            name = ".".join(str(part) for part in detail["loc"][:2] if part in _known_parts())
+            raise ConfigError(name, detail["input"], _remedy(name)) from None
+
+    def to_fields(self) -> dict[str, Value]:
+        """Every leaf by dotted name, in the order of :func:`fields`."""
+        tree = self.model_dump()
+        return {
+            field.name: tree[field.group][field.leaf] if field.group else tree[field.leaf]
+            for field in fields()
+        }
+
+
+class TrialField(NamedTuple):
+    """One leaf of the configuration, as ``farm fields`` prints it."""
+
+    name: str
+    """dotted name"""
+    kind: str
+    """type and range or choices, in words"""
+    default: Value
+    description: str
+    adapter: TypeAdapter[Any]
+
+    @property
+    def group(self) -> str:
+        return self.name.rpartition(".")[0]
+
+    @property
+    def leaf(self) -> str:
+        return self.name.rpartition(".")[2]
+
+    def parse(self, text: str) -> Value:
+        """Read a value typed on the command line.
+
+        Raises:
+            ConfigError: the text is no value of this field.
+        """
+        for candidate in (text, _literal(text)):
+            try:
+                value: Value = self.adapter.validate_python(candidate)
+            except ValidationError:
+                continue
+            return value
+        raise ConfigError(self.name, text, _remedy(self.name))
+
+
+class Rule(NamedTuple):
+    """A rule between fields. It reads only the fields it names, so that a planner can check the
+    product of just those axes."""
+
+    fields: tuple[str, ...]
+    check: Callable[[TrialConfig], None]
+
+
+def _rx_ring_is_a_power_of_two(config: TrialConfig) -> None:
+    size = config.nic.rx_ring
+    if size & (size - 1):
+        raise ConfigError("nic.rx_ring", size, f"use a power of two, such as {1 << size.bit_length()}")
+
+
+def _warmup_ends_before_the_trial(config: TrialConfig) -> None:
+    if config.warmup_ms >= config.duration_ms:
+        raise ConfigError(
+            "warmup_ms", config.warmup_ms, f"must be below duration_ms = {config.duration_ms}"
+        )
+
+
+def _offered_load_fits_the_link(config: TrialConfig) -> None:
+    traffic = config.traffic
+    if traffic.kind in ("saturation", "capture"):
+        return
+    frame_bytes = MEAN_IMIX_BYTES if traffic.packet_size == "imix" else traffic.packet_size
+    assert not isinstance(frame_bytes, str)
+    most = config.nic.link_gbps * 10**9 // ((frame_bytes + WIRE_OVERHEAD_BYTES) * 8)
+    if traffic.rate_pps > most:
+        raise ConfigError(
+            "traffic.rate_pps",
+            traffic.rate_pps,
+            f"a {config.nic.link_gbps} Gbit/s link carries at most {most} packets/s of this size; "
+            "lower it or raise nic.link_gbps",
+        )
+
+
+WIRE_OVERHEAD_BYTES = 20
+"""preamble and start delimiter (8) and inter-frame gap (12) around each Ethernet frame"""
+
+IMIX_BYTES = (64,) * 7 + (594,) * 4 + (1518,)
+"""the simple IMIX of 7:4:1 as Ethernet frames with FCS"""
+
+MEAN_IMIX_BYTES = sum(IMIX_BYTES) // len(IMIX_BYTES)
+
+RULES = (
+    Rule(("nic.rx_ring",), _rx_ring_is_a_power_of_two),
+    Rule(("warmup_ms", "duration_ms"), _warmup_ends_before_the_trial),
+    Rule(
+        ("traffic.kind", "traffic.rate_pps", "traffic.packet_size", "nic.link_gbps"),
+        _offered_load_fits_the_link,
+    ),
+)
+
+
+@cache
+def fields() -> tuple[TrialField, ...]:
+    """All leaves in the order of declaration, groups after the plain ones."""
+    plain: list[TrialField] = []
+    grouped: list[TrialField] = []
+    for name, info in TrialConfig.model_fields.items():
+        if isinstance(info.annotation, type) and issubclass(info.annotation, _Group):
+            grouped += [_field(f"{name}.{leaf}", i) for leaf, i in info.annotation.model_fields.items()]
+        else:
+            plain.append(_field(name, info))
+    return tuple(plain + grouped)
+
+
+def field(name: str) -> TrialField:
+    """The field of this name.
+
+    Raises:
+        ConfigError: unknown; the message names the nearest one.
+    """
+    check_name(name)
+    return _by_name()[name]
+
+
+def check_name(name: str) -> None:
+    """Raise :class:`ConfigError` naming the nearest field if there is no field of this name."""
+    if name not in _by_name():
+        near = difflib.get_close_matches(name, list(_by_name()), n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]}?" if near else "see farm fields"
+        raise ConfigError(name, "", f"unknown field; {hint}")
+
+
+def seed_matters(config: TrialConfig) -> bool:
+    """Whether anything in this trial is drawn at random; if not, one seed stands for all."""
+    traffic = config.traffic
+    if traffic.kind == "capture":
+        return False
+    return traffic.kind in ("poisson", "bursts") or traffic.packet_size == "imix"
+
+
+@cache
+def _by_name() -> dict[str, TrialField]:
+    return {field.name: field for field in fields()}
+
+
+@cache
+def _known_parts() -> frozenset[str]:
+    return frozenset(part for name in _by_name() for part in name.split("."))
+
+
+def _field(name: str, info: FieldInfo) -> TrialField:
+    # rebuilt from the annotation and its constraints: the adapter has to be as strict as the model
+    annotation: Any = info.annotation
+    for constraint in info.metadata:
+        annotation = Annotated[annotation, constraint]
+    adapter = TypeAdapter(annotation, config=ConfigDict(strict=True))
+    return TrialField(name, _kind(adapter.json_schema()), info.default, info.description or "", adapter)
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    if "anyOf" in schema:
+        return " or ".join(_kind(option) for option in schema["anyOf"])
+    if "enum" in schema:
+        return " | ".join(schema["enum"])
+    if "const" in schema:
+        return str(schema["const"])
+    words = {"integer": "integer", "number": "number", "boolean": "true | false", "string": "text"}
+    word = words[schema["type"]]
+    low = schema.get("minimum")
+    high = schema.get("maximum", schema.get("exclusiveMaximum"))
+    return word if low is None else f"{word} {low}..{high}"
+
+
+def _remedy(name: str) -> str:
+    return f"use {_by_name()[name].kind}" if name in _by_name() else "see farm fields"
+
+
+def _literal(text: str) -> Value:
+    """The TOML scalar that a text spells, or the text itself."""
+    if text in ("true", "false"):
+        return text == "true"
+    for kind in (int, float):
+        try:
+            return kind(text.replace("_", ""))
+        except ValueError:
+            continue
+    return text

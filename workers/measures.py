@@ -1,0 +1,133 @@
+"""The catalogue of outputs: every measure of a record, defined once.
+
+The store, the command line, the metrics and the dashboards read names, units and directions here.
+This module is plain data, so that reading it costs no compiler.
+"""
+
+from functools import cache
+from typing import Literal, NamedTuple
+
+Unit = Literal["packets", "events", "ns", "ratio", "pages", "bytes", "per second", "seconds"]
+Better = Literal["higher", "lower", "neither"]
+
+
+class Measure(NamedTuple):
+    """One column of a record."""
+
+    name: str
+    unit: Unit
+    better: Better
+    description: str
+
+
+CATEGORIES = (
+    "interrupt",
+    "poll",
+    "driver",
+    "pool_alloc",
+    "pool_refill",
+    "pool_put",
+    "ring_lock",
+    "page_alloc",
+    "page_free",
+    "dma_map",
+    "dma_unmap",
+    "sync_for_cpu",
+    "sync_for_device",
+    "device_register",
+    "skb_alloc",
+    "skb_free",
+    "protocol",
+    "socket",
+    "copy",
+    "application",
+    "cache_misses",
+)
+"""what busy time is spent on; per CPU they add up to its busy time"""
+
+COUNTERS = (
+    "alloc_fast",
+    "alloc_slow",
+    "alloc_slow_high_order",
+    "alloc_empty",
+    "alloc_refill",
+    "alloc_waive",
+    "recycle_cached",
+    "recycle_cache_full",
+    "recycle_ring",
+    "recycle_ring_full",
+    "recycle_released_refcnt",
+)
+"""the kernel's page_pool statistics, under its names, in its order"""
+
+_COUNTER_HELP = (
+    "allocations served from the cache",
+    "bulk fills from the page allocator, one for up to 64 pages",
+    "pages of order above 0 from the page allocator",
+    "refills that found the ring empty",
+    "refills of the cache that returned a page",
+    "ring pages released at refill for being on another node",
+    "pages returned to the cache",
+    "direct returns that found the cache full",
+    "pages returned to the ring",
+    "returns that found the ring full",
+    "returns refused for other references or emergency pages",
+)
+
+LOCATIONS = ("cache", "ring", "rx_ring", "stack", "socket", "application")
+"""where a page of the pool can be while it is in flight"""
+
+SLOW_CAUSES = ("first_fill", "not_recycled", "overflow", "wrong_node", "held")
+"""why an allocation went to the page allocator"""
+
+_SLOW_HELP = (
+    "the pool had never held so many pages before",
+    "the packets before it left the pool for good (recycling off)",
+    "a full ring had given its pages away before",
+    "pages of another node had been given away before",
+    "every page was held outside the pool",
+)
+
+OBJECTS = ("struct_page", "header", "payload", "ring_slot", "descriptor", "skb")
+"""the objects whose cache residency is tracked"""
+
+MEASURES = (
+    Measure("measured_seconds", "seconds", "neither", "simulated time after the warm-up"),
+    Measure("packets_offered", "packets", "neither", "packets that arrived on the wire"),
+    Measure("packets_delivered", "packets", "higher", "packets received by the application"),
+    Measure("packets_dropped_early", "packets", "neither", "packets dropped in the stack on purpose"),
+    Measure("packets_missed", "packets", "lower", "packets that found no free descriptor"),
+    Measure("packets_dropped_socket", "packets", "lower", "packets that found the socket full"),
+    Measure("packets_queued", "packets", "lower", "packets still queued at the end"),
+    Measure("packets_handled_rate", "per second", "higher", "packets delivered or dropped early per second"),
+    Measure("drop_ratio", "ratio", "lower", "missed and socket drops over packets offered"),
+    Measure("busy_ns_per_packet", "ns", "lower", "CPU time per packet that left the receive ring"),
+    Measure("latency_p50_ns", "ns", "lower", "wire to consumer, median"),
+    Measure("latency_p90_ns", "ns", "lower", "wire to consumer, 90th percentile"),
+    Measure("latency_p99_ns", "ns", "lower", "wire to consumer, 99th percentile"),
+    Measure("latency_max_ns", "ns", "lower", "wire to consumer, slowest packet"),
+    Measure("busy_ratio_queue_cpu", "ratio", "lower", "busy share of the CPU of the receive queue"),
+    Measure("busy_ratio_reader_cpu", "ratio", "lower", "busy share of the CPU of the reader, 0 if shared"),
+    Measure("recycle_ratio", "ratio", "higher", "1 - pages from the page allocator / pages allocated"),
+    Measure("pages_allocated", "pages", "neither", "pages handed to the driver"),
+    Measure("pages_from_page_allocator", "pages", "lower", "pages that entered the pool"),
+    Measure("pages_inflight", "pages", "neither", "pages of the pool at the end, idle ones included"),
+    Measure("memory_peak_bytes", "bytes", "lower", "most memory taken from the page allocator at a time"),
+    Measure("dma_maps", "events", "lower", "DMA mappings made"),
+    Measure("dma_unmaps", "events", "lower", "DMA mappings undone"),
+    Measure("dma_syncs", "events", "lower", "syncs for the device"),
+    *(Measure(n, "events", "neither", t) for n, t in zip(COUNTERS, _COUNTER_HELP, strict=True)),
+    *(Measure(f"{n}_ns_per_packet", "ns", "lower", f"busy time per packet: {n}") for n in CATEGORIES),
+    *(Measure(f"pages_in_{n}", "pages", "neither", f"pages in the {n}, time average") for n in LOCATIONS),
+    *(
+        Measure(f"slow_{n}", "pages", "lower", f"pages from the page allocator because {t}")
+        for n, t in zip(SLOW_CAUSES, _SLOW_HELP, strict=True)
+    ),
+    *(Measure(f"cache_hit_{n}", "ratio", "higher", f"touches of the {n} found in L1 or L2") for n in OBJECTS),
+)
+
+
+@cache
+def by_name() -> dict[str, Measure]:
+    """The catalogue by name."""
+    return {measure.name: measure for measure in MEASURES}

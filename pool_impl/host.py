@@ -1,0 +1,63 @@
+"""Making the memory that an allocator works on."""
+
+from typing import Any
+
+import numpy as np
+
+from pool_impl.access import Serial
+from pool_impl.layout import (
+    CONTEXT,
+    DEVICE,
+    PAGE,
+    PAGE_ALLOCATOR,
+    PCP_CAPACITY,
+    POOL,
+    Host,
+    records,
+)
+from pool_impl.observe import NullObserver
+from pool_impl.release import Rules
+
+
+def new_host(
+    rules: Rules,
+    *,
+    pages: int,
+    pools: int = 1,
+    observer: Any = None,
+    access: Any = None,
+    pcp_high: int = 192,
+    pcp_batch: int = 63,
+) -> Host:
+    """A machine without pools.
+
+    Args:
+        rules: of the release whose behaviour is wanted.
+        pages: how many pages may exist at a time; the page allocator fails beyond that.
+        pools: how many pools may be created; each has room for the largest ring of the release.
+        observer: hears what is touched and done; none by default.
+        access: :class:`~pool_impl.access.Serial` (default) or :class:`~pool_impl.access.Threads`.
+        pcp_high: length at which a per-CPU list gives pages back to the shared lists.
+        pcp_batch: pages that then move at a time, as at a refill of the list.
+    """
+    if not 0 < pcp_batch <= pcp_high < PCP_CAPACITY:
+        raise ValueError(f"0 < pcp_batch <= pcp_high < {PCP_CAPACITY}, got {pcp_batch}, {pcp_high}")
+    host = Host(
+        pages=records(PAGE, pages + 1),
+        pools=records(POOL, pools),
+        slots=np.zeros(pools * rules.ring_size_limit, np.int64),
+        page_allocator=records(PAGE_ALLOCATOR, 1)[0],
+        device=records(DEVICE, 1)[0],
+        context=records(CONTEXT, 1)[0],
+        rules=rules,
+        access=Serial() if access is None else access,
+        observer=NullObserver() if observer is None else observer,
+    )
+    allocator = host.page_allocator
+    allocator.fresh = 1
+    allocator.pcp_high = pcp_high
+    allocator.pcp_batch = pcp_batch
+    for index in range(pools):
+        host.pools[index].index = index
+        host.pools[index].ring_base = index * rules.ring_size_limit
+    return host

@@ -1,0 +1,141 @@
+"""Record types of everything the allocator keeps, and the kernel's constants.
+
+All words are 64-bit integers: counters that are 32 bits wide in the kernel are masked where they are
+compared. A page is an index into ``pages``; 0 means none, as an empty ring slot does.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+CACHE_LINE_BYTES = 64
+
+CACHE_SIZE = 128
+"""entries of the alloc cache: one poll of 64 packets may recycle directly on top of a full refill of 64
+(spec 1.4)"""
+
+REFILL = 64
+"""pages moved by one refill or bulk fill: a NAPI budget's worth"""
+
+DEFAULT_RING_SIZE = 1024
+RING_BATCH = 2 * CACHE_LINE_BYTES // 8
+"""consumed slots that are handed back together: two cache lines of pointers, so that the producer does not
+follow the consumer slot by slot (spec 5.2)"""
+
+SIGNATURE = 0xDEAD000000000040 - (1 << 64)
+"""x86-64 poison delta + 0x40, as a signed word"""
+PFMEMALLOC = 2
+"""bit 1 of the magic word: the page came from the emergency reserves"""
+SIGNATURE_MASK = ~0x3
+
+COUNT_MASK = 0xFFFFFFFF
+"""hold and release counts are 32 bits wide in the kernel"""
+
+FLAG_DMA_MAP = 1
+FLAG_DMA_SYNC_DEV = 2
+FLAG_PAGE_FRAG = 4
+
+DMA_BIDIRECTIONAL = 0
+DMA_FROM_DEVICE = 2
+
+NO_NODE = -1
+NO_POOL = -1
+MAX_ORDER = 10
+MAX_NODES = 4
+MAX_CPUS = 32
+PCP_CAPACITY = 2048
+"""upper bound for the length of a per-CPU list of the page allocator, a power of two"""
+
+
+def _words(*names: str) -> list[tuple[str, str]]:
+    return [(name, "<i8") for name in names]
+
+
+def _padded(name: str, words: int) -> list[tuple[Any, ...]]:
+    """Padding up to the next cache line, so that groups of fields do not share one."""
+    missing = -words % (CACHE_LINE_BYTES // 8)
+    return [(f"_pad_{name}", "<i8", (missing,))] if missing else []
+
+
+def _lines(**groups: list[tuple[Any, ...]]) -> np.dtype[Any]:
+    fields: list[tuple[Any, ...]] = []
+    for name, group in groups.items():
+        fields += group
+        fields += _padded(name, sum(int(np.prod(field[2])) if len(field) > 2 else 1 for field in group))
+    return np.dtype(fields, align=True)
+
+
+PAGE = np.dtype(
+    _words("refcount", "magic", "pp", "frag_count", "dma_addr", "nid", "order", "next"), align=True
+)
+"""one page's metadata, a cache line as ``struct page`` is (spec 1.1); ``next`` links free pages"""
+
+POOL = _lines(
+    params=_words("flags", "order", "nid", "max_len", "offset", "ring_base", "ring_size", "ring_batch"),
+    consumer=[
+        *_words("cache_count", "hold", "frag_page", "frag_offset", "frag_users"),
+        *_words("alloc_fast", "alloc_slow", "alloc_slow_high_order"),
+        *_words("alloc_empty", "alloc_refill", "alloc_waive", "ring_head", "ring_tail"),
+        ("cache", "<i8", (CACHE_SIZE,)),
+    ],
+    producer=_words("producer_lock", "ring_prod"),
+    release=_words("release"),
+    control=_words("user_cnt", "destroy_cnt", "freed", "index"),
+    recycle=[("recycle", "<i8", (MAX_CPUS, 8))],
+)
+"""one pool; consumer-only, producer and release words lie on lines of their own (spec 1.7)"""
+
+RECYCLE_CACHED, RECYCLE_CACHE_FULL, RECYCLE_RING, RECYCLE_RING_FULL, RECYCLE_RELEASED_REFCNT = range(5)
+"""columns of ``recycle``, which has a row of one cache line for each CPU"""
+
+PAGE_ALLOCATOR = np.dtype(
+    [
+        *_words("pcp_high", "pcp_batch", "fresh", "used_pages", "peak_pages", "entered"),
+        ("free_head", "<i8", (MAX_NODES, MAX_ORDER + 1)),
+        ("pcp_head", "<i8", (MAX_CPUS, MAX_NODES)),
+        ("pcp_count", "<i8", (MAX_CPUS, MAX_NODES)),
+        ("pcp", "<i8", (MAX_CPUS, MAX_NODES, PCP_CAPACITY)),
+    ],
+    align=True,
+)
+"""per-CPU lists (circular, newest first) above one free list for each node and order"""
+
+DEVICE = np.dtype(
+    _words("maps", "unmaps", "syncs", "last_off", "last_len", "fail_skip", "fail_count"),
+    align=True,
+)
+"""the DMA device: calls counted (``maps`` only if they succeeded), failures injected"""
+
+CONTEXT = np.dtype(_words("cpu", "nid", "in_softirq", "warnings"), align=True)
+"""where the running code is: its CPU, that CPU's memory node, and whether it is in softirq context or has
+bottom halves disabled; warnings are kernel warnings raised"""
+
+
+class Host(NamedTuple):
+    """All memory that the allocator works on. Made by :func:`pool_impl.host.new_host`."""
+
+    pages: Any
+    """PAGE records; index 0 is unused"""
+    pools: Any
+    """POOL records"""
+    slots: Any
+    """ring slots of all pools: pages, 0 = empty"""
+    page_allocator: Any
+    """the PAGE_ALLOCATOR record"""
+    device: Any
+    """the DEVICE record"""
+    context: Any
+    """the CONTEXT record"""
+    rules: Any
+    """pool_impl.release.Rules"""
+    access: Any
+    """pool_impl.access.Serial or Threads"""
+    observer: Any
+    """see pool_impl.observe"""
+
+
+def records(dtype: np.dtype[Any], count: int) -> Any:
+    """Zeroed records, aligned to a cache line."""
+    raw = np.zeros(count * dtype.itemsize + CACHE_LINE_BYTES, np.uint8)
+    start = -raw.ctypes.data % CACHE_LINE_BYTES
+    return raw[start : start + count * dtype.itemsize].view(dtype).view(np.recarray)

@@ -1,0 +1,53 @@
+"""What the allocator tells an observer: lines it touched and work it did.
+
+An observer is a NamedTuple class with two methods. Its type is part of a compiled function's signature,
+so :class:`NullObserver` costs nothing and a pricing observer is compiled into the hot path.
+
+* ``touch(kind, index, write)``: one object was read, or written if ``write``; kinds are below.
+* ``work(kind, amount)``: an operation was done ``amount`` times (bytes for DMA syncs).
+"""
+
+from typing import NamedTuple
+
+from pool_impl.jit import methods
+
+# kinds of touched objects, and what index means
+STRUCT_PAGE = 0  # page
+RING_SLOT = 1  # slot, counted over all rings
+POOL_CONSUMER = 2  # pool: cache, counters and consumer index
+POOL_PRODUCER = 3  # pool: producer lock and index
+FIRST_OWN_OBJECT = 4  # a user's further kinds start here
+
+# kinds of work
+POOL_ALLOC = 0  # allocations from the cache
+POOL_PUT = 1  # decisions about a returned page
+RING_CONSUME = 2  # entries
+RING_PRODUCE = 3  # entries
+PRODUCER_LOCK = 4  # lock and unlock
+PAGE_ADOPT = 5  # pages that entered the pool
+PAGE_RELEASE = 6  # pages that left the pool
+RELEASE_COUNT = 7  # ordered atomic increment of the release count
+SHARE_COUNT = 8  # atomic subtraction from a page's fragment count
+PAGE_BULK_ALLOC = 9  # pages taken from the page allocator
+PAGE_REF = 10  # atomic change of a page's refcount
+PAGE_FREE = 11  # pages given to the page allocator
+BUDDY_PAGE = 12  # pages moved between a per-CPU list and the buddy lists
+DMA_MAP = 13
+DMA_UNMAP = 14
+DMA_SYNC_FOR_DEVICE = 15  # bytes; each report is one call
+FIRST_OWN_WORK = 16  # a user's further kinds start here
+
+
+class NullObserver(NamedTuple):
+    """Hears nothing and costs nothing: for replay, benchmarks and real threads."""
+
+    unused: int = 0
+
+    def touch(self, kind: int, index: int, write: bool) -> None:
+        """Ignore."""
+
+    def work(self, kind: int, amount: int) -> None:
+        """Ignore."""
+
+
+methods(NullObserver)

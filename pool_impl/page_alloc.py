@@ -1,0 +1,148 @@
+"""The page allocator below the pools: per-CPU lists of order-0 pages above free lists per node and order.
+
+It keeps what matters to a pool: which page comes next (newest first, as freed pages are still cached),
+when a per-CPU list overflows to the shared lists, and how many pages are in use. Pages are neither split
+nor merged; a page keeps its order and node for life.
+"""
+
+from typing import Any
+
+from pool_impl.jit import compiled
+from pool_impl.layout import NO_NODE, NO_POOL, PCP_CAPACITY, Host
+from pool_impl.observe import BUDDY_PAGE, PAGE_BULK_ALLOC, PAGE_FREE, PAGE_REF, STRUCT_PAGE
+
+
+@compiled()
+def get_page(host: Host, page: int) -> None:
+    """Take one more plain reference."""
+    host.observer.work(PAGE_REF, 1)
+    host.observer.touch(STRUCT_PAGE, page, True)
+    host.access.add_ref(host.pages[page], 1)
+
+
+@compiled()
+def put_page(host: Host, page: int) -> None:
+    """Drop one plain reference; the last one gives the page back to the page allocator."""
+    host.observer.work(PAGE_REF, 1)
+    host.observer.touch(STRUCT_PAGE, page, True)
+    if host.access.add_ref(host.pages[page], -1) == 0:
+        _free(host, page)
+
+
+@compiled(inline=False)
+def alloc_bulk(host: Host, nid: int, count: int, into: Any) -> int:
+    """Fill ``into[0..]`` with up to ``count`` order-0 pages of a node; returns how many."""
+    node = host.context.nid if nid == NO_NODE else nid
+    for got in range(count):
+        page = _pop_pcp(host, node)
+        if page == 0:
+            return got
+        _hand_out(host, page)
+        into[got] = page
+    return count
+
+
+@compiled(inline=False)
+def alloc(host: Host, nid: int, order: int) -> int:
+    """One page of an order, 0 when memory is exhausted."""
+    node = host.context.nid if nid == NO_NODE else nid
+    page = _pop_pcp(host, node) if order == 0 else _pop_free(host, node, order)
+    if page != 0:
+        _hand_out(host, page)
+    return page
+
+
+@compiled()
+def _hand_out(host: Host, page: int) -> None:
+    allocator = host.page_allocator
+    host.observer.work(PAGE_BULK_ALLOC, 1)
+    host.observer.touch(STRUCT_PAGE, page, True)
+    record = host.pages[page]
+    record.refcount = 1
+    allocator.used_pages += 1 << record.order
+    allocator.peak_pages = max(allocator.peak_pages, allocator.used_pages)
+
+
+@compiled(inline=False)
+def _free(host: Host, page: int) -> None:
+    host.observer.work(PAGE_FREE, 1)
+    record = host.pages[page]
+    # the allocator's own lists use these words
+    record.magic = 0
+    record.pp = NO_POOL
+    host.page_allocator.used_pages -= 1 << record.order
+    if record.order == 0:
+        _push_pcp(host, record.nid, page)
+    else:
+        _push_free(host, page)
+
+
+@compiled()
+def _pop_pcp(host: Host, node: int) -> int:
+    allocator = host.page_allocator
+    cpu = host.context.cpu
+    if allocator.pcp_count[cpu, node] == 0:
+        for _ in range(allocator.pcp_batch):
+            page = _pop_free(host, node, 0)
+            if page == 0:
+                break
+            host.observer.work(BUDDY_PAGE, 1)
+            _append(allocator, cpu, node, page)
+        if allocator.pcp_count[cpu, node] == 0:
+            return 0
+    allocator.pcp_count[cpu, node] -= 1
+    head = (allocator.pcp_head[cpu, node] - 1) & (PCP_CAPACITY - 1)
+    allocator.pcp_head[cpu, node] = head
+    return int(allocator.pcp[cpu, node, head])
+
+
+@compiled()
+def _append(allocator: Any, cpu: int, node: int, page: int) -> None:
+    head = allocator.pcp_head[cpu, node]
+    allocator.pcp[cpu, node, head] = page
+    allocator.pcp_head[cpu, node] = (head + 1) & (PCP_CAPACITY - 1)
+    allocator.pcp_count[cpu, node] += 1
+
+
+@compiled()
+def _push_pcp(host: Host, node: int, page: int) -> None:
+    allocator = host.page_allocator
+    cpu = host.context.cpu
+    _append(allocator, cpu, node, page)
+    if allocator.pcp_count[cpu, node] < allocator.pcp_high:
+        return
+    for _ in range(min(allocator.pcp_batch, allocator.pcp_count[cpu, node])):
+        # the oldest page leaves: it is the least likely to be cached
+        oldest = (allocator.pcp_head[cpu, node] - allocator.pcp_count[cpu, node]) & (PCP_CAPACITY - 1)
+        allocator.pcp_count[cpu, node] -= 1
+        host.observer.work(BUDDY_PAGE, 1)
+        _push_free(host, allocator.pcp[cpu, node, oldest])
+
+
+@compiled(inline=False)
+def _push_free(host: Host, page: int) -> None:
+    record = host.pages[page]
+    allocator = host.page_allocator
+    host.observer.touch(STRUCT_PAGE, page, True)
+    record.next = allocator.free_head[record.nid, record.order]
+    allocator.free_head[record.nid, record.order] = page
+
+
+@compiled(inline=False)
+def _pop_free(host: Host, node: int, order: int) -> int:
+    """A free page, or one never used before; 0 when all memory is in use."""
+    allocator = host.page_allocator
+    page = allocator.free_head[node, order]
+    if page != 0:
+        host.observer.touch(STRUCT_PAGE, page, True)
+        allocator.free_head[node, order] = host.pages[page].next
+        return int(page)
+    page = allocator.fresh
+    if page >= host.pages.shape[0]:
+        return 0
+    allocator.fresh = page + 1
+    record = host.pages[page]
+    record.nid = node
+    record.order = order
+    record.pp = NO_POOL
+    return int(page)

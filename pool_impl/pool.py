@@ -1,0 +1,502 @@
+"""page_pool: creation, allocation, returning pages, fragments, end of life.
+
+All functions take the host and a POOL record. Allocation, refill and everything that touches the cache
+belong to the pool's one consumer; returns to the ring may come from anywhere (spec 1.7).
+"""
+
+import errno
+from typing import Any, NamedTuple
+
+from pool_impl import page_alloc, ring
+from pool_impl.errors import CreateError
+from pool_impl.jit import compiled
+from pool_impl.layout import (
+    CACHE_SIZE,
+    COUNT_MASK,
+    DEFAULT_RING_SIZE,
+    DMA_BIDIRECTIONAL,
+    DMA_FROM_DEVICE,
+    FLAG_DMA_MAP,
+    FLAG_DMA_SYNC_DEV,
+    FLAG_PAGE_FRAG,
+    NO_NODE,
+    NO_POOL,
+    PFMEMALLOC,
+    RECYCLE_CACHE_FULL,
+    RECYCLE_CACHED,
+    RECYCLE_RELEASED_REFCNT,
+    RECYCLE_RING,
+    RECYCLE_RING_FULL,
+    REFILL,
+    RING_BATCH,
+    SIGNATURE,
+    SIGNATURE_MASK,
+    Host,
+)
+from pool_impl.observe import (
+    DMA_MAP,
+    DMA_SYNC_FOR_DEVICE,
+    DMA_UNMAP,
+    PAGE_ADOPT,
+    PAGE_RELEASE,
+    POOL_ALLOC,
+    POOL_CONSUMER,
+    POOL_PRODUCER,
+    POOL_PUT,
+    PRODUCER_LOCK,
+    RELEASE_COUNT,
+    SHARE_COUNT,
+    STRUCT_PAGE,
+)
+
+PAGE_BYTES = 4096
+
+WHOLE = -1
+"""sync length that means all of the page: the kernel's -1 as an unsigned number"""
+
+
+class PoolParams(NamedTuple):
+    """Parameters of a pool, as ``struct page_pool_params`` (spec 1.3)."""
+
+    pool_size: int = 0
+    """ring capacity in pages; 0 means 1024"""
+    flags: int = 0
+    """FLAG_DMA_MAP | FLAG_DMA_SYNC_DEV | FLAG_PAGE_FRAG"""
+    order: int = 0
+    """pages of 4096 << order bytes"""
+    nid: int = NO_NODE
+    """preferred node; -1: that of the allocating CPU"""
+    dma_dir: int = DMA_BIDIRECTIONAL
+    max_len: int = 0
+    """most bytes that one sync for the device covers"""
+    offset: int = 0
+    """where in the page the device starts to write, bytes"""
+
+
+def create(host: Host, index: int, params: PoolParams) -> None:
+    """Create pool number ``index`` (spec 1.5; the first failing check wins).
+
+    Raises:
+        CreateError: as ``page_pool_create`` fails, with its errno.
+    """
+    if params.flags & ~host.rules.known_flags:
+        raise CreateError(errno.EINVAL, "flags", params.flags, f"use bits of {host.rules.known_flags:#x}")
+    if params.flags & FLAG_DMA_MAP and params.dma_dir not in (DMA_FROM_DEVICE, DMA_BIDIRECTIONAL):
+        raise CreateError(errno.EINVAL, "dma_dir", params.dma_dir, "use 2 (from device) or 0 (both ways)")
+    if params.flags & FLAG_DMA_SYNC_DEV:
+        if not params.flags & FLAG_DMA_MAP:
+            raise CreateError(errno.EINVAL, "flags", params.flags, "syncing needs FLAG_DMA_MAP")
+        if params.max_len == 0:
+            raise CreateError(errno.EINVAL, "max_len", 0, "syncing needs the bytes to sync")
+    size = min(params.pool_size or DEFAULT_RING_SIZE, host.rules.ring_size_limit)
+    if size < 0:
+        raise CreateError(errno.ENOMEM, "pool_size", params.pool_size, "use 0 or more")
+
+    pool = host.pools[index]
+    base = pool.ring_base
+    host.pools[index : index + 1].view("u1")[:] = 0
+    host.slots[base : base + size] = 0
+    pool.index = index
+    pool.ring_base = base
+    pool.ring_size = size
+    pool.ring_batch = RING_BATCH if size // 2 >= RING_BATCH else 1
+    pool.flags = params.flags
+    pool.order = params.order
+    pool.nid = params.nid
+    pool.max_len = params.max_len
+    pool.offset = params.offset
+    pool.user_cnt = 1
+
+
+# Allocation
+
+
+@compiled()
+def alloc(host: Host, pool: Any) -> int:
+    """A page with the pool's base reference, 0 when memory is exhausted (``page_pool_alloc_pages``)."""
+    host.observer.touch(POOL_CONSUMER, pool.index, True)
+    if pool.cache_count > 0:
+        host.observer.work(POOL_ALLOC, 1)
+        pool.alloc_fast += 1
+        pool.cache_count -= 1
+        return int(pool.cache[pool.cache_count])
+    page = _refill(host, pool)
+    if page != 0:
+        return page
+    if pool.order > 0:
+        return _alloc_high_order(host, pool)
+    return _alloc_bulk(host, pool)
+
+
+@compiled(inline=False)
+def _refill(host: Host, pool: Any) -> int:
+    if ring.is_empty(host, pool):
+        pool.alloc_empty += 1
+        return 0
+    wanted = host.context.nid if pool.nid == NO_NODE else pool.nid
+    while pool.cache_count < REFILL:
+        page = ring.consume(host, pool)
+        if page == 0:
+            break
+        host.observer.touch(STRUCT_PAGE, page, False)
+        if host.pages[page].nid != wanted:
+            # one page only: the allocation goes on with what there is, or in the page allocator
+            _release(host, pool, page)
+            pool.alloc_waive += 1
+            break
+        pool.cache[pool.cache_count] = page
+        pool.cache_count += 1
+    if pool.cache_count == 0:
+        return 0
+    pool.alloc_refill += 1
+    pool.cache_count -= 1
+    return int(pool.cache[pool.cache_count])
+
+
+@compiled(inline=False)
+def _alloc_bulk(host: Host, pool: Any) -> int:
+    got = page_alloc.alloc_bulk(host, pool.nid, REFILL, pool.cache)
+    for position in range(got):
+        page = pool.cache[position]
+        if pool.flags & FLAG_DMA_MAP and not _dma_map(host, pool, page):
+            page_alloc.put_page(host, page)
+            continue
+        _adopt(host, pool, page)
+        pool.cache[pool.cache_count] = page
+        pool.cache_count += 1
+    if pool.cache_count == 0:
+        return 0
+    pool.alloc_slow += 1
+    pool.cache_count -= 1
+    return int(pool.cache[pool.cache_count])
+
+
+@compiled(inline=False)
+def _alloc_high_order(host: Host, pool: Any) -> int:
+    page = page_alloc.alloc(host, pool.nid, pool.order)
+    if page == 0:
+        return 0
+    if pool.flags & FLAG_DMA_MAP and not _dma_map(host, pool, page):
+        page_alloc.put_page(host, page)
+        return 0
+    pool.alloc_slow_high_order += 1
+    _adopt(host, pool, page)
+    return page
+
+
+@compiled()
+def _adopt(host: Host, pool: Any, page: int) -> None:
+    host.observer.work(PAGE_ADOPT, 1)
+    host.observer.touch(STRUCT_PAGE, page, True)
+    record = host.pages[page]
+    record.pp = pool.index
+    record.magic |= SIGNATURE  # not stored: the pfmemalloc bit has to survive
+    record.frag_count = 0
+    pool.hold = (pool.hold + 1) & COUNT_MASK
+
+
+@compiled(inline=False)
+def update_nid(host: Host, pool: Any, nid: int) -> None:
+    """Prefer another node from now on; pages in the cache leave, those in the ring do at their refill."""
+    pool.nid = nid
+    while pool.cache_count > 0:
+        pool.cache_count -= 1
+        _release(host, pool, pool.cache[pool.cache_count])
+
+
+# DMA
+
+
+@compiled(inline=False)
+def _dma_map(host: Host, pool: Any, page: int) -> bool:
+    device = host.device
+    host.observer.work(DMA_MAP, 1)
+    if device.fail_skip > 0:
+        device.fail_skip -= 1
+    elif device.fail_count > 0:
+        device.fail_count -= 1
+        return False
+    device.maps += 1
+    host.pages[page].dma_addr = page
+    if pool.flags & FLAG_DMA_SYNC_DEV:
+        _sync_for_device(host, pool, WHOLE)
+    return True
+
+
+@compiled()
+def _sync_for_device(host: Host, pool: Any, length: int) -> None:
+    """Sync ``min(length, max_len)`` bytes from the pool's offset on; the offset does not shorten them."""
+    device = host.device
+    covered = pool.max_len if length == WHOLE else min(length, pool.max_len)
+    host.observer.work(DMA_SYNC_FOR_DEVICE, covered)
+    device.syncs += 1
+    device.last_off = pool.offset
+    device.last_len = covered
+
+
+# Returning pages
+
+
+@compiled()
+def put(host: Host, pool: Any, page: int, length: int, direct: bool) -> None:
+    """Return one share of a page (``page_pool_put_page``).
+
+    Args:
+        length: bytes that the device or the CPU may have touched, for the sync; WHOLE for all.
+        direct: the caller is the consumer and the page may go to the cache.
+    """
+    if is_last_share(host, pool, page):
+        put_defragged(host, pool, page, length, direct)
+
+
+@compiled()
+def is_last_share(host: Host, pool: Any, page: int) -> bool:
+    """Give up one share; True when no share is left. Without fragments every page has one."""
+    if host.rules.frag_flag_needed and not pool.flags & FLAG_PAGE_FRAG:
+        return True
+    return drop_shares(host, page, 1) == 0
+
+
+@compiled(inline=False)
+def drop_shares(host: Host, page: int, number: int) -> int:
+    """Subtract from the fragment count and return what is left (``page_pool_defrag_page``).
+
+    Who holds all that is left need not write: the count stays and is set anew at the next use.
+    """
+    record = host.pages[page]
+    host.observer.touch(STRUCT_PAGE, page, False)
+    if record.frag_count == number:
+        return 0
+    host.observer.work(SHARE_COUNT, 1)
+    host.observer.touch(STRUCT_PAGE, page, True)
+    left = host.access.add_share(record, -number)
+    if left < 0:
+        host.context.warnings += 1
+    return int(left)
+
+
+@compiled()
+def put_defragged(host: Host, pool: Any, page: int, length: int, direct: bool) -> None:
+    """Return a page whose last share is known to be the caller's."""
+    if not _recycle(host, pool, page, length, direct):
+        return
+    host.observer.work(PRODUCER_LOCK, 1)
+    host.observer.touch(POOL_PRODUCER, pool.index, True)
+    host.access.lock_producer(pool)
+    produced = ring.produce(host, pool, page)
+    if produced:
+        pool.recycle[host.context.cpu, RECYCLE_RING] += 1
+    host.access.unlock_producer(pool)
+    if not produced:
+        pool.recycle[host.context.cpu, RECYCLE_RING_FULL] += 1
+        _release(host, pool, page)
+
+
+@compiled()
+def _recycle(host: Host, pool: Any, page: int, length: int, direct: bool) -> bool:
+    """Cache, release, or True: the page is for the ring."""
+    context = host.context
+    record = host.pages[page]
+    host.observer.work(POOL_PUT, 1)
+    host.observer.touch(STRUCT_PAGE, page, False)
+    if record.refcount != 1 or record.magic & PFMEMALLOC:
+        pool.recycle[context.cpu, RECYCLE_RELEASED_REFCNT] += 1
+        _release(host, pool, page)
+        return False
+    if pool.flags & FLAG_DMA_SYNC_DEV:
+        _sync_for_device(host, pool, length)
+    if direct and (context.in_softirq or not host.rules.direct_needs_softirq):
+        host.observer.touch(POOL_CONSUMER, pool.index, True)
+        if pool.cache_count < CACHE_SIZE:
+            pool.cache[pool.cache_count] = page
+            pool.cache_count += 1
+            pool.recycle[context.cpu, RECYCLE_CACHED] += 1
+            return False
+        pool.recycle[context.cpu, RECYCLE_CACHE_FULL] += 1
+    return True
+
+
+@compiled(inline=False)
+def put_bulk(host: Host, pool: Any, pages: Any, count: int) -> None:
+    """Return ``pages[:count]`` under one lock; the array is scratch afterwards.
+
+    Pages that find the ring full leave the pool, but count ``ring_full`` once together.
+    """
+    kept = 0
+    for position in range(count):
+        page = pages[position]
+        if is_last_share(host, pool, page) and _recycle(host, pool, page, WHOLE, False):
+            pages[kept] = page
+            kept += 1
+    if kept == 0:
+        return
+    cpu = host.context.cpu
+    host.observer.work(PRODUCER_LOCK, 1)
+    host.observer.touch(POOL_PRODUCER, pool.index, True)
+    host.access.lock_producer(pool)
+    produced = 0
+    while produced < kept and ring.produce(host, pool, pages[produced]):
+        produced += 1
+    pool.recycle[cpu, RECYCLE_RING] += produced
+    if produced < kept:
+        pool.recycle[cpu, RECYCLE_RING_FULL] += 1
+    host.access.unlock_producer(pool)
+    for position in range(produced, kept):
+        _release(host, pool, pages[position])
+
+
+@compiled(inline=False)
+def release_page(host: Host, pool: Any, page: int) -> None:
+    """The page leaves the pool; the caller keeps its reference, now a plain one."""
+    host.observer.work(PAGE_RELEASE, 1)
+    host.observer.touch(STRUCT_PAGE, page, True)
+    record = host.pages[page]
+    if pool.flags & FLAG_DMA_MAP:
+        host.observer.work(DMA_UNMAP, 1)
+        host.device.unmaps += 1
+        record.dma_addr = 0
+    record.magic = 0
+    record.pp = NO_POOL
+    host.observer.work(RELEASE_COUNT, 1)
+    host.access.count_release(pool)
+
+
+@compiled(inline=False)
+def _release(host: Host, pool: Any, page: int) -> None:
+    """The page leaves the pool, which drops its base reference."""
+    release_page(host, pool, page)
+    page_alloc.put_page(host, page)
+
+
+@compiled()
+def is_pool_page(host: Host, page: int) -> bool:
+    """Whether the page carries the signature; the low bits have other meanings."""
+    host.observer.touch(STRUCT_PAGE, page, False)
+    return bool((host.pages[page].magic & SIGNATURE_MASK) == SIGNATURE)
+
+
+@compiled()
+def return_skb_page(host: Host, page: int) -> bool:
+    """Return a page from an skb, never directly; False when it belongs to no pool."""
+    if not is_pool_page(host, page):
+        return False
+    put(host, host.pools[host.pages[page].pp], page, WHOLE, False)
+    return True
+
+
+# Fragments
+
+
+@compiled(inline=False)
+def alloc_frag(host: Host, pool: Any, size: int) -> int:
+    """A share of the current page; its offset is left in ``frag_offset - round_up(size)``.
+
+    Returns the page, 0 when there is none or the size does not fit (with a kernel warning).
+    """
+    page_bytes = PAGE_BYTES << pool.order
+    if (host.rules.frag_flag_needed and not pool.flags & FLAG_PAGE_FRAG) or size > page_bytes:
+        host.context.warnings += 1
+        return 0
+    rounded = frag_bytes(host, size)
+    page = pool.frag_page
+    if page != 0 and pool.frag_offset + rounded > page_bytes:
+        page = _drain_frag_page(host, pool, page)
+        if page != 0:
+            pool.alloc_fast += 1
+            return _start_frag_page(host, pool, page, rounded)
+    if page == 0:
+        page = alloc(host, pool)
+        if page == 0:
+            pool.frag_page = 0
+            return 0
+        return _start_frag_page(host, pool, page, rounded)
+    pool.frag_users += 1
+    pool.frag_offset += rounded
+    pool.alloc_fast += 1
+    return int(page)
+
+
+@compiled()
+def frag_bytes(host: Host, size: int) -> int:
+    """Bytes that a fragment of this size takes up."""
+    align = host.rules.frag_align_bytes
+    return int((size + align - 1) // align * align)
+
+
+@compiled()
+def _start_frag_page(host: Host, pool: Any, page: int, rounded: int) -> int:
+    pool.frag_page = page
+    pool.frag_users = 1
+    pool.frag_offset = rounded
+    set_shares(host, page, host.rules.frag_bias)
+    return int(page)
+
+
+@compiled()
+def set_shares(host: Host, page: int, number: int) -> None:
+    """Set the fragment count of a page that the caller owns alone (``page_pool_fragment_page``)."""
+    host.observer.touch(STRUCT_PAGE, page, True)
+    host.pages[page].frag_count = number
+
+
+@compiled(inline=False)
+def _drain_frag_page(host: Host, pool: Any, page: int) -> int:
+    """Give up the shares never handed out; the page again if nobody has any, else 0."""
+    if drop_shares(host, page, host.rules.frag_bias - pool.frag_users) != 0:
+        return 0
+    record = host.pages[page]
+    if record.refcount == 1 and not record.magic & PFMEMALLOC:
+        if pool.flags & FLAG_DMA_SYNC_DEV:
+            _sync_for_device(host, pool, WHOLE)
+        return page
+    _release(host, pool, page)
+    return 0
+
+
+# End of life
+
+
+@compiled()
+def inflight(pool: Any) -> int:
+    """Pages that entered and have not left, idle ones included: a signed 32-bit difference."""
+    distance = (pool.hold - pool.release) & COUNT_MASK
+    return int(distance - ((distance & 0x80000000) << 1))
+
+
+@compiled(inline=False)
+def destroy(host: Host, pool: Any) -> None:
+    """Drop one user; with the last one the pool gives up its pages and goes, at once or later."""
+    pool.user_cnt -= 1
+    if pool.user_cnt != 0:
+        return
+    page = pool.frag_page
+    if page != 0:
+        pool.frag_page = 0
+        if drop_shares(host, page, host.rules.frag_bias - pool.frag_users) == 0:
+            _release(host, pool, page)
+    release_tick(host, pool)
+
+
+@compiled(inline=False)
+def release_tick(host: Host, pool: Any) -> None:
+    """One pass of the deferred release; in life a second after the one before, until nothing is in flight."""
+    if pool.destroy_cnt == 0:
+        # only now: a page that a late direct return puts into the cache stays there
+        while pool.cache_count > 0:
+            pool.cache_count -= 1
+            _release(host, pool, pool.cache[pool.cache_count])
+    pool.destroy_cnt += 1
+    page = ring.consume(host, pool)
+    while page != 0:
+        if host.pages[page].refcount != 1:
+            host.context.warnings += 1
+        _release(host, pool, page)
+        page = ring.consume(host, pool)
+    # a producer may still be inside: the pool may go only after it has left
+    host.access.lock_producer(pool)
+    host.access.unlock_producer(pool)
+    left = inflight(pool)
+    if left < 0:
+        host.context.warnings += 1
+    elif left == 0:
+        pool.freed = 1

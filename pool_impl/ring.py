@@ -1,0 +1,69 @@
+"""ptr_ring: the bounded FIFO through which any context gives pages back (spec 5).
+
+There is no shared count: a slot's content is the only sign of full or empty. Consumed slots are handed
+back in batches, so the ring can be full before it holds ``ring_size`` pages.
+"""
+
+from typing import Any
+
+from pool_impl.jit import compiled
+from pool_impl.layout import Host
+from pool_impl.observe import RING_CONSUME, RING_PRODUCE, RING_SLOT
+
+
+@compiled()
+def is_empty(host: Host, pool: Any) -> bool:
+    """Consumer's look without a lock."""
+    slot = pool.ring_base + pool.ring_head
+    host.observer.touch(RING_SLOT, slot, False)
+    return bool(host.slots[slot] == 0)
+
+
+@compiled()
+def produce(host: Host, pool: Any, page: int) -> bool:
+    """Append a page; False when the next slot is not free. Producer lock held."""
+    slot = pool.ring_base + pool.ring_prod
+    host.observer.work(RING_PRODUCE, 1)
+    host.observer.touch(RING_SLOT, slot, True)
+    if host.slots[slot] != 0:
+        return False
+    host.slots[slot] = page
+    following = pool.ring_prod + 1
+    pool.ring_prod = 0 if following >= pool.ring_size else following
+    return True
+
+
+@compiled()
+def consume(host: Host, pool: Any) -> int:
+    """Take the oldest page, 0 when empty. One consumer only."""
+    head = pool.ring_head
+    host.observer.work(RING_CONSUME, 1)
+    host.observer.touch(RING_SLOT, pool.ring_base + head, False)
+    page = host.slots[pool.ring_base + head]
+    if page == 0:
+        return 0
+    following = head + 1
+    if following - pool.ring_tail >= pool.ring_batch or following >= pool.ring_size:
+        # from the newest slot back: the producer waits on the oldest, so it does not chase the clearing
+        slot = pool.ring_base + head
+        oldest = pool.ring_base + pool.ring_tail
+        while slot >= oldest:
+            host.slots[slot] = 0
+            host.observer.touch(RING_SLOT, slot, True)
+            slot -= 1
+        pool.ring_tail = following
+    if following >= pool.ring_size:
+        following = 0
+        pool.ring_tail = 0
+    pool.ring_head = following
+    return int(page)
+
+
+@compiled(inline=False)
+def live(host: Host, pool: Any) -> int:
+    """Entries that can be consumed: slots in use less those consumed but not yet handed back."""
+    used = 0
+    for slot in range(pool.ring_base, pool.ring_base + pool.ring_size):
+        if host.slots[slot] != 0:
+            used += 1
+    return int(used - (pool.ring_head - pool.ring_tail))

@@ -33,7 +33,9 @@ def compiled(inline: bool = True) -> Callable[[Function], Function]:
 
     Nothing is cached here: what an entry inlines is part of that entry's cached code.
     """
-    decorate: Callable[[Function], Function] = numba.njit(**OPTIONS, forceinline=inline)
+    decorate: Callable[[Function], Function] = numba.njit(
+        **OPTIONS, forceinline=inline, no_cpython_wrapper=True, no_cfunc_wrapper=True
+    )
     return decorate
 
 

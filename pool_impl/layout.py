@@ -18,7 +18,8 @@ REFILL = 64
 """pages moved by one refill or bulk fill: a NAPI budget's worth"""
 
 DEFAULT_RING_SIZE = 1024
-RING_BATCH = 2 * CACHE_LINE_BYTES // 8
+SLOTS_PER_LINE = CACHE_LINE_BYTES // 8
+RING_BATCH = 2 * SLOTS_PER_LINE
 """consumed slots that are handed back together: two cache lines of pointers, so that the producer does not
 follow the consumer slot by slot (spec 5.2)"""
 

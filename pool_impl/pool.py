@@ -114,7 +114,6 @@ def create(host: Host, index: int, params: PoolParams) -> None:
 @compiled()
 def alloc(host: Host, pool: Any) -> int:
     """A page with the pool's base reference, 0 when memory is exhausted (``page_pool_alloc_pages``)."""
-    host.observer.touch(POOL_CONSUMER, pool.index, True)
     if pool.cache_count > 0:
         host.observer.work(POOL_ALLOC, 1)
         pool.alloc_fast += 1
@@ -130,6 +129,7 @@ def alloc(host: Host, pool: Any) -> int:
 
 @compiled(inline=False)
 def _refill(host: Host, pool: Any) -> int:
+    host.observer.touch(POOL_CONSUMER, pool.index, True)
     if ring.is_empty(host, pool):
         pool.alloc_empty += 1
         return 0
@@ -306,7 +306,6 @@ def _recycle(host: Host, pool: Any, page: int, length: int, direct: bool) -> boo
     if pool.flags & FLAG_DMA_SYNC_DEV:
         _sync_for_device(host, pool, length)
     if direct and (context.in_softirq or not host.rules.direct_needs_softirq):
-        host.observer.touch(POOL_CONSUMER, pool.index, True)
         if pool.cache_count < CACHE_SIZE:
             pool.cache[pool.cache_count] = page
             pool.cache_count += 1
@@ -370,8 +369,8 @@ def _release(host: Host, pool: Any, page: int) -> None:
 
 @compiled()
 def is_pool_page(host: Host, page: int) -> bool:
-    """Whether the page carries the signature; the low bits have other meanings."""
-    host.observer.touch(STRUCT_PAGE, page, False)
+    """Whether the page carries the signature; the low bits have other meanings. Whoever asks goes on to
+    touch the page."""
     return bool((host.pages[page].magic & SIGNATURE_MASK) == SIGNATURE)
 
 

@@ -7,7 +7,7 @@ back in batches, so the ring can be full before it holds ``ring_size`` pages.
 from typing import Any
 
 from pool_impl.jit import compiled
-from pool_impl.layout import Host
+from pool_impl.layout import SLOTS_PER_LINE, Host
 from pool_impl.observe import RING_CONSUME, RING_PRODUCE, RING_SLOT
 
 
@@ -49,7 +49,8 @@ def consume(host: Host, pool: Any) -> int:
         oldest = pool.ring_base + pool.ring_tail
         while slot >= oldest:
             host.slots[slot] = 0
-            host.observer.touch(RING_SLOT, slot, True)
+            if slot == oldest or slot % SLOTS_PER_LINE == 0:
+                host.observer.touch(RING_SLOT, slot, True)
             slot -= 1
         pool.ring_tail = following
     if following >= pool.ring_size:
@@ -57,13 +58,3 @@ def consume(host: Host, pool: Any) -> int:
         pool.ring_tail = 0
     pool.ring_head = following
     return int(page)
-
-
-@compiled(inline=False)
-def live(host: Host, pool: Any) -> int:
-    """Entries that can be consumed: slots in use less those consumed but not yet handed back."""
-    used = 0
-    for slot in range(pool.ring_base, pool.ring_base + pool.ring_size):
-        if host.slots[slot] != 0:
-            used += 1
-    return int(used - (pool.ring_head - pool.ring_tail))

@@ -1,0 +1,39 @@
+"""One trial: traffic, NIC, driver, stack and application on a simulated architecture.
+
+``run_trial(config)`` is a plain function from a :class:`~workers.config.TrialConfig` to a record; what
+distributes it is transport. The names below load the compiled model when first used, so that importing
+``workers.config`` or ``workers.measures`` costs no compiler.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from workers.trial import (
+        Input,
+        Record,
+        expected_packets,
+        inputs,
+        model_digest,
+        prepare,
+        run_trial,
+        trial_id,
+    )
+
+__all__ = [
+    "Input",
+    "Record",
+    "expected_packets",
+    "inputs",
+    "model_digest",
+    "prepare",
+    "run_trial",
+    "trial_id",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module 'workers' has no attribute {name!r}")
+    from workers import trial
+
+    return getattr(trial, name)

@@ -39,9 +39,7 @@ class PoolConfig(_Group):
 class NicConfig(_Group):
     """The receive side of the NIC."""
 
-    rx_ring: Annotated[
-        int, Field(ge=64, le=16384, description="receive descriptors, a power of two")
-    ] = 512
+    rx_ring: Annotated[int, Field(ge=64, le=16384, description="receive descriptors, a power of two")] = 512
     rx_usecs: Annotated[
         int,
         Field(ge=0, le=10_000, description="interrupt moderation: microseconds from packet to interrupt"),
@@ -115,7 +113,7 @@ class AppConfig(_Group):
     ] = 2_500
     socket_bytes: Annotated[
         int,
-        Field(ge=2304, le=1 << 40, description="receive buffer limit, counted in truesize as SO_RCVBUF"),
+        Field(ge=2304, le=1 << 30, description="receive buffer limit, counted in truesize as SO_RCVBUF"),
     ] = 212_992
 
 
@@ -228,9 +226,7 @@ def _rx_ring_is_a_power_of_two(config: TrialConfig) -> None:
 
 def _warmup_ends_before_the_trial(config: TrialConfig) -> None:
     if config.warmup_ms >= config.duration_ms:
-        raise ConfigError(
-            "warmup_ms", config.warmup_ms, f"must be below duration_ms = {config.duration_ms}"
-        )
+        raise ConfigError("warmup_ms", config.warmup_ms, f"must be below duration_ms = {config.duration_ms}")
 
 
 def _offered_load_fits_the_link(config: TrialConfig) -> None:

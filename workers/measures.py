@@ -27,6 +27,7 @@ CATEGORIES = (
     "pool_alloc",
     "pool_refill",
     "pool_put",
+    "pool_release",
     "ring_lock",
     "page_alloc",
     "page_free",
@@ -74,21 +75,21 @@ _COUNTER_HELP = (
     "returns refused for other references or emergency pages",
 )
 
-LOCATIONS = ("cache", "ring", "rx_ring", "stack", "socket", "application")
-"""where a page of the pool can be while it is in flight"""
+LOCATIONS = ("cache", "ring", "rx_ring", "socket")
+"""where a page taken from the page allocator can be; a packet in the driver's or reader's hands counts
+to where it came from"""
 
-SLOW_CAUSES = ("first_fill", "not_recycled", "overflow", "wrong_node", "held")
+SLOW_CAUSES = ("not_recycled", "overflow", "wrong_node", "held")
 """why an allocation went to the page allocator"""
 
 _SLOW_HELP = (
-    "the pool had never held so many pages before",
     "the packets before it left the pool for good (recycling off)",
     "a full ring had given its pages away before",
     "pages of another node had been given away before",
     "every page was held outside the pool",
 )
 
-OBJECTS = ("struct_page", "header", "payload", "ring_slot", "descriptor", "skb")
+OBJECTS = ("struct_page", "header", "payload", "shared_info", "ring_slot", "descriptor", "skb")
 """the objects whose cache residency is tracked"""
 
 MEASURES = (

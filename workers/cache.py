@@ -1,0 +1,144 @@
+"""Cache residency by fill clocks.
+
+Each cache level counts the bytes that were filled into it. An object is still resident in a level when
+the fills since its last touch are below the level's capacity: a least-recently-used stack distance in
+O(1) for each touch, and right for hot sets, which a plain byte counter is not. A device's writes have a
+clock of their own: the part of the last-level cache that they may fill, or memory.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from pool_impl.jit import compiled
+from pool_impl.observe import FIRST_OWN_OBJECT, POOL_CONSUMER, POOL_PRODUCER, RING_SLOT, STRUCT_PAGE
+
+# kinds of objects beside the allocator's own, and what index means
+HEADER = FIRST_OWN_OBJECT  # page: first line of the packet
+PAYLOAD = FIRST_OWN_OBJECT + 1  # page: the packet behind its first line
+SHARED_INFO = FIRST_OWN_OBJECT + 2  # page: skb_shared_info at its end
+DESCRIPTOR = FIRST_OWN_OBJECT + 3  # receive descriptor
+SKB = FIRST_OWN_OBJECT + 4  # sk_buff
+KINDS = FIRST_OWN_OBJECT + 5
+
+KIND_OF_OBJECT = {
+    "struct_page": STRUCT_PAGE,
+    "header": HEADER,
+    "payload": PAYLOAD,
+    "shared_info": SHARED_INFO,
+    "ring_slot": RING_SLOT,
+    "descriptor": DESCRIPTOR,
+    "skb": SKB,
+}
+"""kinds by the name that measures use"""
+
+# by kind, as constants that the compiler can fold
+LINE_SHIFT = np.zeros(KINDS, np.int64)
+"""8-byte slots and 32-byte descriptors share 64-byte lines; other objects have lines of their own"""
+LINE_SHIFT[RING_SLOT] = 3
+LINE_SHIFT[DESCRIPTOR] = 1
+
+LINES = np.ones(KINDS, np.int64)
+"""lines that a miss fills"""
+LINES[SKB] = 4
+
+CPUS = 2
+"""the receive queue's and the reader's"""
+
+NOBODY = 0
+DEVICE = -1
+"""values of a stamp's ``owner``; a CPU is its number plus one"""
+
+STAMP = np.dtype([(name, "<i8") for name in ("owner", "l1", "l2", "llc")], align=True)
+"""who touched an object last, and the fill clocks after that"""
+
+L1, L2, LLC, DRAM, OTHER_CPU = range(5)
+LEVELS = 5
+"""where an object was found"""
+
+CACHES = np.dtype(
+    [
+        ("l1_fills", "<i8", (CPUS,)),
+        ("l2_fills", "<i8", (CPUS,)),
+        *((name, "<i8") for name in ("llc_fills", "device_fills")),
+        *((name, "<i8") for name in ("line_bytes", "l1_bytes", "l2_bytes", "llc_bytes", "ddio_bytes")),
+        ("latency_ps", "<i8", (LEVELS,)),
+        ("exposed_ps", "<i8", (LEVELS,)),
+        ("touches", "<i8", (KINDS,)),
+        ("misses", "<i8", (KINDS,)),  # neither in L1 nor in L2
+        ("first_stamp", "<i8", (KINDS,)),
+    ],
+    align=True,
+)
+"""fill clocks, capacities and latencies by level, and the place of each kind's stamps; ``exposed_ps`` is
+the part of a latency that execution does not hide; ``llc_bytes`` is 0 where there is no cache beyond L2"""
+
+
+def stamps_needed(pages: int, slots: int, descriptors: int, skbs: int) -> dict[int, int]:
+    """Stamps of each kind for so many objects."""
+    objects = {
+        STRUCT_PAGE: pages,
+        RING_SLOT: slots,
+        POOL_CONSUMER: 1,
+        POOL_PRODUCER: 1,
+        HEADER: pages,
+        PAYLOAD: pages,
+        SHARED_INFO: pages,
+        DESCRIPTOR: descriptors,
+        SKB: skbs,
+    }
+    return {kind: (n >> int(LINE_SHIFT[kind])) + 1 for kind, n in objects.items()}
+
+
+@compiled()
+def find(caches: Any, stamps: Any, cpu: int, kind: int, index: int) -> int:
+    """Touch an object and say in which level it was; it is in L1 then."""
+    stamp = stamps[caches.first_stamp[kind] + (index >> LINE_SHIFT[kind])]
+    caches.touches[kind] += 1
+    owner = stamp.owner
+    if owner == cpu + 1:
+        if caches.l1_fills[cpu] - stamp.l1 < caches.l1_bytes:
+            stamp.l1 = caches.l1_fills[cpu]
+            stamp.l2 = caches.l2_fills[cpu]
+            return L1
+        if caches.l2_fills[cpu] - stamp.l2 < caches.l2_bytes:
+            level = L2
+        else:
+            level = LLC if caches.llc_fills - stamp.llc < caches.llc_bytes else DRAM
+    elif owner == DEVICE:
+        level = LLC if caches.device_fills - stamp.llc < caches.ddio_bytes else DRAM
+    elif owner == NOBODY:
+        level = DRAM
+    else:
+        # still in the other CPU's caches, or in the level that both share
+        resident = caches.llc_fills - stamp.llc < max(caches.llc_bytes, caches.l2_bytes)
+        level = OTHER_CPU if resident else DRAM
+    filled = LINES[kind] * caches.line_bytes
+    caches.l1_fills[cpu] += filled
+    if level != L2:
+        caches.misses[kind] += 1
+        caches.l2_fills[cpu] += filled
+    if level == DRAM:
+        caches.llc_fills += filled
+    stamp.owner = cpu + 1
+    stamp.l1 = caches.l1_fills[cpu]
+    stamp.l2 = caches.l2_fills[cpu]
+    stamp.llc = caches.llc_fills
+    return level
+
+
+@compiled()
+def device_write(caches: Any, stamps: Any, kind: int, index: int, size_bytes: int) -> None:
+    """The device wrote an object: CPUs have lost their copies."""
+    stamp = stamps[caches.first_stamp[kind] + (index >> LINE_SHIFT[kind])]
+    caches.device_fills += size_bytes
+    stamp.owner = DEVICE
+    stamp.llc = caches.device_fills
+
+
+@compiled()
+def stream(caches: Any, cpu: int, size_bytes: int) -> None:
+    """Bytes that passed through a CPU's caches and are not looked at again, such as a copy."""
+    caches.l1_fills[cpu] += size_bytes
+    caches.l2_fills[cpu] += size_bytes
+    caches.llc_fills += size_bytes

@@ -1,0 +1,214 @@
+"""What things cost: the observer that turns touches and work into time and categories.
+
+Time is an integer in picoseconds. Every price comes from the architecture's profile; this file says only
+which parameter prices which kind of work. Per CPU, the ledger's categories add up to its busy time.
+"""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pool_impl import observe
+from pool_impl.jit import compiled, methods
+from pool_impl.layout import records
+from workers.arch import Profile
+from workers.cache import (
+    CACHES,
+    CPUS,
+    DRAM,
+    KINDS,
+    L1,
+    L2,
+    LLC,
+    OTHER_CPU,
+    STAMP,
+    find,
+)
+from workers.measures import CATEGORIES
+
+PS_PER_NS = 1000
+
+# kinds of work beside the allocator's own
+INTERRUPT = observe.FIRST_OWN_WORK
+POLL = observe.FIRST_OWN_WORK + 1
+DRIVER = observe.FIRST_OWN_WORK + 2
+SKB_ALLOC = observe.FIRST_OWN_WORK + 3
+SKB_FREE = observe.FIRST_OWN_WORK + 4
+PROTOCOL = observe.FIRST_OWN_WORK + 5
+UDP = observe.FIRST_OWN_WORK + 6
+SOCKET = observe.FIRST_OWN_WORK + 7
+RECEIVE = observe.FIRST_OWN_WORK + 8
+BH_TOGGLE = observe.FIRST_OWN_WORK + 9
+SYNC_FOR_CPU = observe.FIRST_OWN_WORK + 10  # bytes; each report is one call
+COPY = observe.FIRST_OWN_WORK + 11  # bytes
+KINDS_OF_WORK = observe.FIRST_OWN_WORK + 12
+
+PRICES: dict[int, tuple[str, str]] = {
+    observe.POOL_ALLOC: ("pool_alloc", "pool_alloc_ns"),
+    observe.POOL_PUT: ("pool_put", "pool_put_ns"),
+    observe.RING_CONSUME: ("pool_refill", "ring_slot_ns"),
+    observe.RING_PRODUCE: ("pool_put", "ring_slot_ns"),
+    observe.PRODUCER_LOCK: ("ring_lock", "lock_unlock_ns"),
+    observe.PAGE_ADOPT: ("pool_refill", "page_adopt_ns"),
+    observe.PAGE_RELEASE: ("pool_release", "page_release_ns"),
+    observe.RELEASE_COUNT: ("pool_release", "atomic_ns"),
+    observe.SHARE_COUNT: ("pool_put", "atomic_ns"),
+    observe.PAGE_BULK_ALLOC: ("page_alloc", "page_bulk_alloc_ns"),
+    observe.PAGE_REF: ("page_free", "atomic_ns"),
+    observe.PAGE_FREE: ("page_free", "page_free_ns"),
+    observe.BUDDY_PAGE: ("page_alloc", "buddy_page_ns"),
+    observe.DMA_MAP: ("dma_map", "dma_map_ns"),
+    observe.DMA_UNMAP: ("dma_unmap", "dma_unmap_ns"),
+    observe.DMA_SYNC_FOR_DEVICE: ("sync_for_device", "dma_sync_line_ns"),
+    INTERRUPT: ("interrupt", "interrupt_ns"),
+    POLL: ("poll", "poll_ns"),
+    DRIVER: ("driver", "driver_ns"),
+    SKB_ALLOC: ("skb_alloc", "skb_alloc_ns"),
+    SKB_FREE: ("skb_free", "skb_free_ns"),
+    PROTOCOL: ("protocol", "protocol_ns"),
+    UDP: ("protocol", "udp_ns"),
+    SOCKET: ("socket", "socket_ns"),
+    RECEIVE: ("application", "receive_ns"),
+    BH_TOGGLE: ("ring_lock", "bh_toggle_ns"),
+    SYNC_FOR_CPU: ("sync_for_cpu", "dma_sync_line_ns"),
+}
+"""category and profile parameter of each kind of work; COPY is priced by bandwidth"""
+
+CACHE_MISSES = CATEGORIES.index("cache_misses")
+APPLICATION = CATEGORIES.index("application")
+DEVICE_REGISTER = CATEGORIES.index("device_register")
+
+METER = np.dtype(
+    [
+        ("idle_ps", "<i8", (CPUS,)),
+        ("drained_at", "<i8", (CPUS,)),
+        ("ledger", "<i8", (CPUS, len(CATEGORIES))),
+        ("price_ps", "<i8", (KINDS_OF_WORK,)),
+        ("category", "<i8", (KINDS_OF_WORK,)),
+        *((name, "<i8") for name in ("sync_call_ps", "copy_ps_per_kib", "ordered_atomic_drains")),
+        *((name, "<i8") for name in ("register_write_ps", "register_writes_per_buffer")),
+        ("line_shift", "<i8"),
+        ("caches", CACHES),
+    ],
+    align=True,
+)
+"""what each CPU has spent, by category, and idled, and the prices; ``drained_at`` is when the stores and
+register writes that a CPU has issued so far are done"""
+
+
+class Pricing(NamedTuple):
+    """Observer that charges the CPU which runs."""
+
+    meter: Any
+    """METER record"""
+    caches: Any
+    """CACHES record"""
+    stamps: Any
+    """workers.cache.STAMP records"""
+    context: Any
+    """the host's context: its cpu is charged"""
+
+    def touch(self, kind: int, index: int, _write: bool) -> None:
+        """Wait for the exposed part of a miss. Written lines are read before, so writes wait too."""
+        cpu = self.context.cpu
+        level = find(self.caches, self.stamps, cpu, kind, index)
+        if level != L1:
+            charge(self.meter, cpu, CACHE_MISSES, self.caches.exposed_ps[level])
+
+    def work(self, kind: int, amount: int) -> None:
+        """Charge an operation."""
+        meter = self.meter
+        cpu = self.context.cpu
+        price = meter.price_ps[kind]
+        if kind == observe.DMA_SYNC_FOR_DEVICE or kind == SYNC_FOR_CPU:
+            lines = (amount + self.caches.line_bytes - 1) >> meter.line_shift
+            price = meter.sync_call_ps + price * lines
+        elif kind == COPY:
+            price = (amount * meter.copy_ps_per_kib) >> 10
+        elif kind == observe.RELEASE_COUNT:
+            # an ordered atomic waits for all that this core has stored, where the core is built so
+            if meter.ordered_atomic_drains:
+                price += max(0, meter.drained_at[cpu] - clock(meter, cpu))
+        else:
+            price *= amount
+        charge(meter, cpu, meter.category[kind], price)
+
+
+@compiled()
+def clock(meter: Any, cpu: int) -> int:
+    """A CPU's time: what it has spent and idled. Summed when asked for, since a running total would make
+    every charge wait for the one before."""
+    total = meter.idle_ps[cpu]
+    for category in range(len(CATEGORIES)):
+        total += meter.ledger[cpu, category]
+    return int(total)
+
+
+@compiled()
+def charge(meter: Any, cpu: int, category: int, duration_ps: int) -> None:
+    """Let a CPU spend time."""
+    meter.ledger[cpu, category] += duration_ps
+
+
+@compiled()
+def store(pricing: Pricing, kind: int, index: int) -> None:
+    """Write an object without reading it: the core goes on, but the store is in flight until then."""
+    cpu = pricing.context.cpu
+    level = find(pricing.caches, pricing.stamps, cpu, kind, index)
+    if level != L1:
+        in_flight(pricing.meter, cpu, pricing.caches.latency_ps[level])
+
+
+@compiled()
+def write_register(pricing: Pricing) -> None:
+    """A posted write to a device register."""
+    in_flight(pricing.meter, pricing.context.cpu, pricing.meter.register_write_ps)
+
+
+@compiled()
+def in_flight(meter: Any, cpu: int, duration_ps: int) -> None:
+    """Something leaves the core ``duration_ps`` from now."""
+    meter.drained_at[cpu] = max(meter.drained_at[cpu], clock(meter, cpu) + duration_ps)
+
+
+def new_pricing(profile: Profile, context: Any, stamps_of_kind: dict[int, int]) -> Pricing:
+    """The observer for one trial on an architecture; ``stamps_of_kind`` from cache.stamps_needed."""
+    meter = records(METER, 1)[0]
+    caches = meter.caches
+    stamps = _lay_out_stamps(caches, stamps_of_kind)
+    for kind, (category, parameter) in PRICES.items():
+        meter.price_ps[kind] = picoseconds(profile[parameter])
+        meter.category[kind] = CATEGORIES.index(category)
+    meter.category[COPY] = CATEGORIES.index("copy")
+    meter.sync_call_ps = picoseconds(profile["dma_sync_call_ns"])
+    meter.copy_ps_per_kib = round(1024 * PS_PER_NS / profile["copy_bytes_per_ns"])
+    meter.ordered_atomic_drains = int(profile["ordered_atomic_drains"])
+    meter.register_write_ps = picoseconds(profile["register_write_ns"])
+    meter.register_writes_per_buffer = int(profile["register_writes_per_buffer"])
+    caches.line_bytes = int(profile["cache_line_bytes"])
+    meter.line_shift = int(profile["cache_line_bytes"]).bit_length() - 1
+    for name in ("l1_bytes", "l2_bytes", "llc_bytes", "ddio_bytes"):
+        caches[name] = int(profile[name])
+    for level, parameter in (
+        (L2, "l2_ns"),
+        (LLC, "llc_ns"),
+        (DRAM, "dram_ns"),
+        (OTHER_CPU, "line_transfer_ns"),
+    ):
+        caches.latency_ps[level] = picoseconds(profile[parameter])
+        caches.exposed_ps[level] = picoseconds(profile[parameter] * profile["miss_exposed_ratio"])
+    return Pricing(meter, caches, stamps, context)
+
+
+def _lay_out_stamps(caches: Any, stamps_of_kind: dict[int, int]) -> Any:
+    """Lay the stamps of all kinds out one after the other."""
+    total = 0
+    for kind in range(KINDS):
+        caches.first_stamp[kind] = total
+        total += stamps_of_kind[kind]
+    return records(STAMP, total)
+
+
+def picoseconds(nanoseconds: float) -> int:
+    """Integer picoseconds."""
+    return round(nanoseconds * PS_PER_NS)

@@ -1,0 +1,122 @@
+"""Receive patterns of drivers. Page per packet, as in mvneta and mvpp2 (spec 7.1): one page for each
+descriptor, an skb built around it, empty descriptors refilled after the poll."""
+
+from pool_impl import pool
+from pool_impl.jit import compiled
+from pool_impl.layout import COUNT_MASK
+from pool_impl.layout import RECYCLE_RING_FULL as RING_FULL
+from pool_impl.page_alloc import put_page
+from workers import cost
+from workers.cache import DESCRIPTOR, HEADER, SHARED_INFO, SKB
+from workers.nic import descriptor_posted
+from workers.state import HELD, NOT_RECYCLED, OVERFLOW, QUEUE_CPU, WRONG_NODE, Trial
+
+HEADROOM_BYTES = 256
+"""XDP_PACKET_HEADROOM, where the device starts to write"""
+SHARED_INFO_BYTES = 320
+MOST_BYTES = pool.PAGE_BYTES - HEADROOM_BYTES - SHARED_INFO_BYTES
+"""what a sync for the device covers: all that the device may have written"""
+
+SKB_BYTES = 256
+TRUESIZE_BYTES = pool.PAGE_BYTES + SKB_BYTES
+"""what a packet counts against a socket's limit: its page and its sk_buff"""
+
+REFILL_LIMIT = 64
+"""descriptors refilled after one poll at the most (spec 7.1)"""
+
+
+@compiled()
+def receive_packet(trial: Trial) -> int:
+    """Take the next packet from the ring and build an skb; returns the skb's index."""
+    nic = trial.nic
+    host = trial.host
+    observer = host.observer
+    index = nic.read & nic.mask
+    nic.read += 1
+    descriptor = trial.descriptors[index]
+    page = descriptor.page
+    descriptor.page = 0
+    observer.work(cost.DRIVER, 1)
+    observer.touch(DESCRIPTOR, index, False)
+    observer.work(cost.SYNC_FOR_CPU, descriptor.frame_bytes)
+    observer.touch(HEADER, page, False)
+
+    reader = trial.reader
+    reader.free_skbs -= 1
+    number = trial.free_skbs[reader.free_skbs]
+    skb = trial.skbs[number]
+    observer.work(cost.SKB_ALLOC, 1)
+    observer.touch(SKB, number, True)
+    cost.store(observer, SHARED_INFO, page)
+    skb.page = page
+    skb.frame_bytes = descriptor.frame_bytes
+    skb.arrival_ps = descriptor.arrival_ps
+    skb.pp_recycle = nic.recycle
+    if not nic.recycle:
+        pool.release_page(host, host.pools[0], page)
+    return int(number)
+
+
+@compiled()
+def free_skb(trial: Trial, number: int) -> None:
+    """Free an skb and give its page back: to the pool if it is marked, else to the page allocator."""
+    host = trial.host
+    skb = trial.skbs[number]
+    page = skb.page
+    host.observer.work(cost.SKB_FREE, 1)
+    host.observer.touch(SHARED_INFO, page, False)
+    host.observer.touch(SKB, number, True)
+    if not (skb.pp_recycle and pool.return_skb_page(host, page)):
+        put_page(host, page)
+    skb.page = 0
+    reader = trial.reader
+    trial.free_skbs[reader.free_skbs] = number
+    reader.free_skbs += 1
+
+
+@compiled(inline=False)
+def refill(trial: Trial, limit: int) -> None:
+    """Post a page for each empty descriptor, oldest first, up to a limit; stop when there is no page."""
+    nic = trial.nic
+    host = trial.host
+    owner = host.pools[0]
+    meter = host.observer.meter
+    held_before = owner.hold
+    posted = 0
+    while posted < limit and nic.posted - nic.read <= nic.mask:
+        page = pool.alloc(host, owner)
+        if page == 0:
+            break
+        index = nic.posted & nic.mask
+        trial.descriptors[index].page = page
+        host.observer.touch(DESCRIPTOR, index, True)
+        if meter.register_writes_per_buffer:
+            cost.write_register(host.observer)
+        descriptor_posted(trial)
+        posted += 1
+    if posted:
+        cost.charge(meter, QUEUE_CPU, cost.DEVICE_REGISTER, meter.register_write_ps)
+    trial.tally.pages_allocated += posted
+    _blame(trial, (owner.hold - held_before) & COUNT_MASK)
+
+
+@compiled()
+def _blame(trial: Trial, pages: int) -> None:
+    """Say why so many pages had to come from the page allocator."""
+    if pages == 0:
+        return
+    tally = trial.tally
+    owner = trial.host.pools[0]
+    if not trial.nic.recycle:
+        tally.slow[NOT_RECYCLED] += pages
+        return
+    overflowed = 0
+    for cpu in range(2):
+        overflowed += owner.recycle[cpu, RING_FULL]
+    by_overflow = min(pages, overflowed - tally.overflow_seen)
+    tally.overflow_seen += by_overflow
+    by_node = min(pages - by_overflow, owner.alloc_waive - tally.waive_seen)
+    tally.waive_seen += by_node
+    tally.slow[OVERFLOW] += by_overflow
+    tally.slow[WRONG_NODE] += by_node
+    tally.slow[HELD] += pages - by_overflow - by_node

@@ -1,0 +1,274 @@
+"""One trial from configuration to record."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pool_impl.host import new_host
+from pool_impl.jit import entry, source_digest
+from pool_impl.layout import FLAG_DMA_MAP, FLAG_DMA_SYNC_DEV, records
+from pool_impl.pool import PAGE_BYTES, PoolParams, create
+from pool_impl.release import rules_of
+from workers import arch, audit, capture, engine
+from workers.cache import KIND_OF_OBJECT, stamps_needed
+from workers.config import TrialConfig
+from workers.cost import PS_PER_NS, Pricing, new_pricing
+from workers.drivers import HEADROOM_BYTES, MOST_BYTES, TRUESIZE_BYTES
+from workers.measures import CATEGORIES, COUNTERS, LOCATIONS, MEASURES, OBJECTS, SLOW_CAUSES
+from workers.stack import BUCKETS, bucket_low_ns
+from workers.state import DESCRIPTOR, NIC, READER, SKB, TALLY, Trial
+from workers.traffic import PS_PER_SECOND, new_arrivals
+
+PS_PER_MS = 10**9
+
+MODEL_DIGEST = source_digest(Path(__file__).parent, Path(__file__).parent.parent / "pool_impl")
+
+Record = dict[str, int | float]
+
+
+class Input(NamedTuple):
+    """A file that a trial reads, by content."""
+
+    name: str
+    """as the configuration names it"""
+    sha256: str
+    path: Path
+
+
+def model_digest() -> str:
+    """Hash of the sources of pool_impl and workers; names the code cache, and is part of trial ids."""
+    return MODEL_DIGEST
+
+
+def inputs(config: TrialConfig) -> tuple[Input, ...]:
+    """The files whose content decides a trial's record: the profile, and the capture if one is replayed.
+
+    Raises:
+        ProfileError, CaptureError: a file is missing or unusable.
+    """
+    profile = arch.load(config.arch)
+    found = [Input(config.arch, profile.digest, profile.path)]
+    if config.traffic.kind == "capture":
+        name = config.traffic.capture
+        capture.load(name, config.traffic.capture_destination)
+        path = capture.resolve(name)
+        found.append(Input(name, capture.digest(path), path))
+    return tuple(found)
+
+
+def trial_id(config: TrialConfig) -> str:
+    """Hash of all that decides the record: resolved fields, content of the inputs, model digest; 32 hex
+    digits. File names are not part of it.
+
+    Raises:
+        ProfileError, CaptureError: a file is missing or unusable.
+    """
+    fields = config.to_fields()
+    content = {entry.name: entry.sha256 for entry in inputs(config)}
+    fields["arch"] = content[config.arch]
+    if config.traffic.kind == "capture":
+        fields["traffic.capture"] = content[config.traffic.capture]
+    resolved = json.dumps({"model": MODEL_DIGEST, "fields": fields}, sort_keys=True)
+    return hashlib.sha256(resolved.encode()).hexdigest()[:32]
+
+
+def expected_packets(config: TrialConfig) -> int:
+    """About how many packets a trial will simulate, for estimates."""
+    traffic = config.traffic
+    if traffic.kind == "capture":
+        arrivals = capture.load(traffic.capture, traffic.capture_destination).arrival_ns
+        return int(np.searchsorted(arrivals, config.duration_ms * 10**6 * traffic.speed))
+    rate = 5_000_000 if traffic.kind == "saturation" else traffic.rate_pps
+    return rate * config.duration_ms // 1000
+
+
+def run_trial(config: TrialConfig, inputs_directory: Path | None = None) -> Record:
+    """Simulate one trial.
+
+    Args:
+        config: checked, as :meth:`TrialConfig.from_fields` gives it.
+        inputs_directory: where input files lie by SHA-256, if the named files need not exist here.
+
+    Returns:
+        Every measure of the catalogue, in its order. The same configuration, inputs and model digest
+        give the same record on any machine.
+
+    Raises:
+        TrialError: an input is unusable, or the books of the trial do not balance.
+    """
+    trial = _new_trial(config, inputs_directory)
+    end_ps = config.duration_ms * PS_PER_MS
+    if config.traffic.kind == "capture":
+        end_ps = min(end_ps, int(trial.arrivals.gaps_ps.sum()) + 1)
+    warmup_ps = min(config.warmup_ms * PS_PER_MS, end_ps - 1)
+    trial.tally.measure_from_ps = warmup_ps
+    _run(trial, warmup_ps)
+    before = _counts(trial)
+    _run(trial, end_ps)
+    audit.check(trial)
+    return _record(trial, before, end_ps - warmup_ps)
+
+
+def prepare() -> None:
+    """Compile the loop, or load it from the code cache."""
+    trial = _new_trial(TrialConfig(), None)
+    _run(trial, 0)
+
+
+@entry(MODEL_DIGEST)
+def _run(trial: Trial, until_ps: int) -> None:
+    engine.run(trial, until_ps)
+
+
+def _new_trial(config: TrialConfig, inputs_directory: Path | None) -> Trial:
+    profile = arch.load(config.arch)
+    replay = None
+    if config.traffic.kind == "capture":
+        name = config.traffic.capture
+        replay = capture.load(name, config.traffic.capture_destination)
+    rules = rules_of(config.kernel)
+    drops = config.app.reader == "drop"
+    socket_packets = 1 if drops else config.app.socket_bytes // TRUESIZE_BYTES + 1
+    pcp_high = int(profile["pcp_high_pages"])
+    ring_slots = min(config.pool.size or 1024, rules.ring_size_limit)
+    pages = config.nic.rx_ring + ring_slots + socket_packets + 4 * 64 + 128 + 2 * pcp_high
+    host = new_host(
+        rules,
+        pages=pages,
+        observer=Pricing(None, None, None, None),
+        pcp_high=pcp_high,
+        pcp_batch=int(profile["pcp_batch_pages"]),
+    )
+    skbs = socket_packets + 1
+    stamps = stamps_needed(pages + 1, len(host.slots), config.nic.rx_ring, skbs)
+    host = host._replace(observer=new_pricing(profile, host.context, stamps))
+    host.context.in_softirq = 1
+    params = PoolParams(
+        pool_size=config.pool.size,
+        flags=FLAG_DMA_MAP | FLAG_DMA_SYNC_DEV,
+        dma_dir=2,
+        max_len=MOST_BYTES,
+        offset=HEADROOM_BYTES,
+    )
+    create(host, 0, params)
+
+    nic = records(NIC, 1)[0]
+    nic.mask = config.nic.rx_ring - 1
+    nic.recycle = int(config.pool.recycle)
+    nic.budget = config.nic.budget
+    nic.rx_usecs_ps = config.nic.rx_usecs * 1000 * PS_PER_NS
+    nic.saturated = int(config.traffic.kind == "saturation")
+    arrivals = new_arrivals(config, replay)
+    if replay is not None:
+        nic.chunk_packets = len(arrivals.gaps_ps)
+    nic.chunk_position = -1
+
+    reader = records(READER, 1)[0]
+    reader.cpu = int(config.app.reader_cpu == "other" and not drops)
+    reader.drops = int(drops)
+    reader.work_ps = config.app.work_ns * PS_PER_NS if config.app.reader == "slow" else 0
+    capacity = 1 << socket_packets.bit_length()
+    reader.mask = capacity - 1
+    reader.truesize = TRUESIZE_BYTES
+    reader.limit_bytes = config.app.socket_bytes
+    reader.free_skbs = skbs
+    return Trial(
+        host=host,
+        nic=nic,
+        descriptors=records(DESCRIPTOR, config.nic.rx_ring),
+        reader=reader,
+        skbs=records(SKB, skbs),
+        free_skbs=np.arange(skbs - 1, -1, -1),
+        socket=np.zeros(capacity, np.int64),
+        arrivals=arrivals,
+        tally=records(TALLY, 1)[0],
+        latency=np.zeros(BUCKETS, np.int64),
+    )
+
+
+def _counts(trial: Trial) -> dict[str, Any]:
+    """All that is counted from the start of a trial, so that the warm-up can be subtracted."""
+    owner, host, tally = trial.host.pools[0], trial.host, trial.tally
+    meter, caches = host.observer.meter, host.observer.caches
+    recycled = owner.recycle.sum(axis=0)
+    alloc = [owner[name] for name in COUNTERS if name.startswith("alloc_")]
+    return {
+        "ledger": meter.ledger.copy(),
+        "counters": np.array([*alloc, *recycled[: len(COUNTERS) - len(alloc)]]),
+        "read": int(tally.read),
+        "pages_allocated": int(tally.pages_allocated),
+        "hold": int(owner.hold),
+        "dma": np.array([host.device.maps, host.device.unmaps, host.device.syncs]),
+        "page_ps": tally.page_ps.copy(),
+        "slow": tally.slow.copy(),
+        "touches": caches.touches.copy(),
+        "misses": caches.misses.copy(),
+    }
+
+
+def _record(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
+    tally, owner = trial.tally, trial.host.pools[0]
+    now = _counts(trial)
+    delta = {name: now[name] - before[name] for name in now}
+    busy_ps = delta["ledger"].sum(axis=1)
+    packets = delta["read"]
+    seconds = window_ps / PS_PER_SECOND
+    handled = int(tally.delivered + tally.dropped_early)
+    lost = int(tally.missed + tally.dropped_socket)
+    allocated = delta["pages_allocated"]
+    entered = delta["hold"] & 0xFFFFFFFF
+    record: Record = {
+        "measured_seconds": seconds,
+        "packets_offered": int(tally.offered),
+        "packets_delivered": int(tally.delivered),
+        "packets_dropped_early": int(tally.dropped_early),
+        "packets_missed": int(tally.missed),
+        "packets_dropped_socket": int(tally.dropped_socket),
+        "packets_queued": audit.queued_packets(trial),
+        "packets_handled_rate": handled / seconds,
+        "drop_ratio": _ratio(lost, int(tally.offered)),
+        "busy_ns_per_packet": _ratio(int(busy_ps.sum()), packets * PS_PER_NS),
+        "latency_p50_ns": _quantile(trial.latency, 50),
+        "latency_p90_ns": _quantile(trial.latency, 90),
+        "latency_p99_ns": _quantile(trial.latency, 99),
+        "latency_max_ns": int(tally.latency_max_ps) // PS_PER_NS,
+        "busy_ratio_queue_cpu": int(busy_ps[0]) / window_ps,
+        "busy_ratio_reader_cpu": int(busy_ps[1]) / window_ps,
+        "recycle_ratio": 1 - _ratio(entered, allocated) if allocated else 0.0,
+        "pages_allocated": allocated,
+        "pages_from_page_allocator": entered,
+        "pages_inflight": int(owner.hold - owner.release) & 0xFFFFFFFF,
+        "memory_peak_bytes": int(trial.host.page_allocator.peak_pages) * PAGE_BYTES,
+    }
+    record |= zip(("dma_maps", "dma_unmaps", "dma_syncs"), delta["dma"].tolist(), strict=True)
+    record |= zip(COUNTERS, delta["counters"].tolist(), strict=True)
+    for name, spent in zip(CATEGORIES, delta["ledger"].sum(axis=0).tolist(), strict=True):
+        record[f"{name}_ns_per_packet"] = _ratio(spent, packets * PS_PER_NS)
+    for name, page_ps in zip(LOCATIONS, delta["page_ps"].tolist(), strict=True):
+        record[f"pages_in_{name}"] = page_ps / window_ps
+    for name, pages in zip(SLOW_CAUSES, delta["slow"].tolist(), strict=True):
+        record[f"slow_{name}"] = pages
+    for name in OBJECTS:
+        kind = KIND_OF_OBJECT[name]
+        touches = int(delta["touches"][kind])
+        record[f"cache_hit_{name}"] = _ratio(touches - int(delta["misses"][kind]), touches)
+    assert list(record) == [measure.name for measure in MEASURES]
+    return record
+
+
+def _ratio(part: int, whole: int) -> float:
+    """Quotient; 0 where there is nothing to divide by."""
+    return part / whole if whole else 0.0
+
+
+def _quantile(histogram: Any, percent: int) -> int:
+    """Latency that this share of packets does not exceed by more than a bucket, nanoseconds; 0 without
+    packets."""
+    total = int(histogram.sum())
+    if total == 0:
+        return 0
+    rank = -(-total * percent // 100)
+    return bucket_low_ns(int(np.searchsorted(np.cumsum(histogram), rank)))

@@ -72,7 +72,7 @@ PAGE = np.dtype(
 """one page's metadata, a cache line as ``struct page`` is (spec 1.1); ``next`` links free pages"""
 
 POOL = _lines(
-    params=_words("flags", "order", "nid", "max_len", "offset", "ring_base", "ring_size", "ring_batch"),
+    params=_words("pool_flags", "order", "nid", "max_len", "offset", "ring_base", "ring_size", "ring_batch"),
     consumer=[
         *_words("cache_count", "hold", "frag_page", "frag_offset", "frag_users"),
         *_words("alloc_fast", "alloc_slow", "alloc_slow_high_order"),

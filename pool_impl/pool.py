@@ -100,7 +100,7 @@ def create(host: Host, index: int, params: PoolParams) -> None:
     pool.ring_base = base
     pool.ring_size = size
     pool.ring_batch = RING_BATCH if size // 2 >= RING_BATCH else 1
-    pool.flags = params.flags
+    pool.pool_flags = params.flags
     pool.order = params.order
     pool.nid = params.nid
     pool.max_len = params.max_len
@@ -158,7 +158,7 @@ def _alloc_bulk(host: Host, pool: Any) -> int:
     got = page_alloc.alloc_bulk(host, pool.nid, REFILL, pool.cache)
     for position in range(got):
         page = pool.cache[position]
-        if pool.flags & FLAG_DMA_MAP and not _dma_map(host, pool, page):
+        if pool.pool_flags & FLAG_DMA_MAP and not _dma_map(host, pool, page):
             page_alloc.put_page(host, page)
             continue
         _adopt(host, pool, page)
@@ -176,7 +176,7 @@ def _alloc_high_order(host: Host, pool: Any) -> int:
     page = page_alloc.alloc(host, pool.nid, pool.order)
     if page == 0:
         return 0
-    if pool.flags & FLAG_DMA_MAP and not _dma_map(host, pool, page):
+    if pool.pool_flags & FLAG_DMA_MAP and not _dma_map(host, pool, page):
         page_alloc.put_page(host, page)
         return 0
     pool.alloc_slow_high_order += 1
@@ -218,7 +218,7 @@ def _dma_map(host: Host, pool: Any, page: int) -> bool:
         return False
     device.maps += 1
     host.pages[page].dma_addr = page
-    if pool.flags & FLAG_DMA_SYNC_DEV:
+    if pool.pool_flags & FLAG_DMA_SYNC_DEV:
         _sync_for_device(host, pool, WHOLE)
     return True
 
@@ -252,7 +252,7 @@ def put(host: Host, pool: Any, page: int, length: int, direct: bool) -> None:
 @compiled()
 def is_last_share(host: Host, pool: Any, page: int) -> bool:
     """Give up one share; True when no share is left. Without fragments every page has one."""
-    if host.rules.frag_flag_needed and not pool.flags & FLAG_PAGE_FRAG:
+    if host.rules.frag_flag_needed and not pool.pool_flags & FLAG_PAGE_FRAG:
         return True
     return drop_shares(host, page, 1) == 0
 
@@ -303,7 +303,7 @@ def _recycle(host: Host, pool: Any, page: int, length: int, direct: bool) -> boo
         pool.recycle[context.cpu, RECYCLE_RELEASED_REFCNT] += 1
         _release(host, pool, page)
         return False
-    if pool.flags & FLAG_DMA_SYNC_DEV:
+    if pool.pool_flags & FLAG_DMA_SYNC_DEV:
         _sync_for_device(host, pool, length)
     if direct and (context.in_softirq or not host.rules.direct_needs_softirq):
         if pool.cache_count < CACHE_SIZE:
@@ -350,7 +350,7 @@ def release_page(host: Host, pool: Any, page: int) -> None:
     host.observer.work(PAGE_RELEASE, 1)
     host.observer.touch(STRUCT_PAGE, page, True)
     record = host.pages[page]
-    if pool.flags & FLAG_DMA_MAP:
+    if pool.pool_flags & FLAG_DMA_MAP:
         host.observer.work(DMA_UNMAP, 1)
         host.device.unmaps += 1
         record.dma_addr = 0
@@ -393,7 +393,7 @@ def alloc_frag(host: Host, pool: Any, size: int) -> int:
     Returns the page, 0 when there is none or the size does not fit (with a kernel warning).
     """
     page_bytes = PAGE_BYTES << pool.order
-    if (host.rules.frag_flag_needed and not pool.flags & FLAG_PAGE_FRAG) or size > page_bytes:
+    if (host.rules.frag_flag_needed and not pool.pool_flags & FLAG_PAGE_FRAG) or size > page_bytes:
         host.context.warnings += 1
         return 0
     rounded = frag_bytes(host, size)
@@ -445,7 +445,7 @@ def _drain_frag_page(host: Host, pool: Any, page: int) -> int:
         return 0
     record = host.pages[page]
     if record.refcount == 1 and not record.magic & PFMEMALLOC:
-        if pool.flags & FLAG_DMA_SYNC_DEV:
+        if pool.pool_flags & FLAG_DMA_SYNC_DEV:
             _sync_for_device(host, pool, WHOLE)
         return page
     _release(host, pool, page)

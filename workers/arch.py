@@ -19,6 +19,7 @@ import difflib
 import hashlib
 import json
 import math
+import os
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -164,7 +165,7 @@ def load(name: str) -> Profile:
     """Read a profile; files that did not change are read only once.
 
     Args:
-        name: a bundled architecture (see :func:`names`) or the path of a .toml file.
+        name: a bundled architecture (see :func:`names`) or a path: what ends in .toml or holds a slash.
 
     Raises:
         ProfileError: unknown architecture, or a malformed or incomplete profile.
@@ -181,7 +182,7 @@ class _Document(NamedTuple):
 
 def _lineage(name: str) -> Iterable[Stamp]:
     """The files of a profile from the child to its oldest ancestor."""
-    if name.endswith(".toml"):
+    if name.endswith(".toml") or os.sep in name:
         file = _stamp(Path(name), f"arch = {name!r}")
     else:
         file = _stamp(_bundled(name, "arch"), f"arch = {name!r}")

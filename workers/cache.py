@@ -1,8 +1,8 @@
 """Cache residency by fill clocks.
 
 Each cache level counts the bytes that were filled into it. An object is still resident in a level when
-the fills since its last touch are below the level's capacity: a least-recently-used stack distance in
-O(1) for each touch, and right for hot sets, which a plain byte counter is not. A device's writes have a
+the fills since its last touch are below the level's capacity: O(1) for each touch, close to least
+recently used, and right for hot sets, which a plain byte counter is not. A device's writes have a
 clock of their own: the part of the last-level cache that they may fill, or memory.
 """
 

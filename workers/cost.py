@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pool_impl import observe
-from pool_impl.jit import compiled, methods
+from pool_impl.jit import compiled
 from pool_impl.layout import records
 from workers.arch import Profile
 from workers.cache import (

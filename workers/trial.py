@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -35,7 +36,15 @@ class Input(NamedTuple):
     name: str
     """as the configuration names it"""
     sha256: str
+    """of :meth:`content`"""
     path: Path
+
+    def content(self) -> bytes:
+        """What has to be kept to run the trial elsewhere: a capture's bytes, a profile with its parents
+        resolved."""
+        if self.path.suffix == ".toml":
+            return arch.load(str(self.path)).canonical.encode()
+        return self.path.read_bytes()
 
 
 def model_digest() -> str:
@@ -57,6 +66,20 @@ def inputs(config: TrialConfig) -> tuple[Input, ...]:
         path = capture.resolve(name)
         found.append(Input(name, capture.digest(path), path))
     return tuple(found)
+
+
+def locate(config: TrialConfig, directory: Path, sha256: Mapping[str, str]) -> TrialConfig:
+    """The same trial, reading its inputs from a directory that holds them by SHA-256.
+
+    Args:
+        directory: has a file for each input, named by its digest.
+        sha256: digest by the name that the configuration uses.
+    """
+    fields = config.to_fields()
+    for name in ("arch", "traffic.capture"):
+        if fields[name] in sha256:
+            fields[name] = str(directory / sha256[str(fields[name])])
+    return TrialConfig.unchecked(fields)
 
 
 def trial_id(config: TrialConfig) -> str:
@@ -85,12 +108,11 @@ def expected_packets(config: TrialConfig) -> int:
     return rate * config.duration_ms // 1000
 
 
-def run_trial(config: TrialConfig, inputs_directory: Path | None = None) -> Record:
+def run_trial(config: TrialConfig) -> Record:
     """Simulate one trial.
 
     Args:
         config: checked, as :meth:`TrialConfig.from_fields` gives it.
-        inputs_directory: where input files lie by SHA-256, if the named files need not exist here.
 
     Returns:
         Every measure of the catalogue, in its order. The same configuration, inputs and model digest
@@ -99,7 +121,7 @@ def run_trial(config: TrialConfig, inputs_directory: Path | None = None) -> Reco
     Raises:
         TrialError: an input is unusable, or the books of the trial do not balance.
     """
-    trial = _new_trial(config, inputs_directory)
+    trial = _new_trial(config)
     end_ps = config.duration_ms * PS_PER_MS
     if config.traffic.kind == "capture":
         end_ps = min(end_ps, int(trial.arrivals.gaps_ps.sum()) + 1)
@@ -114,7 +136,7 @@ def run_trial(config: TrialConfig, inputs_directory: Path | None = None) -> Reco
 
 def prepare() -> None:
     """Compile the loop, or load it from the code cache."""
-    trial = _new_trial(TrialConfig(), None)
+    trial = _new_trial(TrialConfig())
     _run(trial, 0)
 
 
@@ -123,7 +145,7 @@ def _run(trial: Trial, until_ps: int) -> None:
     engine.run(trial, until_ps)
 
 
-def _new_trial(config: TrialConfig, inputs_directory: Path | None) -> Trial:
+def _new_trial(config: TrialConfig) -> Trial:
     profile = arch.load(config.arch)
     replay = None
     if config.traffic.kind == "capture":
@@ -237,7 +259,8 @@ def _record(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
         "latency_max_ns": int(tally.latency_max_ps) // PS_PER_NS,
         "busy_ratio_queue_cpu": int(busy_ps[0]) / window_ps,
         "busy_ratio_reader_cpu": int(busy_ps[1]) / window_ps,
-        "recycle_ratio": 1 - _ratio(entered, allocated) if allocated else 0.0,
+        # a bulk fill at the edge of the window may bring in more pages than were allocated
+        "recycle_ratio": max(0.0, 1 - _ratio(entered, allocated)) if allocated else 0.0,
         "pages_allocated": allocated,
         "pages_from_page_allocator": entered,
         "pages_inflight": int(owner.hold - owner.release) & 0xFFFFFFFF,

@@ -42,7 +42,8 @@ def ipv4(
 ) -> bytes:
     addresses = ipaddress.ip_address("10.0.0.1").packed + ipaddress.ip_address(destination).packed
     return (
-        struct.pack(">BBHHHBBH", 0x45, 0, 40, 1, fragment, 64, protocol, 0) + addresses
+        struct.pack(">BBHHHBBH", 0x45, 0, 40, 1, fragment, 64, protocol, 0)
+        + addresses
         + struct.pack(">HH", *ports)
     )
 
@@ -103,9 +104,7 @@ def pcapng(packets: list[Sent], order: str = "<") -> bytes:
 
 
 def at(offset_ns: int, payload: bytes = b"", original: int = 1514, tags: int = 0) -> Sent:
-    return Sent(
-        BASE_S * 10**9 + offset_ns, ethernet(0x0800, payload or ipv4("10.0.0.2"), tags), original
-    )
+    return Sent(BASE_S * 10**9 + offset_ns, ethernet(0x0800, payload or ipv4("10.0.0.2"), tags), original)
 
 
 THREE = [

@@ -1,0 +1,103 @@
+"""Fill clocks against a true least-recently-used cache."""
+
+from collections import OrderedDict
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pool_impl.jit import entry
+from workers import arch, cache
+from workers.cost import new_pricing
+from workers.trial import MODEL_DIGEST
+
+KIND = cache.HEADER
+
+
+@entry("test-cache-" + MODEL_DIGEST)
+def walk(caches: Any, stamps: Any, cpu: int, indices: Any, levels: Any) -> None:
+    for position in range(indices.shape[0]):
+        levels[position] = cache.find(caches, stamps, cpu, KIND, indices[position])
+
+
+@entry("test-dma-" + MODEL_DIGEST)
+def dma(caches: Any, stamps: Any, index: int, size_bytes: int) -> None:
+    cache.device_write(caches, stamps, KIND, index, size_bytes)
+
+
+class Machine:
+    """Caches of 64, 512 and 4096 lines, of which a device may fill 128."""
+
+    def __init__(self) -> None:
+        needed = cache.stamps_needed(pages=1 << 14, slots=1, descriptors=1, skbs=1)
+        pricing = new_pricing(arch.load("broadwell-ep"), None, needed)
+        self.caches, self.stamps = pricing.caches, pricing.stamps
+        self.caches.l1_bytes, self.caches.l2_bytes = 64 * 64, 512 * 64
+        self.caches.llc_bytes, self.caches.ddio_bytes = 4096 * 64, 128 * 64
+
+    def touch(self, indices: Any, cpu: int = 0) -> Any:
+        levels = np.zeros(len(indices), np.int64)
+        walk(self.caches, self.stamps, cpu, np.asarray(indices, np.int64), levels)
+        return levels
+
+
+def lru_hits(indices: Any, lines: int) -> int:
+    """Hits of a fully associative LRU cache: the second implementation."""
+    resident: OrderedDict[int, None] = OrderedDict()
+    hits = 0
+    for index in indices:
+        hits += index in resident
+        resident[index] = None
+        resident.move_to_end(index)
+        if len(resident) > lines:
+            resident.popitem(last=False)
+    return hits
+
+
+@pytest.mark.parametrize(
+    ("lines", "level"), [(60, cache.L1), (500, cache.L2), (4000, cache.LLC), (5000, cache.DRAM)]
+)
+def test_a_cycle_is_found_where_it_fits(lines: int, level: int) -> None:
+    levels = Machine().touch(np.tile(np.arange(lines), 4))
+    assert set(levels[2 * lines :]) == {level}
+
+
+def test_a_hot_set_stays_while_a_stream_passes() -> None:
+    """A byte counter since the start would call the hot line evicted; LRU and fill clocks keep it."""
+    stream = np.arange(100, 8000)
+    mixed = np.empty(2 * stream.size, np.int64)
+    mixed[0::2], mixed[1::2] = 7, stream
+    levels = Machine().touch(mixed)
+    assert set(levels[2::2]) == {cache.L1}
+
+
+def test_skewed_traffic_hits_as_often_as_true_lru_of_the_size_to_twice_it() -> None:
+    """Hits do not advance the clock, so an object stays a little longer than under true LRU."""
+    draws = np.random.default_rng(5)
+    indices = np.minimum(draws.geometric(1 / 90, 40_000), 4000)
+    levels = Machine().touch(indices)
+    hits = int((levels == cache.L1).sum())
+    assert lru_hits(indices.tolist(), 64) <= hits <= lru_hits(indices.tolist(), 128)
+
+
+def test_another_cpu_pays_for_the_transfer_once() -> None:
+    machine = Machine()
+    machine.touch([3])
+    assert machine.touch([3, 3], cpu=1).tolist() == [cache.OTHER_CPU, cache.L1]
+
+
+def test_device_writes_are_found_in_their_part_of_the_last_level_cache_until_more_follow() -> None:
+    machine = Machine()
+    machine.touch([1])
+    dma(machine.caches, machine.stamps, 1, 64)
+    assert machine.touch([1]).tolist() == [cache.LLC]
+    dma(machine.caches, machine.stamps, 1, 64)
+    dma(machine.caches, machine.stamps, 2, 128 * 64)
+    assert machine.touch([1]).tolist() == [cache.DRAM]
+
+
+def test_without_such_a_part_device_writes_go_to_memory() -> None:
+    machine = Machine()
+    machine.caches.ddio_bytes = 0
+    dma(machine.caches, machine.stamps, 1, 64)
+    assert machine.touch([1]).tolist() == [cache.DRAM]

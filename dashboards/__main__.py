@@ -1,0 +1,8 @@
+"""Write the dashboards' JSON beside their code: ``python -m dashboards``."""
+
+from dashboards.panels import files
+
+if __name__ == "__main__":
+    for path, text in files().items():
+        path.write_text(text, encoding="utf-8")
+        print(path)

@@ -1,0 +1,206 @@
+"""A store of made-up records, and a real Prometheus that scrapes its metrics."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from farm import driver, store
+from farm.execute import Progress, SerialExecutor, execute
+from farm.export import MetricsServer, StoreCollector
+from farm.plan import Plan
+from farm.rows import Attempt, Failure, Outcome
+from farm.store import Run
+from farm.sweep import parse
+from workers.config import Value
+from workers.measures import MEASURES
+
+PATIENCE_SECONDS = 30.0
+
+SWEEP = """
+name = "made-up"
+seeds = 3
+[grid]
+arch = ["broadwell-ep", "armada-8040"]
+traffic.kind = ["poisson", "bursts"]
+pool.size = [64, 256, 1024]
+pool.recycle = [true, false]
+app.work_ns = [0, 2500]
+"""
+
+OTHER_SWEEP = """
+name = "other"
+[fixed]
+arch = "armada-3720"
+traffic.kind = "constant"
+[grid]
+pool.recycle = [true, false]
+"""
+
+SIMULATED_SWEEP = """
+name = "simulated"
+seeds = 2
+[fixed]
+duration_ms = 6
+traffic.kind = "bursts"
+app.reader = "slow"
+[grid]
+arch = ["broadwell-ep", "armada-3720"]
+pool.size = [64, 1024]
+pool.recycle = [true, false]
+nic.rx_ring = [256, 512]
+"""
+
+
+def made_up_measures(salt: str, fields: dict[str, Value]) -> dict[str, float]:
+    """Irregular numbers that depend on everything about a trial."""
+    measures: dict[str, float] = {}
+    for measure in MEASURES:
+        draw = zlib.crc32(repr((salt, measure.name, sorted(fields.items()))).encode())
+        measures[measure.name] = draw / 2**32 if measure.unit == "ratio" else float(draw % 100_003 + 1)
+    return measures | {"measured_seconds": 0.018}
+
+
+def store_made_up_run(root: Path, text: str, salt: str, *, leave_out: int = 0) -> Run:
+    """Store a run; its trial number 5 breaks, and the last ``leave_out`` ones are still to come."""
+    plan = Plan(parse(text, "test"))
+    run, writer = store.create_run(root, plan.sweep, {}, {"model_digest": f"digest-{salt}"})
+    outcomes = []
+    for number in range(plan.trials - leave_out):
+        fields = plan.fields(number)
+        attempt = Attempt(
+            host="node",
+            executor="serial",
+            started_at="2026-01-01T00:00:00.000+00:00",
+            wall_seconds=0.1,
+            compile_seconds=0.0,
+            cpu_seconds=0.1,
+            packets=100,
+            model_digest=f"digest-{salt}",
+            versions=json.dumps({"page-pool-farm": "0.1.0", "python": "3.11.7", "numba": "0.68.1"}),
+            retries=0,
+        )
+        broken = Failure("CheckError", "made up")
+        result = broken if number == 5 else made_up_measures(salt, fields)
+        outcomes.append(Outcome(f"{salt}-{number:06d}", fields, result, attempt))
+    half = len(outcomes) // 2
+    for part in (outcomes[:half], outcomes[half:]):
+        writer.write(part)
+    return run
+
+
+@pytest.fixture(scope="session")
+def made_up_store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
+    """A store and the run of it that the tests look at: the newest of two, beside another sweep."""
+    root = tmp_path_factory.mktemp("store")
+    store_made_up_run(root, SWEEP, "older")
+    store_made_up_run(root, OTHER_SWEEP, "other")
+    # trials of the last cells are missing, so that some cells have no partner to compare with
+    return root, store_made_up_run(root, SWEEP, "newest", leave_out=10)
+
+
+class Prometheus:
+    """A running Prometheus."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """The result of an instant query."""
+        parameters = urllib.parse.urlencode({"query": expression})
+        with urllib.request.urlopen(f"{self.url}/api/v1/query?{parameters}", timeout=10) as answer:
+            data = json.load(answer)["data"]
+        result: list[dict[str, Any]] = data["result"]
+        return result
+
+
+@pytest.fixture(scope="session")
+def simulated_store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
+    """A store with one small run of real trials."""
+    root = tmp_path_factory.mktemp("simulated")
+    plan = Plan(parse(SIMULATED_SWEEP, "test"))
+    started = driver.start(plan, root, "serial")
+    executor = SerialExecutor()
+    progress = Progress(plan.trials, 0, executor.slots)
+    execute(plan, started.run, started.writer, executor, started.done, progress, lambda progress: None)
+    return root, started.run
+
+
+def find_program(name: str) -> str:
+    """Where a program is; without it the test is skipped, but fails where everything has to be tested."""
+    path = shutil.which(name)
+    if path is None:
+        message = f"{name} is not installed: apt-get install prometheus"
+        if os.environ.get("CI") == "true":
+            pytest.fail(message)
+        pytest.skip(message)
+    return path
+
+
+@pytest.fixture(scope="session")
+def run_prometheus() -> Callable[[Path, Path], AbstractContextManager[Prometheus]]:
+    """Called with a store and an empty directory: a Prometheus that has scraped the store."""
+    return prometheus_of
+
+
+@pytest.fixture(scope="session")
+def promtool() -> str:
+    """Where promtool is."""
+    return find_program("promtool")
+
+
+@contextmanager
+def prometheus_of(root: Path, directory: Path) -> Iterator[Prometheus]:
+    """Serve a store's metrics and run a Prometheus that has scraped them at least once."""
+    program = find_program("prometheus")
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with MetricsServer(StoreCollector(root), 0, "127.0.0.1") as server:
+        config = directory / "prometheus.yml"
+        config.write_text(
+            "global: {scrape_interval: 1s, scrape_timeout: 1s}\n"
+            "scrape_configs:\n"
+            "  - job_name: page-pool-farm\n"
+            f"    static_configs: [{{targets: ['127.0.0.1:{server.port}']}}]\n"
+        )
+        command = [
+            program,
+            f"--config.file={config}",
+            f"--storage.tsdb.path={directory / 'data'}",
+            f"--web.listen-address=127.0.0.1:{port}",
+            "--log.level=warn",
+        ]
+        with (directory / "log").open("wb") as log:
+            process = subprocess.Popen(command, stdout=log, stderr=log)
+        try:
+            prometheus = Prometheus(f"http://127.0.0.1:{port}")
+            wait_for_scrape(prometheus, process, directory / "log")
+            yield prometheus
+        finally:
+            process.terminate()
+            process.wait(10)
+
+
+def wait_for_scrape(prometheus: Prometheus, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            if [one["value"][1] for one in prometheus.query("up")] == ["1"]:
+                return
+        except (urllib.error.URLError, ConnectionError):
+            pass
+        time.sleep(0.1)
+    pytest.fail(f"no scrape by Prometheus in {PATIENCE_SECONDS} s: {log.read_text()}")

@@ -47,6 +47,13 @@ class Divergence(NamedTuple):
     expected: object
     actual: object
 
+    def __str__(self) -> str:
+        operation = self.operation
+        return (
+            f"operation {operation.number}, {operation.name}: {self.field}: "
+            f"expected {self.expected}, actual {self.actual}"
+        )
+
 
 class Result(NamedTuple):
     """Outcome of one trace."""
@@ -55,6 +62,24 @@ class Result(NamedTuple):
     operations: int
     divergences: int
     first: Divergence | None
+
+    def summary(self) -> dict[str, Any]:
+        """What ``farm conformance --json`` prints of a trace."""
+        first = self.first
+        return {
+            "path": str(self.recording.path),
+            "kernel": self.recording.kernel,
+            "operations": self.operations,
+            "divergences": self.divergences,
+            "first": first
+            and {
+                "operation": first.operation.number,
+                "name": first.operation.name,
+                "field": first.field,
+                "expected": first.expected,
+                "actual": first.actual,
+            },
+        }
 
 
 def replay(recording: Recording) -> Result:

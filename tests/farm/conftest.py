@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -72,14 +73,18 @@ def farm(capfd: pytest.CaptureFixture[str]) -> RunCommand:
 
 
 @pytest.fixture
-def farm_process() -> Callable[[Sequence[str]], subprocess.Popen[str]]:
-    """Start the command line in a process of its own."""
+def farm_process() -> Iterator[Callable[[Sequence[str]], subprocess.Popen[str]]]:
+    """Start the command line in a process of its own; what still runs at the end is killed."""
+    with ExitStack() as started:
 
-    def start(arguments: Sequence[str]) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "farm.cli", *arguments]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        def start(arguments: Sequence[str]) -> subprocess.Popen[str]:
+            command = [sys.executable, "-m", "farm.cli", *arguments]
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            started.enter_context(process)
+            started.callback(process.kill)
+            return process
 
-    return start
+        yield start
 
 
 @pytest.fixture(scope="session")

@@ -84,7 +84,13 @@ def test_typed_text_becomes_the_fields_type(name: str, text: str, value: config.
 def test_a_seed_matters_only_where_something_is_drawn(fields: dict[str, config.Value], matters: bool) -> None:
     from workers import run_trial
 
-    base = {"arch": "armada-3720", "duration_ms": 4, "traffic.capture_destination": "10.77.0.2", "traffic.speed": 40.0, **fields}
+    base = {
+        "arch": "armada-3720",
+        "duration_ms": 4,
+        "traffic.capture_destination": "10.77.0.2",
+        "traffic.speed": 40.0,
+        **fields,
+    }
     first = TrialConfig.from_fields({**base, "seed": 1})
     second = TrialConfig.from_fields({**base, "seed": 2})
     assert config.seed_matters(first) is matters

@@ -1,0 +1,41 @@
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: quickstart test check test-only test-long bench dashboards clean
+
+quickstart: .venv/installed
+	$(BIN)/farm run quickstart
+
+# everything that has to hold before a change lands
+test: check test-only
+
+check: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test-only: .venv/installed-dev
+	$(BIN)/python -m pytest -m "not long"
+
+test-long: .venv/installed-dev
+	$(BIN)/python -m pytest
+
+bench: .venv/installed
+	$(BIN)/farm bench
+
+# after a change of dashboards/: tests compare the checked-in JSON with the code
+dashboards: .venv/installed
+	$(BIN)/python -m dashboards
+
+clean:
+	rm -rf .venv build *.egg-info
+
+.venv/installed: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable .
+	touch $@
+
+.venv/installed-dev: .venv/installed
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	touch $@

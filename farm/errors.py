@@ -1,0 +1,30 @@
+"""Errors of the farm package.
+
+    FarmError
+    ├── SweepError        a sweep file or an override: correct the input
+    ├── StoreError        the store, or a run in it: name another, or repair it as the message says
+    ├── ExecutorError     trials cannot be run where they were sent
+    └── IncomparableError nothing to compare, or things that must not be compared
+
+Messages are one line and name the field or file, the value and the remedy.
+"""
+
+
+class FarmError(Exception):
+    """Base of everything that the farm raises on purpose."""
+
+
+class SweepError(FarmError):
+    """A sweep file or an override on the command line is malformed."""
+
+
+class StoreError(FarmError):
+    """A store or a run cannot be written, found or read."""
+
+
+class ExecutorError(FarmError):
+    """An executor cannot be reached, or its nodes do not run the same model."""
+
+
+class IncomparableError(FarmError):
+    """There is nothing to compare, or the sides do not match."""

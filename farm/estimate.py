@@ -1,0 +1,54 @@
+"""How long a plan will take, from a measured rate: that of stored attempts, or of one short trial."""
+
+import time
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from farm import query
+from farm.plan import Plan
+from farm.store import Run
+
+PROBE_MS = 5
+"""simulated time of the trial that measures the rate when none is stored"""
+
+
+class Estimate(NamedTuple):
+    """Expected cost of a plan on so many slots."""
+
+    packets: int
+    packets_per_second: float
+    """of one core"""
+    seconds: float
+    rate_source: str
+    """in words: where the rate was measured"""
+
+
+def estimate(plan: Plan, stored: Sequence[Run], slots: int) -> Estimate:
+    """Packets of the plan and the time they take.
+
+    Arguments:
+        stored: runs whose attempts tell the rate, if the same model made them.
+        slots: trials that run at the same time.
+    """
+    import workers
+
+    rate = query.packet_rate(stored, workers.model_digest())
+    source = "stored attempts of this model"
+    if rate is None:
+        rate = _probe(plan)
+        source = "a probe of the first cell"
+    packets = plan.packets()
+    return Estimate(packets, rate, packets / rate / slots, source)
+
+
+def _probe(plan: Plan) -> float:
+    """Packets per second of the first cell, cut short."""
+    import workers
+
+    config = plan.config(0)
+    duration_ms = min(PROBE_MS, config.duration_ms)
+    config = config.model_copy(update={"duration_ms": duration_ms, "warmup_ms": 0})
+    workers.prepare()
+    started = time.perf_counter()
+    record = workers.run_trial(config)
+    return max(1.0, record["packets_offered"]) / (time.perf_counter() - started)

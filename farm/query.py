@@ -1,0 +1,131 @@
+"""Aggregates over the records of a run: the one place where results are combined.
+
+A cell is a combination of the swept fields; its measures are medians over its seeds, with the
+smallest and the largest value beside them.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from farm.rows import text_fields
+from farm.store import Run
+from workers.config import Value, fields
+from workers.measures import MEASURES
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell of a run and what its seeds yielded."""
+
+    fields: Mapping[str, Value]
+    """configuration by dotted name, without the seed; as the store types it"""
+    axes: tuple[str, ...]
+    """names of the swept fields, in the order of the sweep"""
+    measures: Mapping[str, float]
+    """median over the seeds, by name of the measure"""
+    low: Mapping[str, float]
+    """smallest over the seeds"""
+    high: Mapping[str, float]
+    """largest over the seeds"""
+    seeds: int
+    """how many seeds the cell has records of"""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What recycling gains in one configuration: the cells with it off and on."""
+
+    on: Cell
+    off: Cell
+
+    @property
+    def gain(self) -> float:
+        """Busy time per packet off / on - 1."""
+        return self.off.measures["busy_ns_per_packet"] / self.on.measures["busy_ns_per_packet"] - 1
+
+
+def axes(run: Run) -> dict[str, tuple[Value, ...]]:
+    """The swept fields of a run and their values, typed as in its records."""
+    return {name: tuple(_stored(name, v) for v in values) for name, values in run.sweep.axes().items()}
+
+
+def cells(run: Run) -> list[Cell]:
+    """The cells of a run that have a record, in the order of the sweep's axes.
+
+    Raises:
+        farm.errors.StoreError: the run is damaged.
+    """
+    swept = axes(run)
+    names = [field.name for field in fields() if field.name != "seed"]
+    measures = [measure.name for measure in MEASURES]
+    aggregated = ", ".join(
+        f'median("{m}") AS "median {m}", min("{m}") AS "low {m}", max("{m}") AS "high {m}"' for m in measures
+    )
+    group = ", ".join(f'"{name}"' for name in names)
+    rows = run.query("records", f"SELECT {group}, count(*) AS seeds, {aggregated} FROM records GROUP BY ALL")
+    found = [
+        Cell(
+            fields={name: row[name] for name in names},
+            axes=tuple(swept),
+            measures={m: row[f"median {m}"] for m in measures},
+            low={m: row[f"low {m}"] for m in measures},
+            high={m: row[f"high {m}"] for m in measures},
+            seeds=row["seeds"],
+        )
+        for row in rows
+    ]
+    order = {name: {value: index for index, value in enumerate(values)} for name, values in swept.items()}
+    found.sort(key=lambda cell: [order[name][cell.fields[name]] for name in swept])
+    return found
+
+
+def gains(cells: Sequence[Cell]) -> list[Gain]:
+    """Pair the cells with recycling on and off by everything else they have in common, in the order
+    of the cells with recycling on. Left out are cells without a partner, and cells without a packet."""
+    busy = [cell for cell in cells if cell.measures["busy_ns_per_packet"]]
+    off = {_without(cell, "pool.recycle"): cell for cell in busy if not cell.fields["pool.recycle"]}
+    return [
+        Gain(on=cell, off=off[key])
+        for cell in busy
+        if cell.fields["pool.recycle"] and (key := _without(cell, "pool.recycle")) in off
+    ]
+
+
+def paired(run: Run, axis: str, base: Value, other: Value) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Records that differ in one field only, ``base`` against ``other``: same configuration, same seed.
+
+    Raises:
+        farm.errors.StoreError: the run is damaged.
+    """
+    rows = run.read_records()
+    names = [field.name for field in fields() if field.name != axis]
+
+    def key(row: Mapping[str, Any]) -> tuple[Value, ...]:
+        return tuple(row[name] for name in names)
+
+    others = {key(row): row for row in rows if row[axis] == other}
+    return [(row, others[key(row)]) for row in rows if row[axis] == base and key(row) in others]
+
+
+def packet_rate(runs: Sequence[Run], model_digest: str) -> float | None:
+    """Simulated packets per second of one core, from the stored attempts of this model, or None."""
+    packets = seconds = 0.0
+    for run in runs:
+        sums = run.query(
+            "attempts",
+            "SELECT sum(packets) AS packets, sum(wall_seconds) AS seconds FROM attempts "
+            "WHERE model_digest = $digest",
+            {"digest": model_digest},
+        )
+        packets += sum(row["packets"] or 0 for row in sums)
+        seconds += sum(row["seconds"] or 0 for row in sums)
+    return packets / seconds if packets and seconds else None
+
+
+def _without(cell: Cell, name: str) -> tuple[tuple[str, Value], ...]:
+    return tuple((key, value) for key, value in cell.fields.items() if key != name)
+
+
+def _stored(name: str, value: Value) -> Value:
+    return str(value) if name in text_fields() else value

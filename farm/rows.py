@@ -1,0 +1,118 @@
+"""What the store keeps of a trial: one record or one failure, and one attempt, as Parquet rows."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Literal
+
+from workers.config import TrialField, Value, fields
+from workers.measures import MEASURES
+
+if TYPE_CHECKING:
+    import pyarrow
+
+Kind = Literal["records", "attempts", "failures"]
+KINDS: tuple[Kind, ...] = ("records", "attempts", "failures")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """How a trial came about. Attempts are never compared."""
+
+    host: str
+    executor: str
+    started_at: str
+    """UTC, ISO 8601"""
+    wall_seconds: float
+    compile_seconds: float
+    """compiling the event loop or loading it, where this trial was the first of its process"""
+    cpu_seconds: float
+    """CPU time of the trial alone"""
+    packets: int
+    """packets simulated; 0 for a failure"""
+    model_digest: str
+    versions: str
+    """JSON: Python and the packages that matter"""
+    retries: int
+    """how often the trial was sent out again because its worker died"""
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a trial has no record."""
+
+    kind: str
+    message: str
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One trial that was run: its record or its failure, and the attempt."""
+
+    trial_id: str
+    fields: Mapping[str, Value]
+    """the configuration by dotted name, the seed among it"""
+    result: Mapping[str, int | float] | Failure
+    attempt: Attempt
+
+
+def table(kind: Kind, outcomes: Sequence[Outcome]) -> "pyarrow.Table":
+    """The rows of one kind that these outcomes make, possibly none."""
+    import pyarrow
+
+    rows: list[dict[str, object]] = []
+    for outcome in outcomes:
+        head: dict[str, object] = {"trial_id": outcome.trial_id}
+        result = outcome.result
+        if kind == "attempts":
+            rows.append(head | vars(outcome.attempt))
+        elif kind == "failures" and isinstance(result, Failure):
+            rows.append(head | {"config": json.dumps(dict(outcome.fields))} | vars(result))
+        elif kind == "records" and not isinstance(result, Failure):
+            rows.append({**head, **_config_cells(outcome.fields), **result})
+    return pyarrow.Table.from_pylist(rows, schema=_schema(kind))
+
+
+def canonical(row: Mapping[str, Value]) -> bytes:
+    """One row in the encoding in which equality of records is defined: JSON with sorted keys."""
+    return json.dumps(dict(row), sort_keys=True, separators=(",", ":")).encode()
+
+
+@cache
+def text_fields() -> frozenset[str]:
+    """Fields that a record holds as text because their values have more than one type."""
+    return frozenset(field.name for field in fields() if "anyOf" in field.adapter.json_schema())
+
+
+def _config_cells(config: Mapping[str, Value]) -> dict[str, Value]:
+    return {name: str(value) if name in text_fields() else value for name, value in config.items()}
+
+
+@cache
+def _schema(kind: Kind) -> "pyarrow.Schema":
+    import pyarrow
+
+    types: dict[object, pyarrow.DataType] = {
+        "integer": pyarrow.int64(),
+        "number": pyarrow.float64(),
+        "boolean": pyarrow.bool_(),
+        "string": pyarrow.string(),
+        int: pyarrow.int64(),
+        float: pyarrow.float64(),
+        str: pyarrow.string(),
+    }
+
+    def of_field(field: TrialField) -> pyarrow.DataType:
+        return types["string" if field.name in text_fields() else field.adapter.json_schema()["type"]]
+
+    columns: dict[str, pyarrow.DataType] = {"trial_id": pyarrow.string()}
+    if kind == "records":
+        columns |= {field.name: of_field(field) for field in fields()}
+        # one type for all: a part must not differ from the next because a ratio was a whole number
+        columns |= {measure.name: pyarrow.float64() for measure in MEASURES}
+    elif kind == "attempts":
+        columns |= {name: types[type_] for name, type_ in Attempt.__annotations__.items()}
+    else:
+        columns |= {name: pyarrow.string() for name in ("config", *Failure.__annotations__)}
+    return pyarrow.schema(list(columns.items()))

@@ -1,0 +1,273 @@
+"""Results as text for a terminal: 80 columns, and clear without colour."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import groupby
+
+from rich.box import Box
+from rich.console import Console, Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from farm.compare import Pair, verdict
+from farm.query import Cell, Gain, gains
+from workers.config import Value
+from workers.measures import Unit, by_name
+
+HEADLINES = (
+    "busy_ns_per_packet",
+    "packets_handled_rate",
+    "drop_ratio",
+    "recycle_ratio",
+    "memory_peak_bytes",
+)
+"""what a plain table shows of each cell"""
+
+COMPARED = (*HEADLINES, "latency_p99_ns")
+"""what a comparison shows unless asked for other measures"""
+
+_TABLE_FIELDS = ("arch", "pool.size", "pool.recycle")
+"""fields with a place of their own in the table of gains"""
+
+_BOX = Box("    \n    \n -- \n    \n    \n    \n    \n    \n", ascii=True)
+"""a line of hyphens under the heads and a space between columns: eight columns fit into 80 characters"""
+
+_SAME = 0.005
+"""a relative change below this rounds to nothing in the sentences"""
+
+
+def result(cells: Sequence[Cell]) -> RenderableType:
+    """What a run found: gains of recycling if it was swept, else the headlines of each cell."""
+    found = gains(cells)
+    if not found:
+        return plain(cells)
+    by_arch = groupby(found, key=lambda gain: gain.on.fields["arch"])
+    parts: list[RenderableType] = []
+    for arch, group in by_arch:
+        parts += [_gain_table(str(arch), list(group)), Text()]
+    seeds = sorted({gain.on.seeds for gain in found} | {gain.off.seeds for gain in found})
+    parts.append(Text(_legend(seeds), style="dim"))
+    parts.append(Text(f"\n{_where_it_pays(found)}"))
+    if size := _what_the_size_changed(found):
+        parts.append(Text(size))
+    return Group(*parts)
+
+
+def plain(cells: Sequence[Cell]) -> RenderableType:
+    """One row per cell: its axes and the headline measures."""
+    if not cells:
+        return Text("no records")
+    axes = _varying(cells[0].axes, [cell.fields for cell in cells])
+    table = _table([*axes, "ns/packet", "packets/s", "drops", "recycled", "memory"], len(axes))
+    for cell in cells:
+        values = [in_unit(by_name()[name].unit, cell.measures[name]) for name in HEADLINES]
+        table.add_row(*(word(cell.fields[name]) for name in axes), *values)
+    return table
+
+
+def comparison(pairs: Sequence[Pair], cells: Sequence[Cell], measures: Sequence[str]) -> RenderableType:
+    """One row per configuration and measure: medians of both sides, and what all seeds say."""
+    axes = _varying(tuple(pairs[0].fields), [pair.fields for pair in pairs])
+    medians = {tuple(cell.fields[name] for name in (*axes, pairs[0].axis)): cell.measures for cell in cells}
+    parts: list[RenderableType] = []
+
+    def key(pair: Pair) -> tuple[Value, ...]:
+        return (pair.other, *(pair.fields[name] for name in axes))
+
+    grouped: dict[tuple[Value, ...], list[Pair]] = {}
+    for pair in pairs:
+        grouped.setdefault(key(pair), []).append(pair)
+    order = {tuple(cell.fields[name] for name in axes): i for i, cell in reversed(list(enumerate(cells)))}
+    for measure in measures:
+        unit = by_name()[measure].unit
+        base = pairs[0].base
+        heads = [*axes, f"{word(base)}", "other", "value", "change", "verdict"]
+        table = _table(heads, len(axes), title=f"{measure} by {pairs[0].axis}")
+        for other, *config in sorted(grouped, key=lambda k: order[tuple(k[1:])]):
+            differences = [pair.measures[measure] for pair in grouped[(other, *config)]]
+            left, right = medians[(*config, base)][measure], medians[(*config, other)][measure]
+            table.add_row(
+                *map(word, config),
+                in_unit(unit, left),
+                word(other),
+                in_unit(unit, right),
+                percent(right / left - 1, sign=True) if left else "-",
+                verdict(differences),
+            )
+        parts += [table, Text()]
+    return Group(*parts[:-1])
+
+
+def rows(heads: Sequence[str], body: Iterable[Sequence[str]], *, text_columns: int) -> RenderableType:
+    """A table of text: the first columns left, the others right."""
+    table = _table(heads, text_columns)
+    for row in body:
+        table.add_row(*row)
+    return table
+
+
+def word(value: Value) -> str:
+    """A field's value as a user would type it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def in_unit(unit: Unit, value: float) -> str:
+    """A measure's value for reading; the unit is shown where it is scaled."""
+    if unit == "bytes":
+        return _scaled(value, 1024, ("B", "KiB", "MiB", "GiB", "TiB"))
+    if unit == "per second":
+        return _scaled(value, 1000, ("", "k", "M", "G"))
+    if unit == "ratio":
+        return percent(value)
+    if unit == "ns":
+        return f"{value:,.1f}" if abs(value) < 1000 else f"{value:,.0f}"
+    return f"{value:,.6g}"
+
+
+def percent(ratio: float, *, sign: bool = False) -> str:
+    """A ratio in percent with one decimal."""
+    return f"{100 * ratio:{'+' if sign else ''}.1f}%"
+
+
+def duration(seconds: float) -> str:
+    """Seconds in the units people use."""
+    if seconds < 90:
+        return f"{max(1, round(seconds))} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def console() -> Console:
+    """Standard output."""
+    return Console(highlight=False, soft_wrap=False)
+
+
+def _table(heads: Sequence[str], text_columns: int, title: str = "") -> Table:
+    table = Table(
+        box=_BOX,
+        title=title or None,
+        title_justify="left",
+        title_style="bold",
+        padding=(0, 1, 0, 0),
+        pad_edge=False,
+        show_edge=False,
+        show_header=any(heads),
+    )
+    for i, head in enumerate(heads):
+        # a dotted name on two lines is as narrow as its parts; a number is never broken
+        table.add_column(
+            head.replace(".", ".\n"),
+            justify="left" if i < text_columns else "right",
+            overflow="fold",
+            no_wrap=i >= text_columns,
+            vertical="bottom",
+        )
+    return table
+
+
+def _gain_table(arch: str, found: Sequence[Gain]) -> Table:
+    axes = [name for name in found[0].on.axes if name not in _TABLE_FIELDS]
+    heads = [*axes, "pool", "ns on", "ns off", "gain", "recycled", "drops on/off", "memory on"]
+    table = _table(heads, len(axes), title=arch)
+    last: list[str] = []
+    for gain in found:
+        words = [word(gain.on.fields[name]) for name in axes]
+        on, off = gain.on.measures, gain.off.measures
+        table.add_row(
+            *("" if words == last else text for text in words),
+            word(gain.on.fields["pool.size"]),
+            in_unit("ns", on["busy_ns_per_packet"]),
+            in_unit("ns", off["busy_ns_per_packet"]),
+            percent(gain.gain, sign=True),
+            in_unit("ratio", on["recycle_ratio"]),
+            f"{100 * on['drop_ratio']:.1f}/{in_unit('ratio', off['drop_ratio'])}",
+            in_unit("bytes", on["memory_peak_bytes"]),
+        )
+        last = words
+    return table
+
+
+def _legend(seeds: Sequence[int]) -> str:
+    counts = " or ".join(map(str, seeds))
+    plural = "" if counts == "1" else "s"
+    return (
+        "ns: busy CPU time per packet with recycling on and off. gain: off / on - 1.\n"
+        f"recycled and memory: with recycling on. Medians over {counts} seed{plural}."
+    )
+
+
+def _where_it_pays(found: Sequence[Gain]) -> str:
+    most = max(found, key=lambda gain: gain.gain)
+    least = min(found, key=lambda gain: gain.gain)
+    if len(found) == 1 or most.gain == least.gain:
+        return f"Recycling {_pays(most)}."
+    return (
+        f"Recycling pays most on {_place(most.on)}: it {_pays(most)}; "
+        f"least on {_place(least.on)}: it {_pays(least)}."
+    )
+
+
+def _pays(gain: Gain) -> str:
+    on = in_unit("ns", gain.on.measures["busy_ns_per_packet"])
+    off = in_unit("ns", gain.off.measures["busy_ns_per_packet"])
+    what = "gains" if gain.gain >= 0 else "loses"
+    return f"{what} {percent(abs(gain.gain))} ({off} ns off, {on} ns on)"
+
+
+def _what_the_size_changed(found: Sequence[Gain]) -> str:
+    """The sentence about the pool size, with recycling on; empty if only one size was run."""
+    by_place: dict[str, list[Cell]] = {}
+    for gain in found:
+        by_place.setdefault(_place(gain.on, without="pool.size"), []).append(gain.on)
+    groups = {place: cells for place, cells in by_place.items() if len(cells) > 1}
+    if not groups:
+        return ""
+
+    def busy(cell: Cell) -> float:
+        return cell.measures["busy_ns_per_packet"]
+
+    def spread(cells: Sequence[Cell]) -> float:
+        least = min(map(busy, cells))
+        return max(map(busy, cells)) / least - 1 if least else 0.0
+
+    place = max(groups, key=lambda name: spread(groups[name]))
+    if spread(groups[place]) < _SAME:
+        return f"The pool size changed busy time nowhere by more than {percent(_SAME)}."
+    best, worst = min(groups[place], key=busy), max(groups[place], key=busy)
+    return (
+        f"The pool size changed most on {place}: {_at_size(best)} against {_at_size(worst)}; "
+        f"busy time differs by {percent(spread(groups[place]))}."
+    )
+
+
+def _at_size(cell: Cell) -> str:
+    def show(name: str) -> str:
+        return in_unit(by_name()[name].unit, cell.measures[name])
+
+    return (
+        f"{show('busy_ns_per_packet')} ns, {show('recycle_ratio')} recycled and "
+        f"{show('memory_peak_bytes')} at size {cell.fields['pool.size']}"
+    )
+
+
+def _place(cell: Cell, without: str = "") -> str:
+    """Where in the grid a cell is, in words."""
+    left_out = ("arch", "pool.recycle", without)
+    details = []
+    for name in cell.axes:
+        if name == "pool.size" and name not in left_out:
+            details.append(f"pool {cell.fields[name]}")
+        elif name not in left_out:
+            details.append(word(cell.fields[name]))
+    return f"{cell.fields['arch']}" + (f" ({', '.join(details)})" if details else "")
+
+
+def _varying(names: Sequence[str], configs: Sequence[Mapping[str, Value]]) -> list[str]:
+    return [name for name in names if len({config[name] for config in configs}) > 1] or list(names[:1])
+
+
+def _scaled(value: float, step: int, units: Sequence[str]) -> str:
+    index = 0
+    while abs(value) >= step and index < len(units) - 1:
+        value /= step
+        index += 1
+    return f"{value:.3g} {units[index]}".rstrip()

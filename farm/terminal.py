@@ -1,0 +1,94 @@
+"""Standard output for results, standard error for everything else."""
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from farm.execute import Progress
+
+Report = Callable[["Progress"], None]
+
+LINE_SECONDS = 10.0
+"""between two lines of progress where no terminal can show a bar"""
+
+
+@contextmanager
+def reserved_stdout() -> Iterator[None]:
+    """Send what anyone prints inside to standard error, on the level of file descriptors: Ray's
+    processes inherit them, and results must stay readable by a program."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        yield
+    finally:
+        sys.stdout.flush()
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
+@contextmanager
+def progress_shown() -> Iterator[Report]:
+    """Show the progress reported inside: as a bar on a terminal, else as a line now and then."""
+    if sys.stderr.isatty():
+        with _bar() as report:
+            yield report
+    else:
+        yield _lines()
+
+
+def print_json(value: object) -> None:
+    """Print a result for a program: one JSON document, keys sorted."""
+    print(json.dumps(value, indent=1, sort_keys=True))
+
+
+def say(message: str) -> None:
+    """One line on standard error."""
+    print(f"farm: {message}", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def _bar() -> Iterator[Report]:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn
+    from rich.progress import Progress as Bar
+
+    columns = (
+        TextColumn("trials"),
+        BarColumn(bar_width=None),
+        MofNCompleteColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Bar(*columns, console=Console(stderr=True), expand=True) as bar:
+        task = bar.add_task("starting; the first use compiles", total=None)
+
+        def report(progress: "Progress") -> None:
+            bar.update(task, completed=progress.done, total=progress.trials, description=_words(progress))
+
+        yield report
+
+
+def _lines() -> Report:
+    last = time.monotonic()
+
+    def report(progress: "Progress") -> None:
+        nonlocal last
+        if time.monotonic() - last >= LINE_SECONDS:
+            last = time.monotonic()
+            say(f"{progress.done} of {progress.trials} trials, {_words(progress)}")
+
+    return report
+
+
+def _words(progress: "Progress") -> str:
+    from farm.tables import duration, in_unit
+
+    left = progress.seconds_left
+    return f"{in_unit('per second', progress.packets_per_second)} packets/s" + (
+        f", {duration(left)} left" if left is not None else ""
+    )

@@ -1,0 +1,224 @@
+"""The command line: what it prints, and that bad input is one line and leaves nothing behind."""
+
+import gzip
+import json
+import re
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from farm import store, sweep
+from farm.store import Run
+from workers.config import fields
+from workers.measures import MEASURES
+
+Farm = Callable[..., tuple[int, str, str]]
+
+
+def test_a_plan_says_what_would_run_and_writes_nothing(farm: Farm, small_file: str, tmp_path: Path) -> None:
+    code, out, _ = farm("plan", small_file, "--json")
+    plan = json.loads(out)
+    assert code == 0
+    assert (plan["cells"], plan["trials"], plan["seeds_collapsed"]) == (16, 24, 8)
+    assert plan["metric_series"] >= 16 * len(MEASURES)
+    assert plan["packets"] == pytest.approx(24 * 600, rel=0.2)
+    assert plan["seconds"] > 0
+    code, out, _ = farm("plan", small_file)
+    assert code == 0
+    assert "16" in out
+    assert "collapsed" in out
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_ends_in_a_table_and_the_path(farm: Farm, small_file: str, last_run: Callable[[], Run]) -> None:
+    code, out, err = farm("run", small_file, "--executor", "serial")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[0].strip() == "broadwell-ep"
+    assert "Recycling pays most on " in out
+    assert "The pool size changed " in out
+    assert out.splitlines()[-1] == f"Stored in {last_run().path}"
+    assert all(len(line) <= 80 for line in out.splitlines()[:-1])
+    assert "\x1b" not in out
+
+
+def test_show_repeats_what_run_printed(farm: Farm, small_file: str) -> None:
+    _, printed, _ = farm("run", small_file, "--executor", "serial")
+    assert farm("show", "last") == (0, printed, "")
+    _, shown, _ = farm("show", "small", "--json")
+    assert len(json.loads(shown)["gains"]) == 8
+
+
+def test_a_run_without_recycling_on_and_off_shows_its_cells(farm: Farm, small_file: str) -> None:
+    code, out, _ = farm("run", small_file, "pool.recycle=true", "--executor", "serial")
+    assert code == 0
+    assert len(re.findall("broadwell-ep", out)) == 4
+
+
+def test_list_names_the_runs_and_survives_a_damaged_one(
+    farm: Farm, small_file: str, last_run: Callable[[], Run]
+) -> None:
+    assert farm("list") == (0, "no runs\n", "")
+    farm("run", small_file, "--executor", "serial")
+    whole = last_run()
+    farm("run", small_file, "--executor", "serial")
+    (last_run().path / "sweep.toml").write_text("?")
+    code, out, _ = farm("list", "--json")
+    assert code == 0
+    first, second = json.loads(out)
+    assert first == {
+        "run": whole.name,
+        "sweep": "small",
+        "executor": "serial",
+        "trials": 24,
+        "records": 24,
+        "failures": 0,
+        "problem": "",
+    }
+    assert "restore it" in second["problem"]
+    assert "damaged" in farm("list")[1]
+
+
+def test_compare_prints_verdicts(farm: Farm, small_run: Run) -> None:
+    code, out, _ = farm("compare", str(small_run.path), "--axis", "pool.recycle")
+    assert code == 0
+    assert "better" in out
+    code, out, _ = farm("compare", str(small_run.path), "--axis", "pool.recycle", "--json")
+    assert code == 0
+    assert len(json.loads(out)) == 12
+    code, out, err = farm("compare", str(small_run.path), "--axis", "nic.budget")
+    assert (code, out) == (4, "")
+    assert err.count("\n") == 1
+
+
+def test_fields_and_measures_are_listed(farm: Farm) -> None:
+    _, out, _ = farm("fields", "--json")
+    assert [row["name"] for row in json.loads(out)] == [field.name for field in fields()]
+    _, out, _ = farm("fields", "--measures", "--json")
+    assert [row["name"] for row in json.loads(out)] == [measure.name for measure in MEASURES]
+    assert "pool.size" in farm("fields")[1]
+
+
+def test_architectures_are_listed_and_shown(farm: Farm) -> None:
+    names = {row["name"] for row in json.loads(farm("arch", "list", "--json")[1])}
+    assert names >= {"broadwell-ep", "armada-8040", "armada-3720"}
+    profile = json.loads(farm("arch", "show", "armada-3720", "--json")[1])
+    assert all(p["source"] and p["low"] <= p["value"] <= p["high"] for p in profile["parameters"])
+    assert "dram_ns" in farm("arch", "show", "armada-3720")[1]
+
+
+def test_help_is_quick_to_give(farm: Farm) -> None:
+    code, out, _ = farm("--help")
+    assert code == 0
+    order = ["plan", "run", "list", "show", "compare", "fields", "serve", "publish"]
+    places = [out.index(f"\n  {verb} ") for verb in order]
+    assert places == sorted(places)
+
+
+@pytest.fixture
+def bad_files(tmp_path: Path) -> dict[str, Path]:
+    bundled = next(Path(sweep.__file__).parent.parent.glob("workers/captures/tcp_bulk*"))
+    whole = bundled.read_bytes()
+    plain = gzip.decompress(whole) if whole[:2] == b"\x1f\x8b" else whole
+    files = {
+        "truncated": plain[: len(plain) // 2 + 7],
+        "no capture": b"hello, this is text and no capture at all\n",
+        "empty": b"",
+    }
+    for name, content in files.items():
+        (tmp_path / f"{name}.pcap").write_bytes(content)
+    (tmp_path / "file").write_text("")
+    return {name: tmp_path / f"{name}.pcap" for name in files} | {"a file": tmp_path / "file"}
+
+
+CAPTURE = ("traffic.kind=capture", "arch=broadwell-ep")
+
+BAD: dict[str, tuple[list[str], str]] = {
+    "no verb": (["rnu"], "rnu"),
+    "an unknown option": (["run", "small", "--exekutor", "ray"], "--exekutor"),
+    "an unknown executor": (["run", "small", "--executor", "dask"], "dask"),
+    "no sweep": (["run"], "SWEEP"),
+    "a missing sweep": (["run", "nope.toml"], "nope.toml"),
+    "a directory for a sweep": (["run", "/"], "TOML file"),
+    "a misspelt key": (["run", "small", "pool.siez=3"], "did you mean pool.size?"),
+    "a wrong type": (["run", "small", "pool.size=large"], "pool.size = 'large'"),
+    "an empty axis": (["run", "small", "pool.size="], "pool.size = ''"),
+    "a negative size": (["run", "small", "pool.size=-1"], "pool.size = '-1'"),
+    "an absurd size": (["run", "small", "pool.size=99999999999"], "pool.size = '99999999999'"),
+    "a broken rule": (["run", "small", "warmup_ms=3"], "warmup_ms = 3"),
+    "an unknown architecture": (["run", "small", "arch=z80"], "z80"),
+    "a name that is a path": (["run", "small", "name=../../x"], "not a path"),
+    "a missing capture": (["run", "small", *CAPTURE, "traffic.capture=/nope.pcap"], "/nope.pcap"),
+    "a truncated capture": (["run", "small", *CAPTURE, "traffic.capture={truncated}"], "truncated.pcap"),
+    "no capture at all": (["run", "small", *CAPTURE, "traffic.capture={no capture}"], "no capture.pcap"),
+    "an empty capture": (["run", "small", *CAPTURE, "traffic.capture={empty}"], "empty.pcap"),
+    "no packet this way": (["run", "small", *CAPTURE, "traffic.capture_destination=10.9.9.9"], "10.9.9.9"),
+    "no address": (["run", "small", *CAPTURE, "traffic.capture_destination=x"], "'x'"),
+    "a store that is a file": (["run", "small", "--store", "{a file}"], "name a writable directory"),
+    "an unreachable address": (
+        ["run", "small", "--executor", "ray", "--address", "127.0.0.1:1"],
+        "127.0.0.1:1",
+    ),
+    "an address for serial": (["run", "small", "--address", "127.0.0.1:1"], "--address"),
+    "an unknown run": (["show", "nope"], "nope"),
+    "an unknown run to resume": (["run", "--resume", "nope"], "nope"),
+    "an unknown measure": (["compare", "x", "--axis", "arch", "--measure", "speed"], "speed"),
+    "an unknown profile": (["arch", "show", "z80"], "z80"),
+    "a port that is none": (["serve", "--port", "99999"], "99999"),
+    "a plan of nothing": (["plan", "nope"], "nope"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "says"), BAD.values(), ids=BAD.keys())
+def test_bad_input_is_one_line_and_leaves_nothing(
+    farm: Farm, small_file: str, bad_files: dict[str, Path], tmp_path: Path, arguments: list[str], says: str
+) -> None:
+    words = [small_file if word == "small" else word for word in arguments]
+    words = [re.sub(r"\{(.+)\}", lambda found: str(bad_files[found[1]]), word) for word in words]
+    if words[0] == "run" and "--executor" not in words:
+        words += ["--executor", "serial"]
+    code, out, err = farm(*words)
+    assert (code, out) == (2, "")
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+    assert says in err
+    assert not (tmp_path / "runs").exists()
+
+
+def test_failed_trials_are_told_and_counted(
+    farm: Farm, small_file: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import workers
+    from workers.errors import CheckError
+
+    def broken(config: object) -> workers.Record:
+        raise CheckError("wire packets 7 != fates 6")
+
+    monkeypatch.setattr(workers, "run_trial", broken, raising=False)
+    code, out, err = farm("run", small_file, "--executor", "serial")
+    assert code == 3
+    assert "no records" in out
+    assert "24 trials failed; the first: CheckError: wire packets 7 != fates 6" in err
+
+
+def test_an_interrupt_keeps_what_was_done_and_says_how_to_go_on(
+    farm: Farm, small_file: str, farm_process: Callable[..., object], tmp_path: Path, small_run: Run
+) -> None:
+    long = ["duration_ms=300", "seeds=50", "--executor", "serial"]
+    process = farm_process(["run", small_file, *long])
+    deadline = time.monotonic() + 60
+    while not list((tmp_path / "runs").rglob("records/*.parquet")):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (130, "")
+    (told,) = err.splitlines()
+    words = told.partition("go on with: farm ")[2].split()
+    run = store.find(tmp_path / "runs", "last")
+    stored = len(run.read_records())
+    assert 0 < stored < 600
+    assert f"{stored} of " in told
+    assert words == ["run", "--resume", run.name]

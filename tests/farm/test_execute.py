@@ -1,0 +1,176 @@
+"""Running a plan: batches, progress, failures, interruption and resume."""
+
+import hashlib
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import workers
+from farm import driver, store
+from farm.errors import ExecutorError, StoreError, SweepError
+from farm.execute import Job, Progress, SerialExecutor, missing, run_batch
+from farm.plan import Plan
+from farm.rows import Attempt, Failure, Outcome
+from farm.store import Run
+from farm.sweep import parse
+from workers import arch, capture
+from workers.config import TrialConfig
+from workers.errors import CheckError
+
+
+@given(st.lists(st.booleans()), st.integers(1, 5))
+def test_batches_hold_exactly_the_missing_trials_in_order(done: list[bool], size: int) -> None:
+    batches = list(missing(numpy.array(done, dtype=bool), lambda: size))
+    assert [number for batch in batches for number in batch] == [i for i, d in enumerate(done) if not d]
+    assert all(1 <= len(batch) <= size for batch in batches)
+
+
+class Interrupted:
+    """A serial executor that is interrupted after so many trials."""
+
+    name = "serial"
+    slots = 1
+
+    def __init__(self, after: int) -> None:
+        self._after = after
+
+    def run(self, job: Job, batches: Iterator[range]) -> Iterator[Outcome]:
+        for count, result in enumerate(SerialExecutor().run(job, batches)):
+            if count == self._after:
+                raise KeyboardInterrupt
+            yield result
+
+
+def test_an_interrupted_run_is_resumed_where_it_stopped(
+    tmp_path: Path, small: str, small_run: Run, finisher: Callable[..., Progress]
+) -> None:
+    plan = Plan(parse(small, "x"))
+    started = driver.start(plan, tmp_path, "serial")
+    with pytest.raises(KeyboardInterrupt):
+        finisher(plan, started, Interrupted(after=7))
+    assert len(started.run.read_records()) == 7
+    plan, resumed = driver.resume(store.find(tmp_path, "last"), None, "serial")
+    assert resumed.done.sum() == 7
+    progress = finisher(plan, resumed, SerialExecutor())
+    assert progress.done == plan.trials
+    assert started.run.canonical_records() == small_run.canonical_records()
+    attempts = started.run.query("attempts", "SELECT count(*) AS n FROM attempts")
+    assert attempts == [{"n": plan.trials}]
+
+
+CAPTURED = """
+name = "captured"
+[fixed]
+traffic.kind = "capture"
+traffic.capture = "own.pcap.gz"
+warmup_ms = 1
+[grid]
+arch = ["own.toml", "armada-3720"]
+pool.size = [64, 128]
+"""
+
+
+def test_a_run_keeps_its_inputs(
+    tmp_path: Path,
+    finisher: Callable[..., Progress],
+    runner: Callable[..., Run],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "before").mkdir()
+    monkeypatch.chdir(tmp_path / "before")
+    shutil.copy(capture.resolve("tcp_bulk"), "own.pcap.gz")
+    text = arch.BUNDLED.joinpath("broadwell-ep.toml").read_text()
+    Path("parent.toml").write_text(text)
+    Path("own.toml").write_text('title = "t"\ndescription = "d"\nparent = "parent.toml"\n')
+    whole = runner(tmp_path, CAPTURED)
+    plan = Plan(parse(CAPTURED, "x"))
+    started = driver.start(plan, tmp_path, "serial")
+    with pytest.raises(KeyboardInterrupt):
+        finisher(plan, started, Interrupted(after=1))
+    for path in started.run.inputs_directory.iterdir():
+        assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
+    (tmp_path / "after").mkdir()
+    monkeypatch.chdir(tmp_path / "after")
+    plan, resumed = driver.resume(started.run, None, "serial")
+    assert resumed.done.sum() == 1
+    finisher(plan, resumed, SerialExecutor())
+    assert started.run.canonical_records() == whole.canonical_records()
+    assert {row["arch"] for row in whole.read_records()} == {"own.toml", "armada-3720"}
+
+
+def test_a_finished_run_has_nothing_left_to_resume(small_run: Run) -> None:
+    plan = Plan(small_run.sweep)
+    ids = small_run.done()
+    assert ids == {plan.trial_id(number) for number in range(plan.trials)}
+
+
+@pytest.mark.parametrize("error", [CheckError("1 != 2"), ZeroDivisionError("by\nzero")])
+def test_a_broken_trial_becomes_a_failure_and_the_others_go_on(
+    tmp_path: Path, small: str, error: Exception, runner: Callable[..., Run], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = workers.run_trial
+
+    def run_trial(config: TrialConfig) -> workers.Record:
+        if config.pool.size == 64 and config.seed == 1:
+            raise error
+        return real(config)
+
+    monkeypatch.setattr(workers, "run_trial", run_trial, raising=False)
+    run = runner(tmp_path, small)
+    failures = run.failures()
+    assert len(failures) == 4
+    assert {(row["kind"], row["message"]) for row in failures} == {
+        (type(error).__name__, str(error).replace("\n", " "))
+    }
+    assert len(run.read_records()) == 20
+
+
+def test_another_model_in_the_worker_is_refused(small: str) -> None:
+    with pytest.raises(ExecutorError, match="install the same version on every node"):
+        next(iter(run_batch(Job(small, "", {}, "another"), range(1), "serial")))
+
+
+def test_a_run_of_another_model_or_sweep_is_not_resumed(
+    tmp_path: Path, small: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started = driver.start(Plan(parse(small, "x")), tmp_path, "serial")
+    with pytest.raises(SweepError, match="leave out SWEEP"):
+        driver.resume(started.run, parse(small, "x", ["nic.budget=32"]), "serial")
+    assert driver.resume(started.run, parse(small, "x"), "serial")[0].trials == 24
+    monkeypatch.setattr(workers, "model_digest", lambda: "another", raising=False)
+    with pytest.raises(StoreError, match="start a new run"):
+        driver.resume(started.run, None, "serial")
+
+
+def outcome(seconds: float, packets: int, compile_seconds: float = 0.0, broken: bool = False) -> Outcome:
+    attempt = Attempt("h", "serial", "", seconds, compile_seconds, seconds, packets, "", "", 0)
+    return Outcome("id", {}, Failure("E", "m") if broken else {}, attempt)
+
+
+def test_progress_counts_and_foresees() -> None:
+    now = 100.0
+    progress = Progress(trials=100, stored=10, slots=2, clock=lambda: now)
+    assert (progress.done, progress.seconds_left, progress.packets_per_second) == (10, None, 0.0)
+    assert progress.batch_trials == 1
+    now = 101.0
+    progress.add(outcome(0.5, 1000, compile_seconds=3.0))
+    now = 101.5
+    progress.add(outcome(0.5, 1000, broken=True))
+    assert (progress.done, progress.failed, progress.packets) == (12, 1, 2000)
+    assert progress.packets_per_second == 2000 / 1.0
+    assert progress.seconds_left == 88 * 0.5 / 2
+    assert progress.compile_seconds == 3.0
+    assert progress.batch_trials == 4
+
+
+def test_batches_shrink_toward_the_end() -> None:
+    progress = Progress(trials=1000, stored=0, slots=2, clock=lambda: 0.0)
+    progress.add(outcome(0.001, 1))
+    assert progress.batch_trials == 999 // 4
+    progress.done = 998
+    assert progress.batch_trials == 1

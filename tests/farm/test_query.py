@@ -1,0 +1,116 @@
+"""Aggregates and comparisons against SQL and arithmetic written here."""
+
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from farm import query
+from farm.compare import compare
+from farm.errors import IncomparableError
+from farm.store import Run
+from workers.errors import ConfigError
+from workers.measures import MEASURES, by_name
+
+
+def sql(run: Run, text: str) -> list[tuple]:
+    return duckdb.sql(text.replace("RECORDS", f"read_parquet('{run.path}/records/*.parquet')")).fetchall()
+
+
+def test_a_cell_is_the_median_of_its_seeds(small_run: Run) -> None:
+    cells = query.cells(small_run)
+    assert len(cells) == 16
+    for cell in cells:
+        where = " AND ".join(f"\"{name}\" = '{cell.fields[name]}'" for name in cell.axes)
+        for name in ("busy_ns_per_packet", "recycle_ratio", "latency_p99_ns"):
+            (expected,) = sql(
+                small_run,
+                f"SELECT quantile_cont({name}, 0.5), min({name}), max({name}), count(*) "
+                f"FROM RECORDS WHERE {where}",
+            )
+            found = (cell.measures[name], cell.low[name], cell.high[name], cell.seeds)
+            assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_cells_come_in_the_order_of_the_sweep(small_run: Run) -> None:
+    order = [tuple(cell.fields[name] for name in cell.axes) for cell in query.cells(small_run)]
+    assert order == [
+        (arch, kind, size, recycle)
+        for arch in ("broadwell-ep", "armada-3720")
+        for kind in ("constant", "poisson")
+        for size in (64, 1024)
+        for recycle in (True, False)
+    ]
+
+
+def test_gains_pair_what_differs_in_recycling_only(small_run: Run) -> None:
+    gains = query.gains(query.cells(small_run))
+    assert len(gains) == 8
+    for gain in gains:
+        on, off = gain.on.fields, gain.off.fields
+        assert {name for name in on if on[name] != off[name]} == {"pool.recycle"}
+        busy = [cell.measures["busy_ns_per_packet"] for cell in (gain.off, gain.on)]
+        assert gain.gain == busy[0] / busy[1] - 1
+
+
+def test_the_rate_is_that_of_this_models_attempts(small_run: Run) -> None:
+    digest = small_run.manifests()[0]["model_digest"]
+    ((packets, seconds),) = duckdb.sql(
+        f"SELECT sum(packets), sum(wall_seconds) FROM read_parquet('{small_run.path}/attempts/*.parquet')"
+    ).fetchall()
+    assert query.packet_rate([small_run], digest) == pytest.approx(float(packets) / seconds)
+    assert query.packet_rate([small_run, small_run], digest) == pytest.approx(float(packets) / seconds)
+    assert query.packet_rate([small_run], "another") is None
+
+
+def test_a_comparison_is_exact_and_complete(small_run: Run) -> None:
+    pairs = compare(small_run, "pool.recycle")
+    assert len(pairs) == 12
+    for pair in pairs:
+        assert (pair.base, pair.other) == (False, True)
+        where = " AND ".join(f"\"{name}\" = '{value}'" for name, value in pair.fields.items())
+        for measure in ("busy_ns_per_packet", "recycle_ratio"):
+            values = [
+                sql(
+                    small_run,
+                    f"SELECT {measure} FROM RECORDS "
+                    f'WHERE {where} AND seed = {pair.seed} AND "pool.recycle" = {side}',
+                )[0][0]
+                for side in (False, True)
+            ]
+            found = pair.measures[measure]
+            assert [found.base, found.other] == values
+            assert found.difference == values[1] - values[0]
+        assert set(pair.measures) == {measure.name for measure in MEASURES}
+
+
+def test_a_verdict_follows_the_better_direction(small_run: Run) -> None:
+    for pair in compare(small_run, "pool.recycle", base=True):
+        assert (pair.base, pair.other) == (True, False)
+        for name, found in pair.measures.items():
+            better = by_name()[name].better
+            expected = {"higher": found.difference > 0, "lower": found.difference < 0}
+            if found.difference == 0:
+                assert found.verdict == "same"
+            elif better == "neither":
+                assert found.verdict == "differs"
+            else:
+                assert found.verdict == ("better" if expected[better] else "worse")
+
+
+def test_what_cannot_be_compared_is_refused(small_run: Run) -> None:
+    with pytest.raises(IncomparableError, match="does not sweep it; its axes: arch"):
+        compare(small_run, "nic.budget")
+    with pytest.raises(IncomparableError, match="use one of 64, 1024"):
+        compare(small_run, "pool.size", base=65)
+    with pytest.raises(ConfigError, match=r"did you mean pool\.size"):
+        compare(small_run, "pool.siez")
+
+
+def test_a_run_without_records_has_no_cells(tmp_path: Path, small_run: Run) -> None:
+    from farm import store
+
+    run, _ = store.create_run(tmp_path, small_run.sweep, {}, {})
+    assert query.cells(run) == []
+    with pytest.raises(IncomparableError, match="holds no two records"):
+        compare(run, "pool.recycle")

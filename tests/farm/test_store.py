@@ -1,0 +1,218 @@
+"""The store: nothing half-written, nothing altered, damage named in one line."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import duckdb
+import pytest
+
+from farm import store
+from farm.errors import StoreError
+from farm.plan import Plan
+from farm.rows import Attempt, Failure, Outcome
+from farm.store import Run, Writer
+from farm.sweep import parse
+from workers.measures import MEASURES
+
+ATTEMPT = Attempt("host", "serial", "2026-01-01T00:00:00.000+00:00", 0.1, 0.0, 0.1, 10, "digest", "{}", 0)
+
+
+def outcome(plan: Plan, number: int, broken: bool = False) -> Outcome:
+    record = {measure.name: float(number) for measure in MEASURES}
+    result = Failure("CheckError", "1 != 2") if broken else record
+    return Outcome(plan.trial_id(number), plan.config(number).to_fields(), result, ATTEMPT)
+
+
+@pytest.fixture
+def plan(small: str) -> Plan:
+    return Plan(parse(small, "x"))
+
+
+@pytest.fixture
+def created(tmp_path: Path, plan: Plan) -> tuple[Run, Writer]:
+    return store.create_run(tmp_path / "runs", plan.sweep, {}, {"model_digest": "digest"})
+
+
+def contents(directory: Path) -> dict[str, str]:
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return {str(path): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
+
+
+def test_a_new_run_holds_its_sweep_its_inputs_and_a_manifest(tmp_path: Path, plan: Plan) -> None:
+    run, _ = store.create_run(tmp_path / "runs", plan.sweep, {"abc": b"x = 1"}, {"host": "here"})
+    assert run.path.parent == tmp_path / "runs" / "small"
+    assert run.sweep == plan.sweep
+    assert (run.inputs_directory / "abc").read_text() == "x = 1"
+    assert run.manifests() == [{"format": 1, "host": "here"}]
+    assert run.read_records() == []
+    assert run.done() == set()
+
+
+def test_writing_leaves_everything_there_as_it_was(created: tuple[Run, Writer], plan: Plan) -> None:
+    run, writer = created
+    writer.write([outcome(plan, 0)])
+    before = contents(run.path)
+    writer.write([outcome(plan, 1), outcome(plan, 2, broken=True)])
+    again = store.reopen_run(run, {})
+    again.write([outcome(plan, 3)])
+    after = contents(run.path)
+    assert before.items() <= after.items()
+    assert len(run.manifests()) == 2
+    assert not list(run.path.rglob(".*"))
+
+
+def test_records_come_sorted_and_each_trial_once(created: tuple[Run, Writer], plan: Plan) -> None:
+    run, writer = created
+    writer.write([outcome(plan, 1), outcome(plan, 0)])
+    writer.write([outcome(plan, 1), outcome(plan, 2)])
+    ids = [row["trial_id"] for row in run.read_records()]
+    assert ids == sorted({plan.trial_id(number) for number in (0, 1, 2)})
+    paths = [str(path) for path in run.parts("records")]
+    assert duckdb.sql(f"SELECT count(*) FROM read_parquet({paths})").fetchall() == [(4,)]
+
+
+def test_equal_records_are_equal_bytes_however_they_were_batched(tmp_path: Path, plan: Plan) -> None:
+    outcomes = [outcome(plan, number) for number in range(6)]
+    one, writer = store.create_run(tmp_path / "one", plan.sweep, {}, {})
+    writer.write(outcomes)
+    many, writer = store.create_run(tmp_path / "many", plan.sweep, {}, {})
+    for each in reversed(outcomes):
+        writer.write([each])
+    assert one.canonical_records() == many.canonical_records() != b""
+    writer.write([outcome(plan, 6)])
+    assert one.canonical_records() != many.canonical_records()
+
+
+def test_a_record_has_every_field_and_every_measure(created: tuple[Run, Writer], plan: Plan) -> None:
+    run, writer = created
+    writer.write([outcome(plan, 5)])
+    (row,) = run.read_records()
+    config = plan.config(5).to_fields()
+    expected = config | {"traffic.packet_size": str(config["traffic.packet_size"])}
+    assert {name: row[name] for name in config} == expected
+    assert {measure.name: row[measure.name] for measure in MEASURES} == dict.fromkeys(
+        (measure.name for measure in MEASURES), 5.0
+    )
+
+
+def test_failed_trials_are_done_and_kept_apart(created: tuple[Run, Writer], plan: Plan) -> None:
+    run, writer = created
+    writer.write([outcome(plan, 0), outcome(plan, 1, broken=True), outcome(plan, 2, broken=True)])
+    writer.write([outcome(plan, 2)])
+    assert run.done() == {plan.trial_id(number) for number in (0, 1, 2)}
+    (failure,) = run.failures()
+    assert failure["trial_id"] == plan.trial_id(1)
+    assert (failure["kind"], failure["message"]) == ("CheckError", "1 != 2")
+    assert json.loads(failure["config"]) == plan.config(1).to_fields()
+
+
+def test_a_part_under_its_temporary_name_is_not_read(created: tuple[Run, Writer], plan: Plan) -> None:
+    run, writer = created
+    writer.write([outcome(plan, 0)])
+    (run.path / "records" / ".half.parquet").write_bytes(b"PAR1 half")
+    assert len(run.read_records()) == 1
+
+
+def break_part(run: Run) -> Path:
+    path = run.parts("records")[0]
+    path.write_bytes(path.read_bytes()[:100])
+    return path
+
+
+def break_sweep(run: Run) -> Path:
+    path = run.path / "sweep.toml"
+    path.write_text("name = [")
+    return path
+
+
+def break_sweep_field(run: Run) -> Path:
+    path = run.path / "sweep.toml"
+    path.write_text(path.read_text().replace("pool.size", "pool.siez"))
+    return path
+
+
+def remove_sweep(run: Run) -> Path:
+    path = run.path / "sweep.toml"
+    path.unlink()
+    return path
+
+
+def break_manifest(run: Run) -> Path:
+    path = next((run.path / "manifests").iterdir())
+    path.write_text("[1]")
+    return path
+
+
+def remove_manifests(run: Run) -> Path:
+    next((run.path / "manifests").iterdir()).unlink()
+    return run.path / "manifests"
+
+
+DAMAGE = [break_part, break_sweep, break_sweep_field, remove_sweep, break_manifest, remove_manifests]
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda function: function.__name__)
+def test_damage_is_named_in_one_line(
+    created: tuple[Run, Writer], plan: Plan, damage: Callable[[Run], Path]
+) -> None:
+    run, writer = created
+    writer.write([outcome(plan, 0)])
+    path = damage(run)
+    with pytest.raises(StoreError) as refused:
+        store.find(run.path.parent.parent, run.name).read_records()
+    message = str(refused.value)
+    assert str(path) in message
+    assert "\n" not in message
+    assert "restore" in message
+
+
+def unwritable_roots(tmp_path: Path) -> Iterator[Path]:
+    file = tmp_path / "file"
+    file.write_text("")
+    yield file
+    yield file / "below"
+    yield Path("/proc/runs")
+
+
+def test_a_root_that_cannot_be_written_is_refused_in_one_line(tmp_path: Path, plan: Plan) -> None:
+    for root in unwritable_roots(tmp_path):
+        with pytest.raises(StoreError, match="name a writable directory") as refused:
+            store.create_run(root, plan.sweep, {}, {})
+        assert str(root) in str(refused.value)
+        assert "\n" not in str(refused.value)
+
+
+def test_a_run_that_cannot_be_completed_does_not_appear(tmp_path: Path, plan: Plan) -> None:
+    with pytest.raises(StoreError):
+        store.create_run(tmp_path / "runs", plan.sweep, {"no/directory": b""}, {})
+    assert store.runs(tmp_path / "runs") == []
+    assert not [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
+
+
+def test_a_run_is_found_by_what_a_user_would_type(
+    created: tuple[Run, Writer], plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "runs"
+    monkeypatch.setattr(store, "_new_name", lambda: "29991231T000000.000Z-beef")
+    later, _ = store.create_run(root, plan.sweep, {}, {})
+    earlier, _ = created
+    for name in (earlier.name, f"small/{earlier.name}", earlier.name[:8], str(earlier.path)):
+        assert store.find(root, name) == earlier
+    assert store.find(root, "last") == store.find(root, "small") == later
+    assert [run.name for run in store.runs(root)] == [earlier.name, later.name]
+    for name, says in (("2", "matches 2 runs"), ("nope", "farm list")):
+        with pytest.raises(StoreError, match=says):
+            store.find(root, name)
+    with pytest.raises(StoreError, match="holds no run"):
+        store.find(tmp_path / "elsewhere", "last")
+
+
+def test_the_root_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FARM_STORE", "/somewhere")
+    assert store.default_root() == Path("/somewhere")
+    monkeypatch.delenv("FARM_STORE")
+    assert store.default_root() == Path("runs")
+    assert "FARM_STORE" not in os.environ

@@ -4,9 +4,9 @@ Figures of one machine are compared by ratios within one run: a packet's price a
 path, the paths as multiples of an atomic.
 """
 
+import contextlib
 import ctypes
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -14,11 +14,16 @@ import time
 from pathlib import Path
 from typing import NamedTuple
 
+import psutil
+
 from farm.errors import FarmError
 from farm.store import runs
 
 SET_CHILD_SUBREAPER = 36
-"""prctl: orphans below us become our children, so that their CPU time is counted when they end"""
+"""prctl: orphans below a process become its children"""
+
+SAMPLE_SECONDS = 0.05
+"""a process's CPU time is missed from its last sample to its end"""
 
 
 class Bench(NamedTuple):
@@ -137,17 +142,21 @@ def _cpu_seconds(scratch: Path, sweep: str) -> tuple[float, float]:
 
 
 def supervise(command: list[str]) -> None:
-    """Run a command, wait for every process it left, print their CPU seconds."""
+    """Run a command and print the CPU seconds of all processes below it, whoever started them.
+
+    They are sampled: Ray's daemons ignore the ends of their children, whose time is then in nobody's sum.
+    """
     ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    code = subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
-    while True:
-        try:
-            os.wait()
-        except ChildProcessError:
-            break
-    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
-    print(usage.ru_utime + usage.ru_stime)
-    sys.exit(code)
+    used: dict[tuple[int, float], float] = {}
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        while process.poll() is None:
+            for child in psutil.Process().children(recursive=True):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    times = child.cpu_times()
+                    used[child.pid, child.create_time()] = times.user + times.system
+            time.sleep(SAMPLE_SECONDS)
+    print(sum(used.values()))
+    sys.exit(process.returncode)
 
 
 def _expect_success(code: int, errors: str) -> None:

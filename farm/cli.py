@@ -374,6 +374,9 @@ def serve(
     run: Annotated[
         list[str] | None, typer.Option(help="Run to expose in place of its sweep's newest; may be repeated.")
     ] = None,
+    series_budget: Annotated[
+        int | None, typer.Option(metavar="N", help="Metric series at most; default 50000.")
+    ] = None,
     store: Store = None,
 ) -> None:
     """Expose stored results and the farm's own health as Prometheus metrics."""
@@ -381,7 +384,9 @@ def serve(
     from farm.store import default_root, find
 
     root = store or default_root()
-    export.serve(root, port, address, chosen=[find(root, name) for name in run or []])
+    chosen = [find(root, name) for name in run or []]
+    budget = export.SERIES_BUDGET if series_budget is None else series_budget
+    export.serve(root, port, address, chosen=chosen, series_budget=budget)
 
 
 @app.command()

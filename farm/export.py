@@ -179,7 +179,7 @@ class StoreCollector(Collector):
     def _refusal(self, exposed: _Exposed) -> str:
         return (
             f"sweep {exposed.run.sweep_name!r}: its {exposed.series} series do not fit into the budget of "
-            f"{self._series_budget} for all sweeps; raise the budget or serve a smaller run"
+            f"{self._series_budget} for all sweeps; raise --series-budget or serve a smaller run"
         )
 
     def _warn_once(self, messages: Iterable[str]) -> None:

@@ -17,18 +17,12 @@ import numpy
 
 from farm.errors import SweepError
 from farm.sweep import Block, Sweep
-from workers.config import RULES, TrialConfig, Value, seed_matters
+from workers.config import INPUT_FIELDS, RULES, SEED_FIELDS, TrialConfig, Value, seed_matters
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from workers import Input
-
-SEED_FIELDS = ("traffic.kind", "traffic.packet_size")
-"""what decides whether the seed matters, see :func:`workers.config.seed_matters`"""
-
-INPUT_FIELDS = ("arch", "kernel", "traffic.kind", "traffic.capture", "traffic.capture_destination")
-"""what decides which files a trial reads"""
 
 MOST_DECIDING = 1 << 26
 """combinations of deciding axes, one array element each"""

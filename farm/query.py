@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from farm.errors import StoreError
 from farm.rows import text_fields
 from farm.store import Run
 from workers.config import Value, fields
@@ -76,7 +77,13 @@ def cells(run: Run) -> list[Cell]:
         for row in rows
     ]
     order = {name: {value: index for index, value in enumerate(values)} for name, values in swept.items()}
-    found.sort(key=lambda cell: [order[name][cell.fields[name]] for name in swept])
+    try:
+        found.sort(key=lambda cell: [order[name][cell.fields[name]] for name in swept])
+    except KeyError as error:
+        raise StoreError(
+            f"{run.path / 'sweep.toml'}: does not name {error.args[0]!r}, which the records hold; "
+            "restore the file, or start a new run"
+        ) from None
     return found
 
 

@@ -253,6 +253,12 @@ IMIX_BYTES = (64,) * 7 + (594,) * 4 + (1518,)
 
 MEAN_IMIX_BYTES = sum(IMIX_BYTES) // len(IMIX_BYTES)
 
+SEED_FIELDS = ("traffic.kind", "traffic.packet_size")
+"""what decides whether the seed matters, see :func:`seed_matters`"""
+
+INPUT_FIELDS = ("arch", "traffic.kind", "traffic.capture", "traffic.capture_destination")
+"""what decides which files a trial reads, see ``workers.inputs``"""
+
 RULES = (
     Rule(("nic.rx_ring",), _rx_ring_is_a_power_of_two),
     Rule(("warmup_ms", "duration_ms"), _warmup_ends_before_the_trial),
@@ -291,7 +297,7 @@ def check_name(name: str) -> None:
     if name not in _by_name():
         near = difflib.get_close_matches(name, list(_by_name()), n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else "see farm fields"
-        raise ConfigError(name, "", f"unknown field; {hint}")
+        raise ConfigError(name, None, f"unknown field; {hint}")
 
 
 def seed_matters(config: TrialConfig) -> bool:

@@ -15,13 +15,13 @@ class TrialError(Exception):
 
 
 class ConfigError(TrialError):
-    """A trial field, or a rule between fields, is violated."""
+    """A trial field, or a rule between fields, is violated; ``value`` is None for an unknown field."""
 
     def __init__(self, field: str, value: object, remedy: str) -> None:
         self.field = field
         self.value = value
         self.remedy = remedy
-        super().__init__(f"{field} = {value!r}: {remedy}")
+        super().__init__(f"{field}: {remedy}" if value is None else f"{field} = {value!r}: {remedy}")
 
 
 class ProfileError(TrialError):

@@ -18,6 +18,7 @@ from workers.cache import KIND_OF_OBJECT, stamps_needed
 from workers.config import TrialConfig
 from workers.cost import PS_PER_NS, Pricing, new_pricing
 from workers.drivers import HEADROOM_BYTES, MOST_BYTES, TRUESIZE_BYTES
+from workers.errors import ConfigError
 from workers.measures import CATEGORIES, COUNTERS, LOCATIONS, MEASURES, OBJECTS, SLOW_CAUSES
 from workers.stack import BUCKETS, bucket_low_ns
 from workers.state import DESCRIPTOR, NIC, READER, SKB, TALLY, Trial
@@ -125,7 +126,14 @@ def run_trial(config: TrialConfig) -> Record:
     end_ps = config.duration_ms * PS_PER_MS
     if config.traffic.kind == "capture":
         end_ps = min(end_ps, int(trial.arrivals.gaps_ps.sum()) + 1)
-    warmup_ps = min(config.warmup_ms * PS_PER_MS, end_ps - 1)
+    warmup_ps = config.warmup_ms * PS_PER_MS
+    if warmup_ps >= end_ps:
+        raise ConfigError(
+            "warmup_ms",
+            config.warmup_ms,
+            f"the capture ends after {end_ps / PS_PER_MS:.3g} ms at traffic.speed = "
+            f"{config.traffic.speed:g}; lower one of them",
+        )
     trial.tally.measure_from_ps = warmup_ps
     _run(trial, warmup_ps)
     before = _counts(trial)

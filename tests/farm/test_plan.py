@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from farm.errors import SweepError
-from farm.plan import INPUT_FIELDS, SEED_FIELDS, Plan
+from farm.plan import Plan
 from farm.sweep import Sweep, parse
-from workers.config import TrialConfig, TrialField, Value, fields, seed_matters
+from workers.config import INPUT_FIELDS, SEED_FIELDS, TrialConfig, TrialField, Value, fields, seed_matters
 from workers.errors import ConfigError
 
 Fields = dict[str, Value]

@@ -8,8 +8,9 @@ from farm import query
 from farm.plan import Plan
 from farm.store import Run
 
-PROBE_MS = 5
-"""simulated time of the trial that measures the rate when none is stored"""
+PROBE_MS = 200
+"""most simulated time of the trial that measures the rate when none is stored: long enough that building
+the trial is a small part of it"""
 
 
 class Estimate(NamedTuple):

@@ -159,7 +159,7 @@ def _table(heads: Sequence[str], text_columns: int, title: str = "") -> Table:
             justify="left" if i < text_columns else "right",
             overflow="fold",
             no_wrap=i >= text_columns,
-            vertical="bottom",
+            vertical="top",
         )
     return table
 

@@ -182,6 +182,19 @@ def _pause(_typing: Any) -> Any:
     return types.none(), generate
 
 
+def _bit_length_twin(value: int) -> int:
+    return int(value).bit_length()
+
+
+def _bit_length(_typing: Any, value: Any) -> Any:
+    def generate(_context: Any, builder: ir.IRBuilder, _signature: Any, arguments: Any) -> ir.Value:
+        word = ir.IntType(64)
+        leading = builder.ctlz(arguments[0], ir.IntType(1)(0))
+        return builder.sub(word(64), leading)
+
+    return types.int64(types.int64), generate
+
+
 def _twinned(twin: Callable[..., Any], typed: Callable[..., Any]) -> Any:
     return twin if numba.config.DISABLE_JIT else intrinsic(prefer_literal=True)(typed)
 
@@ -194,5 +207,7 @@ atomic_store = _twinned(_store_twin, _atomic_store)
 """``atomic_store(record, "field", value)``: with release order"""
 atomic_load = _twinned(_load_twin, _atomic_load)
 """``atomic_load(record, "field")``: without order, but always from memory"""
+bit_length = _twinned(_bit_length_twin, _bit_length)
+"""``bit_length(value)``: bits needed for a value that is not negative"""
 pause = _twinned(_pause_twin, _pause)
 """``pause()``: tell the core that this is a spin loop"""

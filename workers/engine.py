@@ -40,21 +40,23 @@ def run(trial: Trial, until_ps: int) -> None:
     queue = trial.nic
     if queue.phase == DOWN:
         _start(trial)
+    reader_cpu = trial.reader.cpu
+    queue_now = cost.clock(meter, QUEUE_CPU)
+    reader_now = cost.clock(meter, reader_cpu)
     while True:
-        now = cost.clock(meter, QUEUE_CPU)
-        queue_ps = _queue_ready_ps(trial, now)
-        reader_ps = stack.reader_ready_ps(trial)
-        if trial.reader.cpu == QUEUE_CPU and queue.phase == POLLING:
+        queue_ps = _queue_ready_ps(trial, queue_now)
+        reader_ps = stack.reader_ready_ps(trial, reader_now)
+        if reader_cpu == QUEUE_CPU and queue.phase == POLLING:
             reader_ps = FOREVER
         start_ps = min(queue_ps, reader_ps)
         if start_ps >= until_ps:
             break
         _integrate(trial, start_ps)
         is_queue = queue_ps <= reader_ps
-        cpu = QUEUE_CPU if is_queue else trial.reader.cpu
+        cpu = QUEUE_CPU if is_queue else reader_cpu
         if is_queue:
             before = queue_ps
-            meter.idle_ps[cpu] += queue_ps - now
+            meter.idle_ps[cpu] += queue_ps - queue_now
             number = _step_queue(trial, queue_ps)
         else:
             before = reader_ps
@@ -65,10 +67,14 @@ def run(trial: Trial, until_ps: int) -> None:
             drivers.free_skb(trial, number)
         if not is_queue:
             stack.work_on_packet(trial)
-        spent = cost.clock(meter, cpu) - before
-        trial.tally.busy_ps[cpu] += spent
+        now = cost.clock(meter, cpu)
+        trial.tally.busy_ps[cpu] += now - before
         if not is_queue:
-            queue.reader_turn_ps -= spent
+            queue.reader_turn_ps -= now - before
+        if cpu == QUEUE_CPU:
+            queue_now = now
+        if cpu == reader_cpu:
+            reader_now = now
     _integrate(trial, until_ps)
 
 

@@ -7,6 +7,8 @@ ring holds 64 pages, then one allocation and one return for each turn.
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from pool_impl import page_alloc, pool
 from pool_impl.access import Threads
 from pool_impl.host import new_host
@@ -29,17 +31,17 @@ def bench_host() -> Host:
     host = new_host(RELEASES["6.1"], pages=4096, access=Threads())
     pool.create(host, 0, pool.PoolParams())
     host.context.in_softirq = 1
-    _prefill(host)
+    _prefill(host, np.zeros(REFILL, np.int64))
     return host
 
 
 @entry(MODEL_DIGEST)
-def _prefill(host: Host) -> None:
+def _prefill(host: Host, pages: Any) -> None:
     owner = host.pools[0]
-    for _ in range(REFILL):
-        pool.alloc(host, owner)
-    for page in range(1, REFILL + 1):
-        pool.put(host, owner, page, pool.WHOLE, False)
+    for position in range(pages.shape[0]):
+        pages[position] = pool.alloc(host, owner)
+    for position in range(pages.shape[0]):
+        pool.put(host, owner, pages[position], pool.WHOLE, False)
 
 
 @entry(MODEL_DIGEST)

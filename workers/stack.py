@@ -1,6 +1,6 @@
 """The network stack above the driver: protocol work, the early drop, the socket, the reader."""
 
-from pool_impl.jit import compiled
+from pool_impl.jit import bit_length, compiled
 from workers import cost
 from workers.cache import HEADER, PAYLOAD, SHARED_INFO, SKB, stream
 from workers.state import QUEUE_CPU, Trial
@@ -40,12 +40,12 @@ def deliver(trial: Trial, number: int) -> int:
 
 
 @compiled()
-def reader_ready_ps(trial: Trial) -> int:
+def reader_ready_ps(trial: Trial, now: int) -> int:
     """When the reader can take the next packet, FOREVER while there is none."""
     reader = trial.reader
     if reader.head == reader.tail:
         return FOREVER
-    return int(max(reader.wake_ps, cost.clock(trial.host.observer.meter, reader.cpu)))
+    return int(max(reader.wake_ps, now))
 
 
 @compiled()
@@ -106,16 +106,8 @@ def _count_latency(trial: Trial, latency_ps: int) -> None:
 @compiled()
 def latency_bucket(latency_ns: int) -> int:
     """Bucket of the log-linear histogram: exact below 64 ns, then 32 buckets for each octave."""
-    octave = 0
-    rest = latency_ns
-    for step in (32, 16, 8, 4, 2, 1):
-        if rest >> step >= 1 << SUB_BUCKET_BITS:
-            rest >>= step
-            octave += step
-    if rest >= 1 << SUB_BUCKET_BITS:
-        rest >>= 1
-        octave += 1
-    return int((octave << SUB_BUCKET_BITS) + rest)
+    octave = max(0, bit_length(latency_ns) - SUB_BUCKET_BITS)
+    return int((octave << SUB_BUCKET_BITS) + (latency_ns >> octave))
 
 
 def bucket_low_ns(bucket: int) -> int:

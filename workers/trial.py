@@ -226,7 +226,7 @@ def _counts(trial: Trial) -> dict[str, Any]:
     recycled = owner.recycle.sum(axis=0)
     alloc = [owner[name] for name in COUNTERS if name.startswith("alloc_")]
     return {
-        "ledger": meter.ledger.copy(),
+        "ledger": meter.ledger[:, : len(CATEGORIES)].copy(),
         "counters": np.array([*alloc, *recycled[: len(COUNTERS) - len(alloc)]]),
         "read": int(tally.read),
         "pages_allocated": int(tally.pages_allocated),

@@ -32,7 +32,7 @@ class Recording(NamedTuple):
     path: Path
     name: str
     kernel: str
-    """version, such as 6.1.192"""
+    """version, as uname prints it"""
     pools: int
     operations: tuple[Operation, ...]
 

@@ -36,6 +36,8 @@ RELEASES = {
 }
 """rules by release; 6.1 is 6.1.192"""
 
+DEFAULT_RELEASE = "6.1"
+
 
 def rules_of(kernel: str) -> Rules:
     """Rules for a release or one of its versions, such as ``6.1`` or ``6.1.192``.

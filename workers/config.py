@@ -11,12 +11,19 @@ from collections.abc import Callable, Mapping
 from functools import cache
 from typing import Annotated, Any, Literal, NamedTuple, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from pool_impl.release import DEFAULT_RELEASE, RELEASES
 from workers.errors import ConfigError
 
 Value = int | float | str | bool
+
+
+def _known_release(kernel: str) -> str:
+    if kernel not in RELEASES:
+        raise ValueError
+    return kernel
 
 
 class _Group(BaseModel):
@@ -28,7 +35,7 @@ class PoolConfig(_Group):
 
     size: Annotated[
         int,
-        Field(ge=0, le=1 << 20, description="ring capacity in pages; 0 means 1024, 6.1 clamps to 16384"),
+        Field(ge=0, le=1 << 20, description="ring capacity in pages; 0 means 1024, the release clamps"),
     ] = 1024
     recycle: Annotated[
         bool,
@@ -122,8 +129,10 @@ class TrialConfig(_Group):
 
     arch: Annotated[str, Field(description="architecture profile, see farm arch list")] = "broadwell-ep"
     kernel: Annotated[
-        Literal["6.1"], Field(description="release whose page_pool rules apply (6.1 is 6.1.192)")
-    ] = "6.1"
+        str,
+        AfterValidator(_known_release),
+        Field(description="release whose page_pool rules apply", json_schema_extra={"enum": [*RELEASES]}),
+    ] = DEFAULT_RELEASE
     duration_ms: Annotated[
         int,
         Field(ge=1, le=600_000, description="simulated time; a capture that ends earlier ends the trial"),
@@ -324,7 +333,9 @@ def _field(name: str, info: FieldInfo) -> TrialField:
     for constraint in info.metadata:
         annotation = Annotated[annotation, constraint]
     adapter = TypeAdapter(annotation, config=ConfigDict(strict=True))
-    return TrialField(name, _kind(adapter.json_schema()), info.default, info.description or "", adapter)
+    extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+    schema = {**adapter.json_schema(), **extra}
+    return TrialField(name, _kind(schema), info.default, info.description or "", adapter)
 
 
 def _kind(schema: dict[str, Any]) -> str:

@@ -56,7 +56,7 @@ def bench(sweep: str = "quickstart") -> Bench:
     best = 0.0
     for _ in range(5):
         start = time.perf_counter()
-        packets = run_trial(early_drop)["packets_offered"]
+        packets = run_trial(early_drop)["packets_offered"] or 0
         best = max(best, packets / (time.perf_counter() - start))
     with tempfile.TemporaryDirectory(prefix="farm-bench-") as directory:
         scratch = Path(directory)

@@ -282,7 +282,9 @@ def compare(
                     "other": pair.other,
                     "fields": dict(pair.fields),
                     "seed": pair.seed,
-                    "measures": {name: pair.measures[name]._asdict() for name in chosen},
+                    "measures": {
+                        name: pair.measures[name]._asdict() for name in chosen if name in pair.measures
+                    },
                 }
                 for pair in pairs
             ]

@@ -37,6 +37,7 @@ class Pair:
     """the other swept fields"""
     seed: int
     measures: Mapping[str, Difference]
+    """by name; without those that one of the two could not measure"""
 
 
 def compare(run: Run, axis: str, base: Value | None = None) -> list[Pair]:
@@ -72,7 +73,11 @@ def compare(run: Run, axis: str, base: Value | None = None) -> list[Pair]:
             other=other,
             fields={name: left[name] for name in names},
             seed=left["seed"],
-            measures={m.name: _difference(left[m.name], right[m.name], m.better) for m in MEASURES},
+            measures={
+                m.name: _difference(left[m.name], right[m.name], m.better)
+                for m in MEASURES
+                if left[m.name] is not None and right[m.name] is not None
+            },
         )
         for other in values
         if other != base

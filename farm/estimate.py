@@ -52,4 +52,4 @@ def _probe(plan: Plan) -> float:
     workers.prepare()
     started = time.perf_counter()
     record = workers.run_trial(config)
-    return max(1.0, record["packets_offered"]) / (time.perf_counter() - started)
+    return max(1.0, record["packets_offered"] or 0) / (time.perf_counter() - started)

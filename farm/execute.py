@@ -292,7 +292,7 @@ def _run_trial(job: Job, number: int, executor: str, retries: int) -> Outcome:
     compile_seconds = _prepare()
     started_at = _now()
     wall, cpu = time.perf_counter(), time.process_time()
-    result: dict[str, int | float] | Failure
+    result: dict[str, int | float | None] | Failure
     try:
         result = workers.run_trial(config)
     except Exception as error:  # noqa: BLE001 - one broken trial must not end a night's sweep
@@ -304,7 +304,7 @@ def _run_trial(job: Job, number: int, executor: str, retries: int) -> Outcome:
         wall_seconds=time.perf_counter() - wall,
         compile_seconds=compile_seconds,
         cpu_seconds=time.process_time() - cpu,
-        packets=0 if isinstance(result, Failure) else int(result["packets_offered"]),
+        packets=0 if isinstance(result, Failure) else int(result["packets_offered"] or 0),
         model_digest=job.model_digest,
         versions=versions(),
         retries=retries,

@@ -24,7 +24,7 @@ class Cell:
     axes: tuple[str, ...]
     """names of the swept fields, in the order of the sweep"""
     measures: Mapping[str, float]
-    """median over the seeds, by name of the measure"""
+    """median over the seeds, by name of the measure; without those that no seed could measure"""
     low: Mapping[str, float]
     """smallest over the seeds"""
     high: Mapping[str, float]
@@ -69,9 +69,9 @@ def cells(run: Run) -> list[Cell]:
         Cell(
             fields={name: row[name] for name in names},
             axes=tuple(swept),
-            measures={m: row[f"median {m}"] for m in measures},
-            low={m: row[f"low {m}"] for m in measures},
-            high={m: row[f"high {m}"] for m in measures},
+            measures=_present(row, "median"),
+            low=_present(row, "low"),
+            high=_present(row, "high"),
             seeds=row["seeds"],
         )
         for row in rows
@@ -87,10 +87,15 @@ def cells(run: Run) -> list[Cell]:
     return found
 
 
+def _present(row: Mapping[str, Any], statistic: str) -> dict[str, float]:
+    named = {measure.name: row[f"{statistic} {measure.name}"] for measure in MEASURES}
+    return {name: value for name, value in named.items() if value is not None}
+
+
 def gains(cells: Sequence[Cell]) -> list[Gain]:
     """Pair the cells with recycling on and off by everything else they have in common, in the order
     of the cells with recycling on. Left out are cells without a partner, and cells without a packet."""
-    busy = [cell for cell in cells if cell.measures["busy_ns_per_packet"]]
+    busy = [cell for cell in cells if cell.measures.get("busy_ns_per_packet")]
     off = {_without(cell, "pool.recycle"): cell for cell in busy if not cell.fields["pool.recycle"]}
     return [
         Gain(on=cell, off=off[key])

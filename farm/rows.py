@@ -53,7 +53,7 @@ class Outcome:
     trial_id: str
     fields: Mapping[str, Value]
     """the configuration by dotted name, the seed among it"""
-    result: Mapping[str, int | float] | Failure
+    result: Mapping[str, int | float | None] | Failure
     attempt: Attempt
 
 

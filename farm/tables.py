@@ -59,7 +59,7 @@ def plain(cells: Sequence[Cell]) -> RenderableType:
     axes = _varying(cells[0].axes, [cell.fields for cell in cells])
     table = _table([*axes, "ns/packet", "packets/s", "drops", "recycled", "memory"], len(axes))
     for cell in cells:
-        values = [in_unit(by_name()[name].unit, cell.measures[name]) for name in HEADLINES]
+        values = [in_unit(by_name()[name].unit, cell.measures.get(name)) for name in HEADLINES]
         table.add_row(*(word(cell.fields[name]) for name in axes), *values)
     return table
 
@@ -83,15 +83,16 @@ def comparison(pairs: Sequence[Pair], cells: Sequence[Cell], measures: Sequence[
         heads = [*axes, f"{word(base)}", "other", "value", "change", "verdict"]
         table = _table(heads, len(axes), title=f"{measure} by {pairs[0].axis}")
         for other, *config in sorted(grouped, key=lambda k: order[tuple(k[1:])]):
-            differences = [pair.measures[measure] for pair in grouped[(other, *config)]]
-            left, right = medians[(*config, base)][measure], medians[(*config, other)][measure]
+            found = [pair.measures.get(measure) for pair in grouped[(other, *config)]]
+            differences = [difference for difference in found if difference is not None]
+            left, right = (medians[(*config, side)].get(measure) for side in (base, other))
             table.add_row(
                 *map(word, config),
                 in_unit(unit, left),
                 word(other),
                 in_unit(unit, right),
-                percent(right / left - 1, sign=True) if left else "-",
-                verdict(differences),
+                percent(right / left - 1, sign=True) if left and right is not None else "-",
+                verdict(differences) if differences else "-",
             )
         parts += [table, Text()]
     return Group(*parts[:-1])
@@ -110,8 +111,10 @@ def word(value: Value) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def in_unit(unit: Unit, value: float) -> str:
-    """A measure's value for reading; the unit is shown where it is scaled."""
+def in_unit(unit: Unit, value: float | None) -> str:
+    """A measure's value for reading, "-" for none; the unit is shown where it is scaled."""
+    if value is None:
+        return "-"
     if unit == "bytes":
         return _scaled(value, 1024, ("B", "KiB", "MiB", "GiB", "TiB"))
     if unit == "per second":
@@ -178,7 +181,7 @@ def _gain_table(arch: str, found: Sequence[Gain]) -> Table:
             in_unit("ns", on["busy_ns_per_packet"]),
             in_unit("ns", off["busy_ns_per_packet"]),
             percent(gain.gain, sign=True),
-            in_unit("ratio", on["recycle_ratio"]),
+            in_unit("ratio", on.get("recycle_ratio")),
             f"{100 * on['drop_ratio']:.1f}/{in_unit('ratio', off['drop_ratio'])}",
             in_unit("bytes", on["memory_peak_bytes"]),
         )
@@ -241,7 +244,7 @@ def _what_the_size_changed(found: Sequence[Gain]) -> str:
 
 def _at_size(cell: Cell) -> str:
     def show(name: str) -> str:
-        return in_unit(by_name()[name].unit, cell.measures[name])
+        return in_unit(by_name()[name].unit, cell.measures.get(name))
 
     return (
         f"{show('busy_ns_per_packet')} ns, {show('recycle_ratio')} recycled and "

@@ -28,7 +28,8 @@ PS_PER_MS = 10**9
 
 MODEL_DIGEST = source_digest(Path(__file__).parent, Path(__file__).parent.parent / "pool_impl")
 
-Record = dict[str, int | float]
+Record = dict[str, int | float | None]
+"""a trial's measures; None where there was nothing to measure, such as a latency without a packet"""
 
 
 class Input(NamedTuple):
@@ -264,11 +265,11 @@ def _record(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
         "latency_p50_ns": _quantile(trial.latency, 50),
         "latency_p90_ns": _quantile(trial.latency, 90),
         "latency_p99_ns": _quantile(trial.latency, 99),
-        "latency_max_ns": int(tally.latency_max_ps) // PS_PER_NS,
+        "latency_max_ns": int(tally.latency_max_ps) // PS_PER_NS if handled else None,
         "busy_ratio_queue_cpu": int(busy_ps[0]) / window_ps,
         "busy_ratio_reader_cpu": int(busy_ps[1]) / window_ps,
         # a bulk fill at the edge of the window may bring in more pages than were allocated
-        "recycle_ratio": max(0.0, 1 - _ratio(entered, allocated)) if allocated else 0.0,
+        "recycle_ratio": max(0.0, 1 - entered / allocated) if allocated else None,
         "pages_allocated": allocated,
         "pages_from_page_allocator": entered,
         "pages_inflight": int(owner.hold - owner.release) & 0xFFFFFFFF,
@@ -290,16 +291,16 @@ def _record(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
     return record
 
 
-def _ratio(part: int, whole: int) -> float:
-    """Quotient; 0 where there is nothing to divide by."""
-    return part / whole if whole else 0.0
+def _ratio(part: int, whole: int) -> float | None:
+    """Quotient; None where there is nothing to divide by."""
+    return part / whole if whole else None
 
 
-def _quantile(histogram: Any, percent: int) -> int:
-    """Latency that this share of packets does not exceed by more than a bucket, nanoseconds; 0 without
+def _quantile(histogram: Any, percent: int) -> int | None:
+    """Latency that this share of packets does not exceed by more than a bucket, nanoseconds; None without
     packets."""
     total = int(histogram.sum())
     if total == 0:
-        return 0
+        return None
     rank = -(-total * percent // 100)
     return bucket_low_ns(int(np.searchsorted(np.cumsum(histogram), rank)))

@@ -5,10 +5,10 @@ from pathlib import Path
 import duckdb
 import pytest
 
-from farm import query
+from farm import cli, query
 from farm.compare import compare
 from farm.errors import IncomparableError
-from farm.store import Run
+from farm.store import Run, runs
 from workers.errors import ConfigError
 from workers.measures import MEASURES, by_name
 
@@ -114,3 +114,25 @@ def test_a_run_without_records_has_no_cells(tmp_path: Path, small_run: Run) -> N
     assert query.cells(run) == []
     with pytest.raises(IncomparableError, match="holds no two records"):
         compare(run, "pool.recycle")
+
+
+def test_a_measure_that_no_seed_could_take_is_missing_and_not_zero(tmp_path: Path) -> None:
+    """Nothing arrives: no busy time per packet, and so no gain, but every verb still answers."""
+    sweep = tmp_path / "silent.toml"
+    sweep.write_text(
+        'name = "silent"\n[fixed]\ntraffic.kind = "constant"\ntraffic.rate_pps = 1\n'
+        "[grid]\npool.recycle = [true, false]\n"
+    )
+    store = ["--store", str(tmp_path / "store")]
+    for verb in (["run", str(sweep), "--executor", "serial"], ["show", "last"]):
+        with pytest.raises(SystemExit) as exit_info:
+            cli.main([*verb, *store])
+        assert exit_info.value.code == 0
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main(["compare", "last", "--axis", "pool.recycle", *store])
+    assert exit_info.value.code == 0
+    [run] = runs(tmp_path / "store")
+    for cell in query.cells(run):
+        assert "busy_ns_per_packet" not in cell.measures
+        assert cell.measures["packets_offered"] == 0
+    assert query.gains(query.cells(run)) == []

@@ -9,7 +9,7 @@ import pytest
 
 from workers import arch, audit, capture, run_trial, trial, trial_id
 from workers.config import TrialConfig, Value
-from workers.errors import CheckError
+from workers.errors import CheckError, ConfigError
 from workers.measures import CATEGORIES, COUNTERS, MEASURES
 
 QUICK: dict[str, Value] = {"duration_ms": 12, "traffic.rate_pps": 600_000}
@@ -198,3 +198,20 @@ def test_inputs_may_be_read_by_content(tmp_path: Path) -> None:
     mine.unlink()
     replayed.unlink()
     assert run_trial(trial.locate(config, store, names)) == expected
+
+
+def test_what_could_not_be_measured_is_none_and_not_zero() -> None:
+    """Early drop reads no payload; a trial in which nothing arrives has no latency and no busy time."""
+    early_drop = run(QUICK)
+    assert early_drop["cache_hit_payload"] is None
+    silent = run(QUICK, traffic__kind="constant", traffic__rate_pps=1)
+    assert silent["packets_offered"] == 0
+    for name in ("latency_p50_ns", "latency_max_ns", "busy_ns_per_packet", "drop_ratio", "recycle_ratio"):
+        assert silent[name] is None, name
+
+
+def test_a_capture_that_ends_within_the_warm_up_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"warmup_ms = 2: the capture ends after 0\.\d+ ms at traffic.speed"
+    ):
+        run(QUICK, traffic__kind="capture", traffic__capture_destination="10.77.0.2", traffic__speed=1000.0)

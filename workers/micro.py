@@ -12,7 +12,7 @@ import numpy as np
 from pool_impl import page_alloc, pool
 from pool_impl.access import Threads
 from pool_impl.host import new_host
-from pool_impl.jit import atomic_add, atomic_store, compiled, entry
+from pool_impl.jit import atomic_add, atomic_load, compiled, entry
 from pool_impl.layout import REFILL, Host
 from pool_impl.release import DEFAULT_RELEASE, rules_of
 from workers.trial import MODEL_DIGEST
@@ -47,10 +47,11 @@ def _prefill(host: Host, pages: Any) -> None:
 @entry(MODEL_DIGEST)
 def _empty(host: Host, turns: int) -> int:
     context = host.context
-    for turn in range(turns):
-        # an ordered store, or the compiler would leave the loop out
-        atomic_store(context, "warnings", turn)
-    return turns
+    total = 0
+    for _ in range(turns):
+        # an atomic load, or the compiler would leave the loop out
+        total += atomic_load(context, "warnings")
+    return total
 
 
 @entry(MODEL_DIGEST)
@@ -110,7 +111,7 @@ def _slow(host: Host, turns: int) -> int:
 
 
 LOOPS = (
-    Loop("empty_loop", "a loop with one store", _empty),
+    Loop("empty_loop", "a loop with one load", _empty),
     Loop("atomic", "locked add, sequentially consistent", _atomic),
     Loop("lock_unlock", "spin lock taken and given back", _lock),
     Loop("pool_fast", "alloc and direct return: the cache", _fast),

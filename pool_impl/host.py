@@ -8,15 +8,21 @@ from pool_impl.access import Serial
 from pool_impl.layout import (
     CONTEXT,
     DEVICE,
+    NO_CPU,
+    NO_POOL,
     PAGE,
     PAGE_ALLOCATOR,
     PCP_CAPACITY,
     POOL,
+    SHARED,
+    SKB,
+    SKB_MEMORY,
+    Buffers,
     Host,
     records,
 )
 from pool_impl.observe import NullObserver
-from pool_impl.release import Rules
+from pool_impl.release import Rules, SkbRules
 
 
 def new_host(
@@ -57,7 +63,25 @@ def new_host(
     allocator.fresh = 1
     allocator.pcp_high = pcp_high
     allocator.pcp_batch = pcp_batch
+    host.device.napi_owner[:] = NO_CPU
+    # memory that nobody follows, such as a head in a page of the network core: never given back
+    host.pages[0].refcount = 1 << 32
+    host.pages[0].pp = NO_POOL
     for index in range(pools):
         host.pools[index].index = index
         host.pools[index].ring_base = index * rules.ring_size_limit
     return host
+
+
+def new_buffers(host: Host, rules: SkbRules, *, skbs: int) -> Buffers:
+    """Room for skbs beside a host; allocating more of them fails as in a machine without memory."""
+    buffers = Buffers(
+        host=host,
+        skbs=records(SKB, skbs + 1),
+        shared=records(SHARED, skbs + 1),
+        memory=records(SKB_MEMORY, 1)[0],
+        rules=rules,
+    )
+    buffers.memory.skb_fresh = 1
+    buffers.memory.shared_fresh = 1
+    return buffers

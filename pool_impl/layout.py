@@ -84,7 +84,6 @@ number of the allocation while the page is in use"""
 POOL = _lines(
     params=[
         *_words("pool_flags", "order", "nid", "max_len", "offset", "ring_base", "ring_size", "ring_batch"),
-        *_words("napi", "cpuid"),
     ],
     consumer=[
         *_words("cache_count", "hold", "frag_page", "frag_offset", "frag_users"),
@@ -94,7 +93,7 @@ POOL = _lines(
     ],
     producer=_words("producer_lock", "ring_prod"),
     release=_words("release"),
-    control=_words("user_cnt", "destroy_cnt", "freed", "index"),
+    control=_words("napi", "cpuid", "user_cnt", "destroy_cnt", "freed", "index"),
     recycle=[("recycle", "<i8", (MAX_CPUS, 8))],
 )
 """one pool; consumer-only, producer and release words lie on lines of their own (spec 1.7)"""
@@ -155,7 +154,9 @@ successor in a frag_list or a list of free records, ``companion`` the other half
 
 SHARED = np.dtype(
     [
-        *_words("dataref", "end", "head_frag", "head_page", "head_offset", "gso_size", "nr_frags", "frag_list"),
+        *_words(
+            "dataref", "end", "head_frag", "head_page", "head_offset", "gso_size", "nr_frags", "frag_list"
+        ),
         *((name, "<i8", (MAX_SKB_FRAGS,)) for name in ("frag_page", "frag_offset", "frag_size")),
         *_words("next"),
     ],
@@ -184,7 +185,7 @@ class Host(NamedTuple):
     context: Any
     """the CONTEXT record"""
     rules: Any
-    """pool_impl.release.Rules"""
+    """a record of pool_impl.release.Rules"""
     access: Any
     """pool_impl.access.Serial or Threads"""
     observer: Any

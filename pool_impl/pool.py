@@ -344,7 +344,7 @@ def is_local(host: Host, pool: Any) -> bool:
 @compiled()
 def put_defragged(host: Host, pool: Any, page: int, length: int, direct: bool) -> None:
     """Return a page whose last share is known to be the caller's (``page_pool_put_unrefed_page``)."""
-    if not _recycle(host, pool, page, length, direct or is_local(host, pool)):
+    if not _recycle(host, pool, page, length, direct):
         return
     host.observer.work(PRODUCER_LOCK, 1)
     host.observer.touch(POOL_PRODUCER, pool.index, True)
@@ -371,7 +371,7 @@ def _recycle(host: Host, pool: Any, page: int, length: int, direct: bool) -> boo
         return False
     if pool.pool_flags & FLAG_DMA_SYNC_DEV:
         sync_for_device(host, pool, length)
-    if direct and context.in_softirq >= host.rules.direct_context:
+    if (direct and context.in_softirq >= host.rules.direct_context) or is_local(host, pool):
         if pool.cache_count < CACHE_SIZE:
             pool.cache[pool.cache_count] = page
             pool.cache_count += 1
@@ -388,10 +388,9 @@ def put_bulk(host: Host, pool: Any, pages: Any, count: int) -> None:
     Pages that find the ring full leave the pool, but count ``ring_full`` once together.
     """
     kept = 0
-    local = is_local(host, pool)
     for position in range(count):
         page = pages[position]
-        if is_last_share(host, pool, page) and _recycle(host, pool, page, WHOLE, local):
+        if is_last_share(host, pool, page) and _recycle(host, pool, page, WHOLE, False):
             pages[kept] = page
             kept += 1
     if kept == 0:

@@ -8,10 +8,26 @@ import numpy as np
 from pool_impl import coalesce, skb_change
 from pool_impl import skb as buffer
 from pool_impl.jit import POOL_IMPL_DIGEST, entry
-from pool_impl.layout import Buffers
+from pool_impl.layout import SHARED, SKB, Buffers
 from pool_impl.replay_pages import PAGE_OPERATIONS, Handle, PageReplay, Results
 
 _ENOMEM = -12
+
+
+def _columns(dtype: np.dtype[Any]) -> dict[str, int]:
+    """Where each field of a record of words starts, in words."""
+    fields = dtype.fields
+    assert fields is not None
+    return {name: field[1] // 8 for name, field in fields.items()}
+
+
+def _words_of(records: Any) -> Any:
+    """Records as rows of words: reading a field of a NumPy record is slow."""
+    return records.view(np.uint8).view(np.int64).reshape(records.shape[0], -1)
+
+
+_SKB = _columns(SKB)
+_SHARED = _columns(SHARED)
 
 
 class SkbReplay(PageReplay):
@@ -24,6 +40,10 @@ class SkbReplay(PageReplay):
         """skb by its handle"""
         self.seen_skbs: dict[int, dict[str, Any]] = {}
         """state of each after the operation before"""
+        self.seen_words: dict[int, list[list[int]]] = {}
+        """and the words of the records that it came from"""
+        self.skb_words = _words_of(buffers.skbs)
+        self.shared_words = _words_of(buffers.shared)
 
     # State
 
@@ -32,39 +52,50 @@ class SkbReplay(PageReplay):
         changed: dict[str, Any] = {}
         for handle in sorted(self.seen_skbs.keys() | self.skbs.keys()):
             if handle not in self.skbs:
-                del self.seen_skbs[handle]
+                del self.seen_skbs[handle], self.seen_words[handle]
                 changed[str(handle)] = None
                 continue
-            state = self.skb_state(self.skbs[handle])
+            words = self.words(self.skbs[handle])
+            if self.seen_words.get(handle) == words:
+                continue
+            self.seen_words[handle] = words
+            state = self.skb_state(*words)
             if self.seen_skbs.get(handle) != state:
                 changed[str(handle)] = self.seen_skbs[handle] = state
         return changed
 
-    def skb_state(self, skb: int) -> dict[str, Any]:
-        record = self.buffers.skbs[skb]
-        shared = self.buffers.shared[record.shared]
-        head_id = self.page_id(shared.head_page)
-        frags = []
-        for position in range(shared.nr_frags):
-            number = self.page_id(shared.frag_page[position])
-            # what has no id has no known place either
-            offset = int(shared.frag_offset[position]) if number else 0
-            frags.append([number, offset, int(shared.frag_size[position])])
-        members = []
-        member = shared.frag_list
+    def words(self, skb: int) -> list[list[int]]:
+        """The skb's record and that of its data, then the same for each member of its frag_list."""
+        found = []
+        member = skb
         while member != 0:
-            listed = self.buffers.skbs[member]
-            count = self.buffers.shared[listed.shared].nr_frags
-            members.append([int(listed.len), int(listed.pp_recycle), int(listed.users), int(count)])
-            member = listed.next
-        linear_end = record.headroom + record.len
+            words = self.skb_words[member].tolist()
+            shared = self.shared_words[words[_SKB["shared"]]].tolist()
+            found += [words, shared]
+            # an skb that is a member itself has a successor, which is not its own
+            member = words[_SKB["next"]] if member != skb else shared[_SHARED["frag_list"]]
+        return found
+
+    def skb_state(self, words: list[int], shared: list[int], *members: list[int]) -> dict[str, Any]:
+        own = {name: words[_SKB[name]] for name in _SKB_WORDS}
+        data = {name: shared[_SHARED[name]] for name in ("end", "head_frag", "dataref")}
+        head_id = self.page_id(shared[_SHARED["head_page"]])
+        frags = []
+        for position in range(shared[_SHARED["nr_frags"]]):
+            number = self.page_id(shared[_SHARED["frag_page"] + position])
+            # what has no id has no known place either
+            offset = shared[_SHARED["frag_offset"] + position] if number else 0
+            frags.append([number, offset, shared[_SHARED["frag_size"] + position]])
         return {
-            **{name: int(record[name]) for name in _SKB_WORDS},
-            "tailroom": int(shared.end - linear_end) if record.data_len == 0 else 0,
-            **{name: int(shared[name]) for name in ("end", "head_frag", "dataref")},
-            "head": [head_id, int(shared.head_offset)] if head_id else None,
+            **own,
+            **data,
+            "tailroom": 0 if own["data_len"] else data["end"] - own["headroom"] - own["len"],
+            "head": [head_id, shared[_SHARED["head_offset"]]] if head_id else None,
             "frags": frags,
-            "frag_list": members,
+            "frag_list": [
+                [*(listed[_SKB[name]] for name in ("len", "pp_recycle", "users")), parts[_SHARED["nr_frags"]]]
+                for listed, parts in zip(members[::2], members[1::2], strict=True)
+            ],
         }
 
     # Making and marking
@@ -92,7 +123,9 @@ class SkbReplay(PageReplay):
 
     def add_rx_frag(self, arguments: Mapping[str, Any]) -> Results:
         page, offset = self.take(arguments)
-        self.skb(_ADD_RX_FRAG, self.skbs[arguments["s"]], page, offset, arguments["len"], arguments["truesize"])
+        self.skb(
+            _ADD_RX_FRAG, self.skbs[arguments["s"]], page, offset, arguments["len"], arguments["truesize"]
+        )
         return {}
 
     def take(self, arguments: Mapping[str, Any]) -> tuple[int, int]:

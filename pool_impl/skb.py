@@ -500,9 +500,7 @@ def copy_expand(buffers: Buffers, skb: int, headroom: int, size: int) -> int:
 def copy(buffers: Buffers, skb: int) -> int:
     """A full copy with the same headroom (``skb_copy``)."""
     record = buffers.skbs[skb]
-    return copy_expand(
-        buffers, skb, record.headroom, buffers.shared[record.shared].end + record.data_len
-    )
+    return copy_expand(buffers, skb, record.headroom, buffers.shared[record.shared].end + record.data_len)
 
 
 @compiled()

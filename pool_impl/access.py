@@ -20,6 +20,12 @@ class Serial(NamedTuple):
     def unlock_producer(self, pool: Any) -> None:
         """Nothing to hand on."""
 
+    def lock_consumer(self, pool: Any) -> None:
+        """Nothing to wait for."""
+
+    def unlock_consumer(self, pool: Any) -> None:
+        """Nothing to hand on."""
+
     def count_release(self, pool: Any) -> None:
         """One more page left the pool."""
         pool.release += 1
@@ -49,6 +55,16 @@ class Threads(NamedTuple):
     def unlock_producer(self, pool: Any) -> None:
         """Hand the producer side on; what was written before is seen by the next owner."""
         atomic_store(pool, "producer_lock", 0)
+
+    def lock_consumer(self, pool: Any) -> None:
+        """Spin until the ring's consumer side is ours."""
+        while atomic_swap(pool, "consumer_lock", 1) != 0:
+            while atomic_load(pool, "consumer_lock") != 0:
+                pause()
+
+    def unlock_consumer(self, pool: Any) -> None:
+        """Hand the consumer side on."""
+        atomic_store(pool, "consumer_lock", 0)
 
     def count_release(self, pool: Any) -> None:
         """One more page left the pool."""

@@ -8,15 +8,21 @@ from pool_impl.access import Serial
 from pool_impl.layout import (
     CONTEXT,
     DEVICE,
+    NO_CPU,
+    NO_POOL,
     PAGE,
     PAGE_ALLOCATOR,
     PCP_CAPACITY,
     POOL,
+    SHARED,
+    SKB,
+    SKB_MEMORY,
+    Buffers,
     Host,
     records,
 )
 from pool_impl.observe import NullObserver
-from pool_impl.release import Rules
+from pool_impl.release import Rules, SkbRules
 
 
 def new_host(
@@ -49,7 +55,7 @@ def new_host(
         page_allocator=records(PAGE_ALLOCATOR, 1)[0],
         device=records(DEVICE, 1)[0],
         context=records(CONTEXT, 1)[0],
-        rules=rules,
+        rules=_as_record(rules),
         access=Serial() if access is None else access,
         observer=NullObserver() if observer is None else observer,
     )
@@ -57,7 +63,33 @@ def new_host(
     allocator.fresh = 1
     allocator.pcp_high = pcp_high
     allocator.pcp_batch = pcp_batch
+    host.device.napi_owner[:] = NO_CPU
+    # memory that nobody follows, such as a head in a page of the network core: never given back
+    host.pages[0].refcount = 1 << 32
+    host.pages[0].pp = NO_POOL
     for index in range(pools):
         host.pools[index].index = index
         host.pools[index].ring_base = index * rules.ring_size_limit
     return host
+
+
+def _as_record(rules: Rules) -> Any:
+    """As one pointer instead of an argument for each rule, in every call."""
+    record = records(np.dtype([(name, "<i8") for name in rules._fields]), 1)[0]
+    for name, value in rules._asdict().items():
+        record[name] = value
+    return record
+
+
+def new_buffers(host: Host, rules: SkbRules, *, skbs: int) -> Buffers:
+    """Room for skbs beside a host; allocating more of them fails as in a machine without memory."""
+    buffers = Buffers(
+        host=host,
+        skbs=records(SKB, skbs + 1),
+        shared=records(SHARED, skbs + 1),
+        memory=records(SKB_MEMORY, 1)[0],
+        rules=rules,
+    )
+    buffers.memory.skb_fresh = 1
+    buffers.memory.shared_fresh = 1
+    return buffers

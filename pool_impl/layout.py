@@ -35,6 +35,14 @@ COUNT_MASK = 0xFFFFFFFF
 FLAG_DMA_MAP = 1
 FLAG_DMA_SYNC_DEV = 2
 FLAG_PAGE_FRAG = 4
+FLAG_SYSTEM_POOL = 4
+"""the bit of FLAG_PAGE_FRAG, given a new meaning by releases without that flag"""
+
+PROCESS, BH_DISABLED, SERVING_SOFTIRQ = range(3)
+"""values of ``in_softirq`` in CONTEXT; all but PROCESS count as softirq context (spec 0.2)"""
+
+NO_NAPI = -1
+NO_CPU = -1
 
 DMA_BIDIRECTIONAL = 0
 DMA_FROM_DEVICE = 2
@@ -44,6 +52,7 @@ NO_POOL = -1
 MAX_ORDER = 10
 MAX_NODES = 4
 MAX_CPUS = 32
+MAX_NAPIS = 32
 PCP_CAPACITY = 2048
 """upper bound for the length of a per-CPU list of the page allocator, a power of two"""
 
@@ -69,19 +78,22 @@ def _lines(**groups: list[tuple[Any, ...]]) -> np.dtype[Any]:
 PAGE = np.dtype(
     _words("refcount", "magic", "pp", "frag_count", "dma_addr", "nid", "order", "next"), align=True
 )
-"""one page's metadata, a cache line as ``struct page`` is (spec 1.1); ``next`` links free pages"""
+"""one page's metadata, a cache line as ``struct page`` is (spec 1.1); ``next`` links free pages and is the
+serial number of the allocation while the page is in use"""
 
 POOL = _lines(
-    params=_words("pool_flags", "order", "nid", "max_len", "offset", "ring_base", "ring_size", "ring_batch"),
+    params=[
+        *_words("pool_flags", "order", "nid", "max_len", "offset", "ring_base", "ring_size", "ring_batch"),
+    ],
     consumer=[
         *_words("cache_count", "hold", "frag_page", "frag_offset", "frag_users"),
         *_words("alloc_fast", "alloc_slow", "alloc_slow_high_order"),
-        *_words("alloc_empty", "alloc_refill", "alloc_waive", "ring_head", "ring_tail"),
+        *_words("alloc_empty", "alloc_refill", "alloc_waive", "ring_head", "ring_tail", "consumer_lock"),
         ("cache", "<i8", (CACHE_SIZE,)),
     ],
     producer=_words("producer_lock", "ring_prod"),
     release=_words("release"),
-    control=_words("user_cnt", "destroy_cnt", "freed", "index"),
+    control=_words("napi", "cpuid", "user_cnt", "destroy_cnt", "freed", "index"),
     recycle=[("recycle", "<i8", (MAX_CPUS, 8))],
 )
 """one pool; consumer-only, producer and release words lie on lines of their own (spec 1.7)"""
@@ -91,7 +103,7 @@ RECYCLE_CACHED, RECYCLE_CACHE_FULL, RECYCLE_RING, RECYCLE_RING_FULL, RECYCLE_REL
 
 PAGE_ALLOCATOR = np.dtype(
     [
-        *_words("pcp_high", "pcp_batch", "fresh", "used_pages", "peak_pages", "entered"),
+        *_words("pcp_high", "pcp_batch", "fresh", "serial", "used_pages", "peak_pages", "entered"),
         ("free_head", "<i8", (MAX_NODES, MAX_ORDER + 1)),
         ("pcp_head", "<i8", (MAX_CPUS, MAX_NODES)),
         ("pcp_count", "<i8", (MAX_CPUS, MAX_NODES)),
@@ -102,14 +114,59 @@ PAGE_ALLOCATOR = np.dtype(
 """per-CPU lists (circular, newest first) above one free list for each node and order"""
 
 DEVICE = np.dtype(
-    _words("maps", "unmaps", "syncs", "last_off", "last_len", "fail_skip", "fail_count"),
+    [
+        *_words("maps", "unmaps", "syncs", "last_off", "last_len", "fail_skip", "fail_count"),
+        ("napi_owner", "<i8", (MAX_NAPIS,)),
+        ("napi_scheduled", "<i8", (MAX_NAPIS,)),
+    ],
     align=True,
 )
-"""the DMA device: calls counted (``maps`` only if they succeeded), failures injected"""
+"""the device: DMA calls counted (``maps`` only if they succeeded), failures injected; for each NAPI instance
+the CPU that polls it or NO_CPU, and whether it is disabled or about to be polled"""
 
 CONTEXT = np.dtype(_words("cpu", "nid", "in_softirq", "warnings"), align=True)
-"""where the running code is: its CPU, that CPU's memory node, and whether it is in softirq context or has
-bottom halves disabled; warnings are kernel warnings raised"""
+"""where the running code is: its CPU, that CPU's memory node, and PROCESS, BH_DISABLED or SERVING_SOFTIRQ;
+warnings are kernel warnings raised"""
+
+
+MAX_SKB_FRAGS = 17
+SKB_BYTES = 256
+"""``struct sk_buff`` rounded up to cache lines"""
+SHARED_INFO_BYTES = 320
+"""``struct skb_shared_info`` rounded up to cache lines"""
+NET_SKB_PAD = 64
+"""headroom that the network core reserves: one cache line"""
+
+FCLONE_NONE, FCLONE_ORIGINAL, FCLONE_CLONE = range(3)
+"""values of ``fclone``: single skb, or one of a pair allocated together so that cloning is cheap"""
+
+SKB = np.dtype(
+    [
+        *_words("users", "len", "data_len", "truesize", "headroom", "shared"),
+        *_words("cloned", "nohdr", "pp_recycle", "pfmemalloc", "fclone", "companion", "next"),
+        *_words("walk_up", "walk_bytes", "walk_member", "walk_length", "walk_stop", "walk_fork"),
+    ],
+    align=True,
+)
+"""one ``sk_buff``: what belongs to this holder of the data. ``shared`` is its SHARED record, ``next`` its
+successor in a frag_list or a list of free records, ``companion`` the other half of a pair. Lists nest; the
+``walk`` words lead back up, since compiled code that calls itself cannot be cached on disk"""
+
+SHARED = np.dtype(
+    [
+        *_words(
+            "dataref", "end", "head_frag", "head_page", "head_offset", "gso_size", "nr_frags", "frag_list"
+        ),
+        *((name, "<i8", (MAX_SKB_FRAGS,)) for name in ("frag_page", "frag_offset", "frag_size")),
+        *_words("next"),
+    ],
+    align=True,
+)
+"""data that clones share: the head buffer and the shared info behind it. A page of 0 is memory that nobody
+follows; ``next`` links free records"""
+
+SKB_MEMORY = np.dtype(_words("skb_free", "skb_fresh", "shared_free", "shared_fresh"), align=True)
+"""where the next records come from: lists of free ones, then those never used before"""
 
 
 class Host(NamedTuple):
@@ -128,11 +185,25 @@ class Host(NamedTuple):
     context: Any
     """the CONTEXT record"""
     rules: Any
-    """pool_impl.release.Rules"""
+    """a record of pool_impl.release.Rules"""
     access: Any
     """pool_impl.access.Serial or Threads"""
     observer: Any
     """see pool_impl.observe"""
+
+
+class Buffers(NamedTuple):
+    """A host and its skbs. Made by :func:`pool_impl.host.new_buffers`; index 0 of the arrays is unused."""
+
+    host: Host
+    skbs: Any
+    """SKB records"""
+    shared: Any
+    """SHARED records"""
+    memory: Any
+    """the SKB_MEMORY record"""
+    rules: Any
+    """pool_impl.release.SkbRules"""
 
 
 def records(dtype: np.dtype[Any], count: int) -> Any:

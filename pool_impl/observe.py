@@ -35,7 +35,8 @@ BUDDY_PAGE = 12  # pages moved between a per-CPU list and the buddy lists
 DMA_MAP = 13
 DMA_UNMAP = 14
 DMA_SYNC_FOR_DEVICE = 15  # bytes; each report is one call
-FIRST_OWN_WORK = 16  # a user's further kinds start here
+CONSUMER_LOCK = 16  # lock and unlock
+FIRST_OWN_WORK = 17  # a user's further kinds start here
 
 
 class NullObserver(NamedTuple):

@@ -59,6 +59,8 @@ def _hand_out(host: Host, page: int) -> None:
     host.observer.touch(STRUCT_PAGE, page, True)
     record = host.pages[page]
     record.refcount = 1
+    allocator.serial += 1
+    record.next = allocator.serial
     allocator.used_pages += 1 << record.order
     allocator.peak_pages = max(allocator.peak_pages, allocator.used_pages)
 

@@ -19,9 +19,12 @@ from pool_impl.layout import (
     FLAG_DMA_MAP,
     FLAG_DMA_SYNC_DEV,
     FLAG_PAGE_FRAG,
+    NO_CPU,
+    NO_NAPI,
     NO_NODE,
     NO_POOL,
     PFMEMALLOC,
+    PROCESS,
     RECYCLE_CACHE_FULL,
     RECYCLE_CACHED,
     RECYCLE_RELEASED_REFCNT,
@@ -34,6 +37,7 @@ from pool_impl.layout import (
     Host,
 )
 from pool_impl.observe import (
+    CONSUMER_LOCK,
     DMA_MAP,
     DMA_SYNC_FOR_DEVICE,
     DMA_UNMAP,
@@ -61,7 +65,7 @@ class PoolParams(NamedTuple):
     pool_size: int = 0
     """ring capacity in pages; 0 means 1024"""
     flags: int = 0
-    """FLAG_DMA_MAP | FLAG_DMA_SYNC_DEV | FLAG_PAGE_FRAG"""
+    """FLAG_DMA_MAP | FLAG_DMA_SYNC_DEV | FLAG_PAGE_FRAG or FLAG_SYSTEM_POOL"""
     order: int = 0
     """pages of 4096 << order bytes"""
     nid: int = NO_NODE
@@ -71,6 +75,12 @@ class PoolParams(NamedTuple):
     """most bytes that one sync for the device covers"""
     offset: int = 0
     """where in the page the device starts to write, bytes"""
+    napi: int = NO_NAPI
+    """the NAPI instance that alone allocates from the pool"""
+    cpuid: int = NO_CPU
+    """the CPU that alone allocates from the pool (``page_pool_create_percpu``)"""
+    nosync: int = 0
+    """1: the device is coherent and needs no syncs"""
 
 
 def create(host: Host, index: int, params: PoolParams) -> None:
@@ -81,6 +91,9 @@ def create(host: Host, index: int, params: PoolParams) -> None:
     """
     if params.flags & ~host.rules.known_flags:
         raise CreateError(errno.EINVAL, "flags", params.flags, f"use bits of {host.rules.known_flags:#x}")
+    refused_above = host.rules.ring_size_refused_above
+    if refused_above and params.pool_size > refused_above:
+        raise CreateError(errno.E2BIG, "pool_size", params.pool_size, f"use at most {refused_above}")
     if params.flags & FLAG_DMA_MAP and params.dma_dir not in (DMA_FROM_DEVICE, DMA_BIDIRECTIONAL):
         raise CreateError(errno.EINVAL, "dma_dir", params.dma_dir, "use 2 (from device) or 0 (both ways)")
     if params.flags & FLAG_DMA_SYNC_DEV:
@@ -105,7 +118,11 @@ def create(host: Host, index: int, params: PoolParams) -> None:
     pool.nid = params.nid
     pool.max_len = params.max_len
     pool.offset = params.offset
+    pool.napi = params.napi
+    pool.cpuid = params.cpuid
     pool.user_cnt = 1
+    if params.nosync:
+        pool.pool_flags &= ~FLAG_DMA_SYNC_DEV
 
 
 # Allocation
@@ -133,6 +150,17 @@ def _refill(host: Host, pool: Any) -> int:
     if ring.is_empty(host, pool):
         pool.alloc_empty += 1
         return 0
+    if not host.rules.refill_locks_ring:
+        return _take_from_ring(host, pool)
+    host.observer.work(CONSUMER_LOCK, 1)
+    host.access.lock_consumer(pool)
+    page = _take_from_ring(host, pool)
+    host.access.unlock_consumer(pool)
+    return page
+
+
+@compiled()
+def _take_from_ring(host: Host, pool: Any) -> int:
     wanted = host.context.nid if pool.nid == NO_NODE else pool.nid
     while pool.cache_count < REFILL:
         page = ring.consume(host, pool)
@@ -141,7 +169,7 @@ def _refill(host: Host, pool: Any) -> int:
         host.observer.touch(STRUCT_PAGE, page, False)
         if host.pages[page].nid != wanted:
             # one page only: the allocation goes on with what there is, or in the page allocator
-            _release(host, pool, page)
+            release(host, pool, page)
             pool.alloc_waive += 1
             break
         pool.cache[pool.cache_count] = page
@@ -155,7 +183,8 @@ def _refill(host: Host, pool: Any) -> int:
 
 @compiled(inline=False)
 def _alloc_bulk(host: Host, pool: Any) -> int:
-    got = page_alloc.alloc_bulk(host, pool.nid, REFILL, pool.cache)
+    node = pool.nid if host.rules.bulk_honours_nid else NO_NODE
+    got = page_alloc.alloc_bulk(host, node, REFILL, pool.cache)
     for position in range(got):
         page = pool.cache[position]
         if pool.pool_flags & FLAG_DMA_MAP and not _dma_map(host, pool, page):
@@ -189,9 +218,10 @@ def _adopt(host: Host, pool: Any, page: int) -> None:
     host.observer.work(PAGE_ADOPT, 1)
     host.observer.touch(STRUCT_PAGE, page, True)
     record = host.pages[page]
-    record.pp = pool.index
+    if host.rules.pool_sets_owner:
+        record.pp = pool.index
     record.magic |= SIGNATURE  # not stored: the pfmemalloc bit has to survive
-    record.frag_count = 0
+    record.frag_count = host.rules.idle_shares
     pool.hold = (pool.hold + 1) & COUNT_MASK
 
 
@@ -201,7 +231,7 @@ def update_nid(host: Host, pool: Any, nid: int) -> None:
     pool.nid = nid
     while pool.cache_count > 0:
         pool.cache_count -= 1
-        _release(host, pool, pool.cache[pool.cache_count])
+        release(host, pool, pool.cache[pool.cache_count])
 
 
 # DMA
@@ -219,12 +249,22 @@ def _dma_map(host: Host, pool: Any, page: int) -> bool:
     device.maps += 1
     host.pages[page].dma_addr = page
     if pool.pool_flags & FLAG_DMA_SYNC_DEV:
-        _sync_for_device(host, pool, WHOLE)
+        sync_for_device(host, pool, WHOLE)
     return True
 
 
 @compiled()
-def _sync_for_device(host: Host, pool: Any, length: int) -> None:
+def _dma_unmap(host: Host, page: Any) -> None:
+    """Unless the end of the pool has done it already."""
+    if page.dma_addr == 0:
+        return
+    host.observer.work(DMA_UNMAP, 1)
+    host.device.unmaps += 1
+    page.dma_addr = 0
+
+
+@compiled()
+def sync_for_device(host: Host, pool: Any, length: int) -> None:
     """Sync ``min(length, max_len)`` bytes from the pool's offset on; the offset does not shorten them."""
     device = host.device
     covered = pool.max_len if length == WHOLE else min(length, pool.max_len)
@@ -259,25 +299,51 @@ def is_last_share(host: Host, pool: Any, page: int) -> bool:
 
 @compiled(inline=False)
 def drop_shares(host: Host, page: int, number: int) -> int:
-    """Subtract from the fragment count and return what is left (``page_pool_defrag_page``).
+    """Subtract from the fragment count and return what is left (``page_pool_defrag_page``, later
+    ``page_pool_unref_page``).
 
-    Who holds all that is left need not write: the count stays and is set anew at the next use.
+    Who holds all that is left need no atomic: the count stays and is set anew at the next use, or is
+    reset here where pages go idle with one share.
     """
     record = host.pages[page]
     host.observer.touch(STRUCT_PAGE, page, False)
     if record.frag_count == number:
+        if number != 1 and host.rules.idle_shares:
+            host.observer.touch(STRUCT_PAGE, page, True)
+            record.frag_count = host.rules.idle_shares
         return 0
     host.observer.work(SHARE_COUNT, 1)
     host.observer.touch(STRUCT_PAGE, page, True)
     left = host.access.add_share(record, -number)
     if left < 0:
         host.context.warnings += 1
+    elif left == 0 and host.rules.idle_shares:
+        record.frag_count = host.rules.idle_shares
     return int(left)
 
 
 @compiled()
+def add_share(host: Host, page: int) -> None:
+    """One more share of a page that the caller has a share of (``page_pool_ref_page``)."""
+    host.observer.work(SHARE_COUNT, 1)
+    host.observer.touch(STRUCT_PAGE, page, True)
+    host.access.add_share(host.pages[page], 1)
+
+
+@compiled()
+def is_local(host: Host, pool: Any) -> bool:
+    """Whether this code runs where the pool's consumer would, so that the cache is safe (spec 3.5)."""
+    context = host.context
+    if not host.rules.local_recycling or context.in_softirq == PROCESS:
+        return False
+    if pool.cpuid == context.cpu:
+        return True
+    return bool(pool.napi != NO_NAPI and host.device.napi_owner[pool.napi] == context.cpu)
+
+
+@compiled()
 def put_defragged(host: Host, pool: Any, page: int, length: int, direct: bool) -> None:
-    """Return a page whose last share is known to be the caller's."""
+    """Return a page whose last share is known to be the caller's (``page_pool_put_unrefed_page``)."""
     if not _recycle(host, pool, page, length, direct):
         return
     host.observer.work(PRODUCER_LOCK, 1)
@@ -289,7 +355,7 @@ def put_defragged(host: Host, pool: Any, page: int, length: int, direct: bool) -
     host.access.unlock_producer(pool)
     if not produced:
         pool.recycle[host.context.cpu, RECYCLE_RING_FULL] += 1
-        _release(host, pool, page)
+        release(host, pool, page)
 
 
 @compiled()
@@ -301,11 +367,11 @@ def _recycle(host: Host, pool: Any, page: int, length: int, direct: bool) -> boo
     host.observer.touch(STRUCT_PAGE, page, False)
     if record.refcount != 1 or record.magic & PFMEMALLOC:
         pool.recycle[context.cpu, RECYCLE_RELEASED_REFCNT] += 1
-        _release(host, pool, page)
+        release(host, pool, page)
         return False
     if pool.pool_flags & FLAG_DMA_SYNC_DEV:
-        _sync_for_device(host, pool, length)
-    if direct and (context.in_softirq or not host.rules.direct_needs_softirq):
+        sync_for_device(host, pool, length)
+    if (direct and context.in_softirq >= host.rules.direct_context) or is_local(host, pool):
         if pool.cache_count < CACHE_SIZE:
             pool.cache[pool.cache_count] = page
             pool.cache_count += 1
@@ -341,7 +407,7 @@ def put_bulk(host: Host, pool: Any, pages: Any, count: int) -> None:
         pool.recycle[cpu, RECYCLE_RING_FULL] += 1
     host.access.unlock_producer(pool)
     for position in range(produced, kept):
-        _release(host, pool, pages[position])
+        release(host, pool, pages[position])
 
 
 @compiled(inline=False)
@@ -351,17 +417,16 @@ def release_page(host: Host, pool: Any, page: int) -> None:
     host.observer.touch(STRUCT_PAGE, page, True)
     record = host.pages[page]
     if pool.pool_flags & FLAG_DMA_MAP:
-        host.observer.work(DMA_UNMAP, 1)
-        host.device.unmaps += 1
-        record.dma_addr = 0
+        _dma_unmap(host, record)
     record.magic = 0
-    record.pp = NO_POOL
+    if host.rules.pool_sets_owner:
+        record.pp = NO_POOL
     host.observer.work(RELEASE_COUNT, 1)
     host.access.count_release(pool)
 
 
 @compiled(inline=False)
-def _release(host: Host, pool: Any, page: int) -> None:
+def release(host: Host, pool: Any, page: int) -> None:
     """The page leaves the pool, which drops its base reference."""
     release_page(host, pool, page)
     page_alloc.put_page(host, page)
@@ -376,80 +441,16 @@ def is_pool_page(host: Host, page: int) -> bool:
 
 @compiled()
 def return_skb_page(host: Host, page: int) -> bool:
-    """Return a page from an skb, never directly; False when it belongs to no pool."""
+    """Return a page from an skb; False when it belongs to no pool (``page_pool_return_skb_page``, later
+    ``napi_pp_put_page``)."""
     if not is_pool_page(host, page):
         return False
-    put(host, host.pools[host.pages[page].pp], page, WHOLE, False)
-    return True
-
-
-# Fragments
-
-
-@compiled(inline=False)
-def alloc_frag(host: Host, pool: Any, size: int) -> int:
-    """A share of the current page; its offset is left in ``frag_offset - round_up(size)``.
-
-    Returns the page, 0 when there is none or the size does not fit (with a kernel warning).
-    """
-    page_bytes = PAGE_BYTES << pool.order
-    if (host.rules.frag_flag_needed and not pool.pool_flags & FLAG_PAGE_FRAG) or size > page_bytes:
-        host.context.warnings += 1
-        return 0
-    rounded = frag_bytes(host, size)
-    page = pool.frag_page
-    if page != 0 and pool.frag_offset + rounded > page_bytes:
-        page = _drain_frag_page(host, pool, page)
-        if page != 0:
-            pool.alloc_fast += 1
-            return _start_frag_page(host, pool, page, rounded)
-    if page == 0:
-        page = alloc(host, pool)
-        if page == 0:
-            pool.frag_page = 0
-            return 0
-        return _start_frag_page(host, pool, page, rounded)
-    pool.frag_users += 1
-    pool.frag_offset += rounded
-    pool.alloc_fast += 1
-    return int(page)
-
-
-@compiled()
-def frag_bytes(host: Host, size: int) -> int:
-    """Bytes that a fragment of this size takes up."""
-    align = host.rules.frag_align_bytes
-    return int((size + align - 1) // align * align)
-
-
-@compiled()
-def _start_frag_page(host: Host, pool: Any, page: int, rounded: int) -> int:
-    pool.frag_page = page
-    pool.frag_users = 1
-    pool.frag_offset = rounded
-    set_shares(host, page, host.rules.frag_bias)
-    return int(page)
-
-
-@compiled()
-def set_shares(host: Host, page: int, number: int) -> None:
-    """Set the fragment count of a page that the caller owns alone (``page_pool_fragment_page``)."""
-    host.observer.touch(STRUCT_PAGE, page, True)
-    host.pages[page].frag_count = number
-
-
-@compiled(inline=False)
-def _drain_frag_page(host: Host, pool: Any, page: int) -> int:
-    """Give up the shares never handed out; the page again if nobody has any, else 0."""
-    if drop_shares(host, page, host.rules.frag_bias - pool.frag_users) != 0:
-        return 0
     record = host.pages[page]
-    if record.refcount == 1 and not record.magic & PFMEMALLOC:
-        if pool.pool_flags & FLAG_DMA_SYNC_DEV:
-            _sync_for_device(host, pool, WHOLE)
-        return page
-    _release(host, pool, page)
-    return 0
+    owner = record.pp
+    if not host.rules.pool_sets_owner:
+        record.pp = NO_POOL
+    put(host, host.pools[owner], page, WHOLE, False)
+    return True
 
 
 # End of life
@@ -463,39 +464,76 @@ def inflight(pool: Any) -> int:
 
 
 @compiled(inline=False)
-def destroy(host: Host, pool: Any) -> None:
-    """Drop one user; with the last one the pool gives up its pages and goes, at once or later."""
+def disable_direct(host: Host, pool: Any) -> None:
+    """No return is local any more (``page_pool_disable_direct_recycling``). The NAPI instance should be
+    disabled and not be polled, or a local return may be on its way."""
+    pool.cpuid = NO_CPU
+    if pool.napi == NO_NAPI:
+        return
+    if not host.device.napi_scheduled[pool.napi]:
+        host.context.warnings += 1
+    if host.device.napi_owner[pool.napi] != NO_CPU:
+        host.context.warnings += 1
+    pool.napi = NO_NAPI
+
+
+@compiled(inline=False)
+def destroy(host: Host, pool: Any) -> bool:
+    """Drop one user; with the last one the pool gives up its pages and goes, at once or later.
+
+    Returns whether :func:`release_tick` is to run in a second.
+    """
     pool.user_cnt -= 1
     if pool.user_cnt != 0:
-        return
+        return False
+    disable_direct(host, pool)
     page = pool.frag_page
     if page != 0:
         pool.frag_page = 0
         if drop_shares(host, page, host.rules.frag_bias - pool.frag_users) == 0:
-            _release(host, pool, page)
+            release(host, pool, page)
     release_tick(host, pool)
+    # the first time also when more pages left than entered
+    return bool(pool.freed == 0)
 
 
 @compiled(inline=False)
-def release_tick(host: Host, pool: Any) -> None:
-    """One pass of the deferred release; in life a second after the one before, until nothing is in flight."""
+def release_tick(host: Host, pool: Any) -> bool:
+    """One pass of the deferred release, a second after the one before, until nothing is in flight.
+
+    Returns whether there is to be another one.
+    """
     if pool.destroy_cnt == 0:
         # only now: a page that a late direct return puts into the cache stays there
         while pool.cache_count > 0:
             pool.cache_count -= 1
-            _release(host, pool, pool.cache[pool.cache_count])
+            release(host, pool, pool.cache[pool.cache_count])
+        if host.rules.unmaps_at_destroy and pool.pool_flags & FLAG_DMA_MAP:
+            _unmap_all(host, pool)
     pool.destroy_cnt += 1
     page = ring.consume(host, pool)
     while page != 0:
         if host.pages[page].refcount != 1:
             host.context.warnings += 1
-        _release(host, pool, page)
+        release(host, pool, page)
         page = ring.consume(host, pool)
     # a producer may still be inside: the pool may go only after it has left
     host.access.lock_producer(pool)
     host.access.unlock_producer(pool)
     left = inflight(pool)
+    if left == 0:
+        pool.freed = 1
+        return False
     if left < 0:
         host.context.warnings += 1
-    elif left == 0:
-        pool.freed = 1
+        return bool(host.rules.retries_when_negative)
+    return True
+
+
+@compiled(inline=False)
+def _unmap_all(host: Host, pool: Any) -> None:
+    """Unmap what is out, since the device may be gone when it comes back; sync no more (spec 4.4)."""
+    pool.pool_flags &= ~FLAG_DMA_SYNC_DEV
+    for page in range(1, host.page_allocator.fresh):
+        if host.pages[page].pp == pool.index:
+            _dma_unmap(host, host.pages[page])

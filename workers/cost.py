@@ -49,6 +49,7 @@ PRICES: dict[int, tuple[str, str]] = {
     observe.RING_CONSUME: ("pool_refill", "ring_slot_ns"),
     observe.RING_PRODUCE: ("pool_put", "ring_slot_ns"),
     observe.PRODUCER_LOCK: ("ring_lock", "lock_unlock_ns"),
+    observe.CONSUMER_LOCK: ("ring_lock", "lock_unlock_ns"),
     observe.PAGE_ADOPT: ("pool_refill", "page_adopt_ns"),
     observe.PAGE_RELEASE: ("pool_release", "page_release_ns"),
     observe.RELEASE_COUNT: ("pool_release", "atomic_ns"),

@@ -13,7 +13,7 @@ from pool_impl import page_alloc, pool
 from pool_impl.access import Threads
 from pool_impl.host import new_host
 from pool_impl.jit import atomic_add, atomic_load, compiled, entry
-from pool_impl.layout import REFILL, Host
+from pool_impl.layout import REFILL, SERVING_SOFTIRQ, Host
 from pool_impl.release import DEFAULT_RELEASE, rules_of
 from workers.trial import MODEL_DIGEST
 
@@ -30,7 +30,7 @@ def bench_host() -> Host:
     """A machine with real atomics and locks, whose pool is prepared as the kernel's benchmark does."""
     host = new_host(rules_of(DEFAULT_RELEASE), pages=4096, access=Threads())
     pool.create(host, 0, pool.PoolParams())
-    host.context.in_softirq = 1
+    host.context.in_softirq = SERVING_SOFTIRQ
     _prefill(host, np.zeros(REFILL, np.int64))
     return host
 

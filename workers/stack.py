@@ -1,6 +1,7 @@
 """The network stack above the driver: protocol work, the early drop, the socket, the reader."""
 
 from pool_impl.jit import bit_length, compiled
+from pool_impl.layout import PROCESS, SERVING_SOFTIRQ
 from workers import cost
 from workers.cache import HEADER, PAYLOAD, SHARED_INFO, SKB, stream
 from workers.state import QUEUE_CPU, Trial
@@ -67,7 +68,7 @@ def read_packet(trial: Trial, slept: bool) -> int:
     meter = observer.meter
     context = host.context
     context.cpu = reader.cpu
-    context.in_softirq = 0
+    context.in_softirq = PROCESS
     if slept:
         # an interrupt of its CPU woke it
         observer.work(cost.INTERRUPT, 1)
@@ -94,7 +95,7 @@ def work_on_packet(trial: Trial) -> None:
     context = trial.host.context
     cost.charge(trial.host.observer.meter, context.cpu, cost.APPLICATION, trial.reader.work_ps)
     context.cpu = QUEUE_CPU
-    context.in_softirq = 1
+    context.in_softirq = SERVING_SOFTIRQ
 
 
 @compiled()

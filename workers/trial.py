@@ -10,7 +10,7 @@ import numpy as np
 
 from pool_impl.host import new_host
 from pool_impl.jit import entry, source_digest
-from pool_impl.layout import FLAG_DMA_MAP, FLAG_DMA_SYNC_DEV, records
+from pool_impl.layout import FLAG_DMA_MAP, FLAG_DMA_SYNC_DEV, SERVING_SOFTIRQ, records
 from pool_impl.pool import PAGE_BYTES, PoolParams, create
 from pool_impl.release import rules_of
 from workers import arch, audit, capture, engine
@@ -176,7 +176,7 @@ def _new_trial(config: TrialConfig) -> Trial:
     skbs = socket_packets + 1
     stamps = stamps_needed(pages + 1, len(host.slots), config.nic.rx_ring, skbs)
     host = host._replace(observer=new_pricing(profile, host.context, stamps))
-    host.context.in_softirq = 1
+    host.context.in_softirq = SERVING_SOFTIRQ
     params = PoolParams(
         pool_size=config.pool.size,
         flags=FLAG_DMA_MAP | FLAG_DMA_SYNC_DEV,

@@ -19,7 +19,7 @@ from workers.errors import ConfigError
         ({"pool.recycle": 1}, r"pool\.recycle = 1: use true \| false"),
         ({"traffic.packet_size": "big"}, r"packet_size = 'big': use integer 64\.\.1518 or imix"),
         ({"traffic.packet_size": 63}, r"packet_size = 63"),
-        ({"kernel": "2.4"}, r"kernel = '2\.4': use 6\.1"),
+        ({"kernel": "2.4"}, r"kernel = .2\.4.: use 5\.14 \| 6\.1"),
         ({"nic.rx_ring": 100}, r"nic\.rx_ring = 100: use a power of two"),
         ({"warmup_ms": 20}, r"warmup_ms = 20: must be below duration_ms = 20"),
         ({"traffic.rate_pps": 14_880_953}, r"rate_pps = 14880953: a 10 Gbit/s link carries at most 14880952"),

@@ -78,8 +78,8 @@ def _lines(**groups: list[tuple[Any, ...]]) -> np.dtype[Any]:
 PAGE = np.dtype(
     _words("refcount", "magic", "pp", "frag_count", "dma_addr", "nid", "order", "next"), align=True
 )
-"""one page's metadata, a cache line as ``struct page`` is (spec 1.1); ``next`` links free pages and is a serial
-number of the allocation while the page is in use"""
+"""one page's metadata, a cache line as ``struct page`` is (spec 1.1); ``next`` links free pages and is a
+serial number of the allocation while the page is in use"""
 
 POOL = _lines(
     params=[

@@ -19,6 +19,7 @@ from pool_impl.layout import (
     FLAG_DMA_MAP,
     FLAG_DMA_SYNC_DEV,
     FLAG_PAGE_FRAG,
+    NO_CPU,
     NO_POOL,
     PROCESS,
     RECYCLE_CACHED,
@@ -204,6 +205,23 @@ def test_what_destroy_unmaps(release: str, unmapped: int) -> None:
     assert do(host, TICK, 0) == 0
     assert host.device.unmaps == 64
     assert host.pools[0].freed == 1
+
+
+@pytest.mark.parametrize(
+    ("scheduled", "owner", "warnings"), [(1, NO_CPU, 0), (0, NO_CPU, 1), (1, 0, 1), (0, 0, 2)]
+)
+def test_a_napi_instance_should_be_disabled_and_idle_at_destroy(
+    scheduled: int, owner: int, warnings: int
+) -> None:
+    """Spec 4.2 and 6.6: direct permission is revoked before the pool is emptied."""
+    host = machine("6.12", napi=3)
+    host.device.napi_scheduled[3] = scheduled
+    host.device.napi_owner[3] = owner
+    page = do(host, ALLOC, 0)
+    do(host, DESTROY, 0)
+    assert host.context.warnings == warnings
+    do(host, PUT, page)
+    assert (recycled(host, RECYCLE_CACHED), recycled(host, RECYCLE_RING)) == (0, 1)
 
 
 # skbs

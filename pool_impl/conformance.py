@@ -106,7 +106,7 @@ class _Replay(SkbReplay):
     def run(self, operation: Operation) -> Iterator[tuple[str, object, object]]:
         """Do one operation and yield field, expected and actual wherever the state differs."""
         perform = OPERATIONS.get(operation.name)
-        napi = self.enter(operation.context)
+        napi = None if perform is None else self.enter(operation.context)
         if perform is None or napi is None:
             name = "op" if perform is None else "ctx"
             yield name, getattr(operation, "name" if name == "op" else "context"), "unknown"
@@ -118,7 +118,8 @@ class _Replay(SkbReplay):
         except (KeyError, TypeError, IndexError) as error:
             yield "arguments", operation.arguments, f"not understood: {error!r}"
             return
-        self.leave(napi)
+        finally:
+            self.leave(napi)
         if context.warnings:
             actual["warn"] = int(context.warnings)
         actual |= self.state()
@@ -143,12 +144,14 @@ class _Replay(SkbReplay):
             return None
         host.context.in_softirq = SERVING_SOFTIRQ
         host.device.napi_owner[int(number)] = host.context.cpu
+        host.device.napi_scheduled[int(number)] = 1
         return int(number)
 
     def leave(self, napi: int) -> None:
         """The poll completes, and with it the instance's time on this CPU."""
         if napi != NO_NAPI:
             self.host.device.napi_owner[napi] = NO_CPU
+            self.host.device.napi_scheduled[napi] = 0
 
     def pool_differences(self, expected: object) -> Iterator[tuple[str, object, object]]:
         actual = self.pool_states()

@@ -78,7 +78,7 @@ def _lines(**groups: list[tuple[Any, ...]]) -> np.dtype[Any]:
 PAGE = np.dtype(
     _words("refcount", "magic", "pp", "frag_count", "dma_addr", "nid", "order", "next"), align=True
 )
-"""one page's metadata, a cache line as ``struct page`` is (spec 1.1); ``next`` links free pages and is the
+"""one page's metadata, a cache line as ``struct page`` is (spec 1.1); ``next`` links free pages and is a
 serial number of the allocation while the page is in use"""
 
 POOL = _lines(
@@ -124,8 +124,9 @@ DEVICE = np.dtype(
 """the device: DMA calls counted (``maps`` only if they succeeded), failures injected; for each NAPI instance
 the CPU that polls it or NO_CPU, and whether it is disabled or about to be polled"""
 
-CONTEXT = np.dtype(_words("cpu", "nid", "in_softirq", "warnings"), align=True)
+CONTEXT = np.dtype(_words("cpu", "nid", "in_softirq", "no_direct", "warnings"), align=True)
 """where the running code is: its CPU, that CPU's memory node, and PROCESS, BH_DISABLED or SERVING_SOFTIRQ;
+``no_direct`` is set where XDP frames return outside their pool's poll although bottom halves are disabled;
 warnings are kernel warnings raised"""
 
 

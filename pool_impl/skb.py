@@ -25,8 +25,7 @@ from pool_impl.layout import (
 
 DATAREF_SHIFT = 16
 DATAREF_MASK = (1 << DATAREF_SHIFT) - 1
-"""``dataref``: users of the data in the low bits, those without its header part in the high ones (spec
-6.3)"""
+"""``dataref``: users of the data in the low bits, those without the header part in the high ones"""
 
 SMALLEST_PAGE_HEAD_BYTES = 1024
 """part of a page that a head from napi_alloc_skb takes at least"""

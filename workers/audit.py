@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from pool_impl.layout import COUNT_MASK
+from pool_impl.layout import COUNT_MASK, SIGNATURE, SIGNATURE_MASK
 from workers.errors import CheckError
 from workers.state import Trial
 
@@ -65,7 +65,8 @@ def _pages(trial: Trial) -> None:
     inflight = int(owner.hold - owner.release) & COUNT_MASK
     _equal("pages in flight", inflight, "pages found", len(found))
     _equal("pages found", len(found), "different pages found", len(np.unique(found)))
-    _equal("pages of the pool", int((host.pages[found].pp == 0).sum()), "pages found", len(found))
+    signed = int(((host.pages[found].magic & SIGNATURE_MASK) == SIGNATURE).sum())
+    _equal("pages with the pool's signature", signed, "pages found", len(found))
     outside = 0 if nic.recycle else len(in_socket)
     used = int(host.page_allocator.used_pages)
     _equal("pages in use", used, "pages in flight and in unmarked skbs", inflight + outside)

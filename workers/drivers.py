@@ -5,6 +5,7 @@ from pool_impl import pool
 from pool_impl.jit import compiled
 from pool_impl.layout import COUNT_MASK
 from pool_impl.layout import RECYCLE_RING_FULL as RING_FULL
+from pool_impl.observe import STRUCT_PAGE
 from pool_impl.page_alloc import put_page
 from workers import cost
 from workers.cache import DESCRIPTOR, HEADER, SHARED_INFO, SKB
@@ -54,6 +55,9 @@ def receive_packet(trial: Trial) -> int:
     skb.pp_recycle = nic.recycle
     if not nic.recycle:
         pool.release_page(host, host.pools[0], page)
+    elif not host.rules.pool_sets_owner:
+        observer.touch(STRUCT_PAGE, page, True)
+        host.pages[page].pp = host.pools[0].index
     return int(number)
 
 

@@ -5,6 +5,7 @@ so what one CPU leaves in the ring or the socket is there for a later step of th
 """
 
 from pool_impl.jit import compiled
+from pool_impl.layout import NO_CPU
 from workers import cost, drivers, nic, stack
 from workers.state import (
     DOWN,
@@ -13,6 +14,7 @@ from workers.state import (
     IN_RING,
     IN_RX_RING,
     IN_SOCKET,
+    NAPI,
     POLLING,
     QUEUE_CPU,
     YIELDED,
@@ -100,6 +102,7 @@ def _step_queue(trial: Trial, now: int) -> int:
             observer.work(cost.INTERRUPT, 1)
         observer.work(cost.POLL, 1)
         queue.phase = POLLING
+        trial.host.device.napi_owner[NAPI] = QUEUE_CPU
         queue.polled = 0
         queue.poll_started_ps = now
         return stack.NO_SKB
@@ -111,6 +114,7 @@ def _step_queue(trial: Trial, now: int) -> int:
     drivers.refill(trial, drivers.REFILL_LIMIT)
     if queue.polled < queue.budget:
         queue.phase = IDLE
+        trial.host.device.napi_owner[NAPI] = NO_CPU
         return stack.NO_SKB
     # more to do: poll again, after the reader on this CPU has had as long a turn (ksoftirqd and the
     # application are equals to the scheduler)

@@ -16,6 +16,8 @@ def _words(*names: str) -> np.dtype[Any]:
 
 
 QUEUE_CPU = 0
+NAPI = 0
+"""the receive queue's NAPI instance, which its pool belongs to"""
 
 DOWN, IDLE, POLLING, YIELDED = range(4)
 """phases of the receive queue: not started, interrupt armed, in NAPI poll, poll waiting for the reader"""

@@ -21,7 +21,7 @@ from workers.drivers import HEADROOM_BYTES, MOST_BYTES, TRUESIZE_BYTES
 from workers.errors import ConfigError
 from workers.measures import CATEGORIES, COUNTERS, LOCATIONS, MEASURES, OBJECTS, SLOW_CAUSES
 from workers.stack import BUCKETS, bucket_low_ns
-from workers.state import DESCRIPTOR, NIC, READER, SKB, TALLY, Trial
+from workers.state import DESCRIPTOR, NAPI, NIC, READER, SKB, TALLY, Trial
 from workers.traffic import PS_PER_SECOND, new_arrivals
 
 PS_PER_MS = 10**9
@@ -183,6 +183,7 @@ def _new_trial(config: TrialConfig) -> Trial:
         dma_dir=2,
         max_len=MOST_BYTES,
         offset=HEADROOM_BYTES,
+        napi=NAPI,
     )
     create(host, 0, params)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pool_impl.release import RELEASES
 from workers import arch, audit, capture, run_trial, trial, trial_id
 from workers.config import TrialConfig, Value
 from workers.errors import CheckError, ConfigError
@@ -215,3 +216,30 @@ def test_a_capture_that_ends_within_the_warm_up_is_refused() -> None:
         ConfigError, match=r"warmup_ms = 2: the capture ends after 0\.\d+ ms at traffic.speed"
     ):
         run(QUICK, traffic__kind="capture", traffic__capture_destination="10.77.0.2", traffic__speed=1000.0)
+
+
+@pytest.mark.parametrize("recycle", [True, False])
+@pytest.mark.parametrize("reader", ["drop", "slow"])
+@pytest.mark.parametrize("kernel", list(RELEASES))
+def test_every_release_runs_and_its_books_balance(kernel: str, reader: str, recycle: bool) -> None:
+    record = run(SLOW_READER, kernel=kernel, app__reader=reader, pool__recycle=recycle)
+    assert record["packets_offered"] > 0
+    assert (record["recycle_ratio"] > 0.3) is recycle
+
+
+def test_returns_within_the_poll_go_to_the_cache_where_the_release_allows_it() -> None:
+    """Spec 3.5 and 7.8: up to 6.3 an skb's pages go to the ring; with NAPI-local recycling the early
+    drop's go to the cache, and a reader's on another CPU still to the ring."""
+    for kernel in ("5.14", "6.1"):
+        early = run(QUICK, kernel=kernel)
+        assert early["recycle_cached"] == 0 < early["recycle_ring"]
+    early = run(QUICK, kernel="6.12")
+    assert early["recycle_ring"] == 0 < early["recycle_cached"]
+    remote = run(QUICK, kernel="6.12", app__reader="fast")
+    assert remote["recycle_cached"] == 0 < remote["recycle_ring"]
+
+
+def test_recycling_to_the_cache_is_cheaper_than_through_the_ring() -> None:
+    ring, cache = (run(QUICK, kernel=k, traffic__kind="saturation") for k in ("6.1", "6.12"))
+    assert cache["busy_ns_per_packet"] < ring["busy_ns_per_packet"]
+    assert cache["ring_lock_ns_per_packet"] == 0 < ring["ring_lock_ns_per_packet"]

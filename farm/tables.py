@@ -10,6 +10,7 @@ from rich.text import Text
 
 from farm.compare import Pair, verdict
 from farm.query import Cell, Gain, gains
+from pool_impl.release import rules_of
 from workers.config import Value
 from workers.measures import Unit, by_name
 
@@ -45,7 +46,8 @@ def result(cells: Sequence[Cell]) -> RenderableType:
     for arch, group in by_arch:
         parts += [_gain_table(str(arch), list(group)), Text()]
     seeds = sorted({gain.on.seeds for gain in found} | {gain.off.seeds for gain in found})
-    parts.append(Text(_legend(seeds), style="dim"))
+    kernels = sorted({str(gain.off.fields["kernel"]) for gain in found})
+    parts.append(Text(_legend(seeds, kernels), style="dim"))
     parts.append(Text(f"\n{_where_it_pays(found)}"))
     if size := _what_the_size_changed(found):
         parts.append(Text(size))
@@ -189,12 +191,14 @@ def _gain_table(arch: str, found: Sequence[Gain]) -> Table:
     return table
 
 
-def _legend(seeds: Sequence[int]) -> str:
+def _legend(seeds: Sequence[int], kernels: Sequence[str]) -> str:
     counts = " or ".join(map(str, seeds))
     plural = "" if counts == "1" else "s"
+    forced = [kernel for kernel in kernels if not rules_of(kernel).drivers_release_pages]
+    off = f"\noff is a counterfactual on {', '.join(forced)}, which always recycles." if forced else ""
     return (
         "ns: busy CPU time per packet with recycling on and off. gain: off / on - 1.\n"
-        f"recycled and memory: with recycling on. Medians over {counts} seed{plural}."
+        f"recycled and memory: with recycling on. Medians over {counts} seed{plural}.{off}"
     )
 
 

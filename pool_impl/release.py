@@ -63,6 +63,8 @@ class Rules(NamedTuple):
     """1: the first pass of the end unmaps the pages that are out and stops syncing (spec 4.2)"""
     retries_when_negative: int
     """1: the deferred release goes on when more pages left than entered (spec 4.2)"""
+    drivers_release_pages: int
+    """1: a driver may take a page out of its pool for good, as it does that recycles no skbs (spec 3.1)"""
 
 
 RELEASES = {
@@ -81,6 +83,7 @@ RELEASES = {
         refill_locks_ring=1,
         unmaps_at_destroy=0,
         retries_when_negative=1,
+        drivers_release_pages=1,
     ),
     "6.1": Rules(
         known_flags=0x7,
@@ -97,6 +100,7 @@ RELEASES = {
         refill_locks_ring=0,
         unmaps_at_destroy=0,
         retries_when_negative=0,
+        drivers_release_pages=1,
     ),
     "6.12": Rules(
         known_flags=0xF,
@@ -113,6 +117,7 @@ RELEASES = {
         refill_locks_ring=0,
         unmaps_at_destroy=1,
         retries_when_negative=0,
+        drivers_release_pages=0,
     ),
 }
 """rules by release: 5.14 as the feature landed, 6.1 = 6.1.192, 6.12 = 6.12.117"""

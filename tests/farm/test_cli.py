@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from farm import store, sweep
+from farm import cli, store, sweep
 from farm.store import Run
 from workers.config import fields
 from workers.measures import MEASURES
@@ -222,3 +222,17 @@ def test_an_interrupt_keeps_what_was_done_and_says_how_to_go_on(
     assert 0 < stored < 600
     assert f"{stored} of " in told
     assert words == ["run", "--resume", run.name]
+
+
+def test_recycling_off_is_labelled_where_the_release_does_not_offer_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sweep = tmp_path / "forced.toml"
+    sweep.write_text(
+        'name = "forced"\n[fixed]\ntraffic.kind = "constant"\nduration_ms = 3\n'
+        '[grid]\nkernel = ["6.1", "6.12"]\npool.recycle = [true, false]\n'
+    )
+    with pytest.raises(SystemExit) as exit_info:
+        cli.main(["run", str(sweep), "--executor", "serial", "--store", str(tmp_path / "store")])
+    assert exit_info.value.code == 0
+    assert "off is a counterfactual on 6.12, which" in " ".join(capsys.readouterr().out.split())

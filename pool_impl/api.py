@@ -203,9 +203,12 @@ class PagePool:
         """Take a whole page out of the pool, unmapped; the holder keeps a plain reference (spec 3.7).
 
         Raises:
-            PoolError: as for :meth:`put`.
+            PoolError: the page was given away before, is another pool's, or has other parts.
         """
-        self._give("release_page", page)
+        self._require_held("release_page", page)
+        if page.size < PAGE_BYTES << self.params.order or page.id == self._host.pools[0].frag_page:
+            raise PoolError(f"release_page: {page!r}: the pool or others have parts of it, use put")
+        del self._held[page.serial]
         self._call(page_calls.RELEASE_PAGE, page.id, 0)
         self._references[page] += 1
 

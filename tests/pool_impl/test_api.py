@@ -189,6 +189,15 @@ def test_a_share_count_below_zero_is_refused() -> None:
         pool.put(pool.alloc())
 
 
+@pytest.mark.parametrize("size", [2048, 4096])
+def test_a_page_that_the_pool_cuts_up_does_not_leave_it(size: int) -> None:
+    with PagePool(kernel="6.12") as pool:
+        page = pool.alloc_frag(size)
+        with pytest.raises(PoolError, match="have parts of it"):
+            pool.release_page(page)
+        pool.put(page)
+
+
 def test_a_destroyed_pool_gives_no_pages() -> None:
     pool = PagePool(PoolParams(flags=FLAG_PAGE_FRAG))
     pool.close()

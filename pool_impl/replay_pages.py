@@ -6,9 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from pool_impl import fragments, page_alloc, pool
+from pool_impl import page_calls, pool
 from pool_impl.errors import CreateError
-from pool_impl.jit import POOL_IMPL_DIGEST, entry
 from pool_impl.layout import (
     FLAG_SYSTEM_POOL,
     NO_CPU,
@@ -112,7 +111,7 @@ class PageReplay:
             **{n: int(record[n]) for n in ("ring_size", "ring_batch", "ring_prod", "ring_head", "ring_tail")},
             "hold": int(record.hold),
             "release": int(record.release),
-            "inflight": self.do(_INFLIGHT, number),
+            "inflight": self.do(page_calls.INFLIGHT, number),
             "alloc": {
                 name: int(record[f"alloc_{name}"])
                 for name in ("fast", "slow", "slow_high_order", "empty", "refill", "waive")
@@ -163,18 +162,18 @@ class PageReplay:
         return {"ret": 0}
 
     def alloc(self, arguments: Mapping[str, Any]) -> Results:
-        return self.took(arguments["h"], self.do(_ALLOC, arguments["pool"]))
+        return self.took(arguments["h"], self.do(page_calls.ALLOC, arguments["pool"]))
 
     def alloc_frag(self, arguments: Mapping[str, Any]) -> Results:
         number, size = arguments["pool"], arguments["size"]
-        page = self.do(_ALLOC_FRAG, number, size)
-        offset = int(self.host.pools[number].frag_offset) - self.do(_FRAG_BYTES, size)
+        page = self.do(page_calls.ALLOC_FRAG, number, size)
+        offset = int(self.host.pools[number].frag_offset) - self.do(page_calls.FRAG_BYTES, size)
         results = self.took(arguments["h"], page, offset)
         return results | {"off": offset} if page else results
 
     def alloc_any(self, arguments: Mapping[str, Any]) -> Results:
         granted = np.zeros(2, np.int64)
-        page = int(_alloc_any(self.host, arguments["pool"], arguments["size"], granted))
+        page = int(page_calls.alloc_any(self.host, arguments["pool"], arguments["size"], granted))
         offset, size = granted.tolist()
         results = self.took(arguments["h"], page, offset)
         return results | {"off": offset, "size": size} if page else results
@@ -186,73 +185,77 @@ class PageReplay:
         return {"ret": self.page_id(page), "nid": int(self.host.pages[page].nid)}
 
     def put(self, arguments: Mapping[str, Any]) -> Results:
-        self.do(_PUT, self.give(arguments["h"]), arguments["sync"], arguments["direct"])
+        self.put_by(page_calls.PUT, arguments, arguments["sync"], arguments["direct"])
         return {}
 
     def put_full(self, arguments: Mapping[str, Any]) -> Results:
-        self.do(_PUT, self.give(arguments["h"]), pool.WHOLE, arguments["direct"])
+        self.put_by(page_calls.PUT, arguments, pool.WHOLE, arguments["direct"])
         return {}
 
     def recycle_direct(self, arguments: Mapping[str, Any]) -> Results:
-        self.do(_PUT, self.give(arguments["h"]), pool.WHOLE, 1)
+        self.put_by(page_calls.PUT, arguments, pool.WHOLE, 1)
         return {}
 
     def put_defragged(self, arguments: Mapping[str, Any]) -> Results:
-        self.do(_PUT_DEFRAGGED, self.give(arguments["h"]), arguments["sync"], arguments["direct"])
+        self.put_by(page_calls.PUT_DEFRAGGED, arguments, arguments["sync"], arguments["direct"])
         return {}
+
+    def put_by(self, code: int, arguments: Mapping[str, Any], length: int, direct: int) -> None:
+        page = self.give(arguments["h"])
+        self.do(code, page, length, direct, self.host.pages[page].pp)
 
     def put_bulk(self, arguments: Mapping[str, Any]) -> Results:
         pages = [self.give(handle) for handle in arguments["hs"]]
-        self.do(_PUT_BULK, arguments["pool"], *pages)
+        self.do(page_calls.PUT_BULK, arguments["pool"], *pages)
         return {}
 
     def return_skb_page(self, arguments: Mapping[str, Any]) -> Results:
-        returned = self.do(_RETURN_SKB_PAGE, self.handles[arguments["h"]].page)
+        returned = self.do(page_calls.RETURN_SKB_PAGE, self.handles[arguments["h"]].page)
         if returned:
             self.give(arguments["h"])
         return {"ret": returned}
 
     def leak_page(self, arguments: Mapping[str, Any]) -> Results:
-        self.do(_PUT_PAGE, self.give(arguments["h"]))
+        self.do(page_calls.PUT_PAGE, self.give(arguments["h"]))
         return {}
 
     def release_page(self, arguments: Mapping[str, Any]) -> Results:
         handle = self.handles[arguments["h"]]
         handle.share = False
         handle.references += 1
-        self.do(_RELEASE_PAGE, handle.page)
+        self.do(page_calls.RELEASE_PAGE, handle.page, self.host.pages[handle.page].pp)
         return {}
 
     def get_page(self, arguments: Mapping[str, Any]) -> Results:
         handle = self.handles[arguments["h"]]
         handle.references += 1
-        self.do(_GET_PAGE, handle.page)
+        self.do(page_calls.GET_PAGE, handle.page)
         return {}
 
     def put_page(self, arguments: Mapping[str, Any]) -> Results:
-        self.do(_PUT_PAGE, self.give_reference(arguments["h"]))
+        self.do(page_calls.PUT_PAGE, self.give_reference(arguments["h"]))
         return {}
 
     def page_alloc(self, arguments: Mapping[str, Any]) -> Results:
-        page = self.do(_PAGE_ALLOC, arguments["order"])
+        page = self.do(page_calls.PAGE_ALLOC, arguments["order"])
         self.handles[arguments["h"]] = Handle(page, share=False, references=1)
         return {"ret": self.page_id(page)}
 
     def fragment(self, arguments: Mapping[str, Any]) -> Results:
         page = self.handles[arguments["h"]].page
-        self.do(_SET_SHARES, page, arguments["nr"])
+        self.do(page_calls.SET_SHARES, page, arguments["nr"])
         for handle in range(arguments["first"], arguments["first"] + arguments["nr"] - 1):
             self.handles[handle] = Handle(page, share=True)
         return {}
 
     def ref_page(self, arguments: Mapping[str, Any]) -> Results:
         shared = self.handles[arguments["h"]]
-        self.do(_ADD_SHARE, shared.page)
+        self.do(page_calls.ADD_SHARE, shared.page)
         self.handles[arguments["new"]] = Handle(shared.page, shared.offset, share=True)
         return {}
 
     def defrag(self, arguments: Mapping[str, Any]) -> Results:
-        return {"ret": self.do(_DROP_SHARES, self.handles[arguments["h"]].page, arguments["nr"])}
+        return {"ret": self.do(page_calls.DROP_SHARES, self.handles[arguments["h"]].page, arguments["nr"])}
 
     def pfmemalloc(self, arguments: Mapping[str, Any]) -> Results:
         record = self.host.pages[self.handles[arguments["h"]].page]
@@ -260,12 +263,12 @@ class PageReplay:
         return {"ret": arguments["on"]}
 
     def update_nid(self, arguments: Mapping[str, Any]) -> Results:
-        self.do(_UPDATE_NID, arguments["pool"], arguments["nid"])
+        self.do(page_calls.UPDATE_NID, arguments["pool"], arguments["nid"])
         return {}
 
     def nid_changed(self, arguments: Mapping[str, Any]) -> Results:
         if self.host.pools[arguments["pool"]].nid != arguments["nid"]:
-            self.do(_UPDATE_NID, arguments["pool"], arguments["nid"])
+            self.do(page_calls.UPDATE_NID, arguments["pool"], arguments["nid"])
         return {}
 
     def use_xdp_mem(self, arguments: Mapping[str, Any]) -> Results:
@@ -273,7 +276,7 @@ class PageReplay:
         return {}
 
     def disable_direct(self, arguments: Mapping[str, Any]) -> Results:
-        self.do(_DISABLE_DIRECT, arguments["pool"])
+        self.do(page_calls.DISABLE_DIRECT, arguments["pool"])
         return {}
 
     def napi_owner(self, arguments: Mapping[str, Any]) -> Results:
@@ -290,12 +293,12 @@ class PageReplay:
         return {}
 
     def destroy(self, arguments: Mapping[str, Any]) -> Results:
-        self.do(_DESTROY, arguments["pool"])
+        self.do(page_calls.DESTROY, arguments["pool"])
         return {}
 
     def release_tick(self, arguments: Mapping[str, Any]) -> Results:
         if not self.host.pools[arguments["pool"]].freed:
-            self.do(_RELEASE_TICK, arguments["pool"])
+            self.do(page_calls.RELEASE_TICK, arguments["pool"])
         return {}
 
     def dma_fail(self, arguments: Mapping[str, Any]) -> Results:
@@ -328,7 +331,7 @@ class PageReplay:
             del self.handles[handle]
 
     def do(self, code: int, *numbers: int) -> int:
-        return int(_step(self.host, code, np.array(numbers, np.int64)))
+        return int(page_calls.step(self.host, code, np.array(numbers, np.int64)))
 
 
 PAGE_OPERATIONS: tuple[Callable[[Any, Mapping[str, Any]], Results], ...] = (
@@ -364,80 +367,6 @@ PAGE_OPERATIONS: tuple[Callable[[Any, Mapping[str, Any]], Results], ...] = (
     PageReplay.nop,
 )
 """operations by name, but for ``free_va``, which is ``put_full`` by address"""
-
-(
-    _ALLOC,
-    _ALLOC_FRAG,
-    _FRAG_BYTES,
-    _PUT,
-    _PUT_DEFRAGGED,
-    _PUT_BULK,
-    _RETURN_SKB_PAGE,
-    _RELEASE_PAGE,
-    _GET_PAGE,
-    _PUT_PAGE,
-    _PAGE_ALLOC,
-    _SET_SHARES,
-    _ADD_SHARE,
-    _DROP_SHARES,
-    _UPDATE_NID,
-    _DISABLE_DIRECT,
-    _DESTROY,
-    _RELEASE_TICK,
-    _INFLIGHT,
-) = range(19)
-
-
-@entry(POOL_IMPL_DIGEST)
-def _step(host: Host, code: int, numbers: Any) -> int:
-    """One operation of the compiled allocator; all in one entry, so that there is one compilation."""
-    first = numbers[0]
-    if code == _ALLOC:
-        return pool.alloc(host, host.pools[first])
-    if code == _ALLOC_FRAG:
-        return fragments.alloc_frag(host, host.pools[first], numbers[1])
-    if code == _FRAG_BYTES:
-        return fragments.frag_bytes(host, first)
-    if code == _PUT:
-        pool.put(host, host.pools[host.pages[first].pp], first, numbers[1], numbers[2] != 0)
-    elif code == _PUT_DEFRAGGED:
-        pool.put_defragged(host, host.pools[host.pages[first].pp], first, numbers[1], numbers[2] != 0)
-    elif code == _PUT_BULK:
-        pool.put_bulk(host, host.pools[first], numbers[1:], numbers.shape[0] - 1)
-    elif code == _RETURN_SKB_PAGE:
-        return int(pool.return_skb_page(host, first))
-    elif code == _RELEASE_PAGE:
-        pool.release_page(host, host.pools[host.pages[first].pp], first)
-    elif code == _GET_PAGE:
-        page_alloc.get_page(host, first)
-    elif code == _PUT_PAGE:
-        page_alloc.put_page(host, first)
-    elif code == _PAGE_ALLOC:
-        return page_alloc.alloc(host, -1, first)
-    elif code == _SET_SHARES:
-        fragments.set_shares(host, first, numbers[1])
-    elif code == _ADD_SHARE:
-        pool.add_share(host, first)
-    elif code == _DROP_SHARES:
-        return pool.drop_shares(host, first, numbers[1])
-    elif code == _UPDATE_NID:
-        pool.update_nid(host, host.pools[first], numbers[1])
-    elif code == _DISABLE_DIRECT:
-        pool.disable_direct(host, host.pools[first])
-    elif code == _DESTROY:
-        pool.destroy(host, host.pools[first])
-    elif code == _RELEASE_TICK:
-        pool.release_tick(host, host.pools[first])
-    elif code == _INFLIGHT:
-        return pool.inflight(host.pools[first])
-    return 0
-
-
-@entry(POOL_IMPL_DIGEST)
-def _alloc_any(host: Host, number: int, size: int, granted: Any) -> int:
-    """Page; offset and size go into ``granted``."""
-    page, granted[0], granted[1] = fragments.alloc_any(host, host.pools[number], size)
-    return page
 
 
 def _live(host: Host, number: int) -> int:

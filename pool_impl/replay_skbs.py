@@ -5,9 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from pool_impl import coalesce, skb_change
-from pool_impl import skb as buffer
-from pool_impl.jit import POOL_IMPL_DIGEST, entry
+from pool_impl import coalesce, skb_calls
 from pool_impl.layout import SHARED, SKB, Buffers
 from pool_impl.replay_pages import PAGE_OPERATIONS, Handle, PageReplay, Results
 
@@ -102,7 +100,9 @@ class SkbReplay(PageReplay):
 
     def build_skb(self, arguments: Mapping[str, Any]) -> Results:
         page, offset = self.take(arguments)
-        skb = self.skb(_BUILD, page, offset, arguments["size"], arguments["headroom"], arguments["len"])
+        skb = self.skb(
+            skb_calls.BUILD, page, offset, arguments["size"], arguments["headroom"], arguments["len"]
+        )
         self.skbs[arguments["s"]] = skb
         if arguments["napi"] not in (0, 1):
             raise KeyError("napi")
@@ -110,21 +110,26 @@ class SkbReplay(PageReplay):
 
     def alloc_skb(self, arguments: Mapping[str, Any]) -> Results:
         names = ("kind", "size", "headroom", "len")
-        self.skbs[arguments["s"]] = self.skb(_ALLOC, *(arguments[name] for name in names))
+        self.skbs[arguments["s"]] = self.skb(skb_calls.ALLOC, *(arguments[name] for name in names))
         return {}
 
     def mark_for_recycle(self, arguments: Mapping[str, Any]) -> Results:
-        self.on(_MARK, arguments)
+        self.on(skb_calls.MARK, arguments)
         return {}
 
     def set_gso_size(self, arguments: Mapping[str, Any]) -> Results:
-        self.on(_SET_GSO_SIZE, arguments, "size")
+        self.on(skb_calls.SET_GSO_SIZE, arguments, "size")
         return {}
 
     def add_rx_frag(self, arguments: Mapping[str, Any]) -> Results:
         page, offset = self.take(arguments)
         self.skb(
-            _ADD_RX_FRAG, self.skbs[arguments["s"]], page, offset, arguments["len"], arguments["truesize"]
+            skb_calls.ADD_RX_FRAG,
+            self.skbs[arguments["s"]],
+            page,
+            offset,
+            arguments["len"],
+            arguments["truesize"],
         )
         return {}
 
@@ -138,42 +143,42 @@ class SkbReplay(PageReplay):
     # Freeing
 
     def free_skb(self, arguments: Mapping[str, Any]) -> Results:
-        if self.on(_FREE, arguments):
+        if self.on(skb_calls.FREE, arguments):
             del self.skbs[arguments["s"]]
         return {}
 
     def defer_free(self, arguments: Mapping[str, Any]) -> Results:
-        self.on(_FREE_DEFERRED, arguments)
+        self.on(skb_calls.FREE_DEFERRED, arguments)
         del self.skbs[arguments["s"]]
         return {}
 
     def skb_get(self, arguments: Mapping[str, Any]) -> Results:
-        self.on(_GET, arguments)
+        self.on(skb_calls.GET, arguments)
         return {}
 
     # Copies
 
     def skb_clone(self, arguments: Mapping[str, Any]) -> Results:
-        return self.copied(arguments, _CLONE)
+        return self.copied(arguments, skb_calls.CLONE)
 
     def skb_copy(self, arguments: Mapping[str, Any]) -> Results:
-        return self.copied(arguments, _COPY)
+        return self.copied(arguments, skb_calls.COPY)
 
     def pskb_copy(self, arguments: Mapping[str, Any]) -> Results:
-        return self.copied(arguments, _PARTIAL_COPY)
+        return self.copied(arguments, skb_calls.PARTIAL_COPY)
 
     def skb_copy_expand(self, arguments: Mapping[str, Any]) -> Results:
-        return self.copied(arguments, _COPY_EXPAND, "headroom", "tailroom")
+        return self.copied(arguments, skb_calls.COPY_EXPAND, "headroom", "tailroom")
 
     def skb_realloc_headroom(self, arguments: Mapping[str, Any]) -> Results:
-        return self.copied(arguments, _REALLOC_HEADROOM, "headroom")
+        return self.copied(arguments, skb_calls.REALLOC_HEADROOM, "headroom")
 
     def copied(self, arguments: Mapping[str, Any], code: int, *names: str) -> Results:
         self.skbs[arguments["new"]] = self.on(code, arguments, *names)
         return {}
 
     def pp_cow_data(self, arguments: Mapping[str, Any]) -> Results:
-        copied = self.on(_PP_COW_DATA, arguments, "pool", "headroom")
+        copied = self.on(skb_calls.PP_COW_DATA, arguments, "pool", "headroom")
         if copied == 0:
             return {"ret": _ENOMEM}
         self.skbs[arguments["s"]] = copied
@@ -182,75 +187,77 @@ class SkbReplay(PageReplay):
     # Changes
 
     def pskb_expand_head(self, arguments: Mapping[str, Any]) -> Results:
-        return self.done(_EXPAND_HEAD, arguments, "nhead", "ntail")
+        return self.done(skb_calls.EXPAND_HEAD, arguments, "nhead", "ntail")
 
     def skb_unclone(self, arguments: Mapping[str, Any]) -> Results:
-        return self.done(_UNCLONE, arguments)
+        return self.done(skb_calls.UNCLONE, arguments)
 
     def skb_unclone_keeptruesize(self, arguments: Mapping[str, Any]) -> Results:
-        return self.done(_UNCLONE_KEEPTRUESIZE, arguments)
+        return self.done(skb_calls.UNCLONE_KEEPTRUESIZE, arguments)
 
     def skb_cow(self, arguments: Mapping[str, Any]) -> Results:
-        return self.done(_COW, arguments, "headroom")
+        return self.done(skb_calls.COW, arguments, "headroom")
 
     def skb_cow_head(self, arguments: Mapping[str, Any]) -> Results:
-        return self.done(_COW_HEAD, arguments, "headroom")
+        return self.done(skb_calls.COW_HEAD, arguments, "headroom")
 
     def pskb_trim(self, arguments: Mapping[str, Any]) -> Results:
-        return self.done(_TRIM, arguments, "len")
+        return self.done(skb_calls.TRIM, arguments, "len")
 
     def skb_linearize(self, arguments: Mapping[str, Any]) -> Results:
-        return self.done(_LINEARIZE, arguments)
+        return self.done(skb_calls.LINEARIZE, arguments)
 
     def done(self, code: int, arguments: Mapping[str, Any], *names: str) -> Results:
         return {"ret": 0 if self.on(code, arguments, *names) else _ENOMEM}
 
     def pskb_pull_tail(self, arguments: Mapping[str, Any]) -> Results:
-        return {"ret": self.on(_PULL_TAIL, arguments, "delta")}
+        return {"ret": self.on(skb_calls.PULL_TAIL, arguments, "delta")}
 
     def skb_pull(self, arguments: Mapping[str, Any]) -> Results:
-        self.on(_PULL, arguments, "len")
+        self.on(skb_calls.PULL, arguments, "len")
         return {}
 
     def header_release(self, arguments: Mapping[str, Any]) -> Results:
-        self.on(_HEADER_RELEASE, arguments)
+        self.on(skb_calls.HEADER_RELEASE, arguments)
         return {}
 
     # Two skbs
 
     def try_coalesce(self, arguments: Mapping[str, Any]) -> Results:
-        merged, stolen, delta = self.pair(_TRY_COALESCE, arguments, "to", "from")
+        merged, stolen, delta = self.pair(skb_calls.TRY_COALESCE, arguments, "to", "from")
         if merged:
-            self.skb(_FREE_STOLEN if stolen else _FREE_WHOLE, self.skbs.pop(arguments["from"]))
+            self.skb(
+                skb_calls.FREE_STOLEN if stolen else skb_calls.FREE_WHOLE, self.skbs.pop(arguments["from"])
+            )
         return {"ret": merged, "stolen": stolen, "delta": delta}
 
     def gro_receive(self, arguments: Mapping[str, Any]) -> Results:
-        error, left, _ = self.pair(_GRO_RECEIVE, arguments, "to", "from", arguments["hdr"])
+        error, left, _ = self.pair(skb_calls.GRO_RECEIVE, arguments, "to", "from", arguments["hdr"])
         if error:
             return {"ret": error}
         source = self.skbs.pop(arguments["from"])
         if left == coalesce.MERGED:
-            self.skb(_FREE_WHOLE, source)
+            self.skb(skb_calls.FREE_WHOLE, source)
         elif left == coalesce.STOLEN_HEAD:
-            self.skb(_FREE_STOLEN, source)
+            self.skb(skb_calls.FREE_STOLEN, source)
         return {"ret": 0, "free": left}
 
     def skb_shift(self, arguments: Mapping[str, Any]) -> Results:
-        return {"ret": self.pair(_SHIFT, arguments, "to", "from", arguments["len"])[0]}
+        return {"ret": self.pair(skb_calls.SHIFT, arguments, "to", "from", arguments["len"])[0]}
 
     def skb_split(self, arguments: Mapping[str, Any]) -> Results:
-        self.pair(_SPLIT, arguments, "s", "to", arguments["len"])
+        self.pair(skb_calls.SPLIT, arguments, "s", "to", arguments["len"])
         return {}
 
     def frag_list_add(self, arguments: Mapping[str, Any]) -> Results:
-        self.pair(_FRAG_LIST_ADD, arguments, "s", "child")
+        self.pair(skb_calls.FRAG_LIST_ADD, arguments, "s", "child")
         del self.skbs[arguments["child"]]
         return {}
 
     # Fragments
 
     def frag_ref(self, arguments: Mapping[str, Any]) -> Results:
-        page = self.on(_FRAG_REF, arguments, "i")
+        page = self.on(skb_calls.FRAG_REF, arguments, "i")
         handle = self.handles.setdefault(arguments["h"], Handle(page, share=False))
         handle.references += 1
         return {}
@@ -258,7 +265,7 @@ class SkbReplay(PageReplay):
     def frag_unref(self, arguments: Mapping[str, Any]) -> Results:
         handle = arguments["h"]
         page = self.give(handle) if self.handles[handle].share else self.give_reference(handle)
-        self.skb(_FRAG_UNREF, page, arguments["recycle"])
+        self.skb(skb_calls.FRAG_UNREF, page, arguments["recycle"])
         return {}
 
     # Calls
@@ -273,11 +280,11 @@ class SkbReplay(PageReplay):
         """An operation on two skbs with up to three results."""
         results = np.zeros(3, np.int64)
         to, source = self.skbs[arguments[first]], self.skbs[arguments[second]]
-        _pair_step(self.buffers, code, to, source, number, results)
+        skb_calls.pair_step(self.buffers, code, to, source, number, results)
         return [int(value) for value in results]
 
     def skb(self, code: int, *numbers: int) -> int:
-        return int(_skb_step(self.buffers, code, np.array([*numbers, 0, 0], np.int64)))
+        return int(skb_calls.step(self.buffers, code, np.array([*numbers, 0, 0], np.int64)))
 
 
 _SKB_WORDS = (
@@ -328,141 +335,3 @@ OPERATIONS: dict[str, Callable[[Any, Mapping[str, Any]], Results]] = {
     "napi_consume_skb": SkbReplay.free_skb,  # a budget changes where the skb's own memory goes
 }
 """what to do for each operation of a recording"""
-
-(
-    _BUILD,
-    _ALLOC,
-    _MARK,
-    _SET_GSO_SIZE,
-    _ADD_RX_FRAG,
-    _FREE,
-    _FREE_WHOLE,
-    _FREE_STOLEN,
-    _FREE_DEFERRED,
-    _GET,
-    _CLONE,
-    _COPY,
-    _PARTIAL_COPY,
-    _COPY_EXPAND,
-    _REALLOC_HEADROOM,
-    _PP_COW_DATA,
-    _EXPAND_HEAD,
-    _UNCLONE,
-    _UNCLONE_KEEPTRUESIZE,
-    _COW,
-    _COW_HEAD,
-    _TRIM,
-    _LINEARIZE,
-    _PULL_TAIL,
-    _PULL,
-    _HEADER_RELEASE,
-    _FRAG_REF,
-    _FRAG_UNREF,
-) = range(28)
-
-
-@entry(POOL_IMPL_DIGEST)
-def _skb_step(buffers: Buffers, code: int, numbers: Any) -> int:
-    """One operation on one skb."""
-    first, second, third = numbers[0], numbers[1], numbers[2]
-    if code == _BUILD:
-        skb = buffer.build(buffers, first, second, third)
-        buffer.reserve(buffers, skb, numbers[3])
-        buffer.extend(buffers, skb, numbers[4])
-        return skb
-    if code == _ALLOC:
-        if first >= 2:
-            skb = buffer.alloc_netdev(buffers, second, first == 3)
-        else:
-            skb = buffer.alloc_fclone(buffers, second) if first else buffer.alloc(buffers, second)
-            buffer.reserve(buffers, skb, third)
-        buffer.extend(buffers, skb, numbers[3])
-        return skb
-    if code == _MARK:
-        buffer.mark_for_recycle(buffers, first)
-    elif code == _SET_GSO_SIZE:
-        buffers.shared[buffers.skbs[first].shared].gso_size = second
-    elif code == _ADD_RX_FRAG:
-        buffer.add_rx_frag(buffers, first, second, third, numbers[3], numbers[4])
-    elif code == _FREE:
-        return int(buffer.free(buffers, first))
-    elif code == _FREE_WHOLE:
-        buffer.free_whole(buffers, first)
-    elif code == _FREE_STOLEN:
-        buffer.free_stolen(buffers, first)
-    elif code == _FREE_DEFERRED:
-        buffer.free_deferred(buffers, first)
-    elif code == _GET:
-        buffer.get(buffers, first)
-    elif code == _FRAG_REF:
-        return buffer.ref_frag(buffers, first, second)
-    elif code == _FRAG_UNREF:
-        buffer.drop_page(buffers, first, second != 0)
-    elif code < _EXPAND_HEAD:
-        return _copy_step(buffers, code, first, second, third)
-    else:
-        return _change_step(buffers, code, first, second, third)
-    return 0
-
-
-@entry(POOL_IMPL_DIGEST)
-def _copy_step(buffers: Buffers, code: int, skb: int, first: int, second: int) -> int:
-    if code == _CLONE:
-        return buffer.clone(buffers, skb)
-    if code == _COPY:
-        return buffer.copy(buffers, skb)
-    if code == _PARTIAL_COPY:
-        return buffer.partial_copy(buffers, skb)
-    if code == _COPY_EXPAND:
-        return buffer.copy_expand(buffers, skb, first, first + buffers.skbs[skb].len + second)
-    if code == _REALLOC_HEADROOM:
-        return skb_change.realloc_headroom(buffers, skb, first)
-    return coalesce.pp_cow_data(buffers, skb, first, second)
-
-
-@entry(POOL_IMPL_DIGEST)
-def _change_step(buffers: Buffers, code: int, skb: int, first: int, second: int) -> int:
-    if code == _EXPAND_HEAD:
-        return int(skb_change.expand_head(buffers, skb, first, second))
-    if code == _UNCLONE:
-        return int(skb_change.unclone(buffers, skb))
-    if code == _UNCLONE_KEEPTRUESIZE:
-        return int(skb_change.unclone_keeptruesize(buffers, skb))
-    if code == _COW:
-        return int(skb_change.cow(buffers, skb, first))
-    if code == _COW_HEAD:
-        return int(skb_change.cow_head(buffers, skb, first))
-    if code == _TRIM:
-        return int(skb_change.trim(buffers, skb, first))
-    if code == _LINEARIZE:
-        return int(skb_change.linearize(buffers, skb))
-    if code == _PULL_TAIL:
-        return int(skb_change.pull_tail(buffers, skb, first))
-    if code == _PULL:
-        skb_change.pull(buffers, skb, first)
-    else:
-        buffer.header_release(buffers, skb)
-    return 0
-
-
-_TRY_COALESCE, _GRO_RECEIVE, _SHIFT, _SPLIT, _FRAG_LIST_ADD = range(5)
-
-
-@entry(POOL_IMPL_DIGEST)
-def _pair_step(buffers: Buffers, code: int, to: int, source: int, number: int, results: Any) -> None:
-    """One operation on two skbs."""
-    if code == _TRY_COALESCE:
-        merged, stolen, delta = coalesce.try_coalesce(buffers, to, source)
-        results[0] = merged
-        results[1] = stolen
-        results[2] = delta
-    elif code == _GRO_RECEIVE:
-        results[0], results[1] = coalesce.gro_receive(buffers, to, source, number)
-    elif code == _SHIFT:
-        results[0] = coalesce.shift(buffers, to, source, number)
-    elif code == _SPLIT:
-        coalesce.split(buffers, to, source, number)
-    elif code == _FRAG_LIST_ADD:
-        coalesce.append_member(buffers, to, source)
-        record = buffers.skbs[source]
-        coalesce.grow(buffers, to, record.len, record.truesize)

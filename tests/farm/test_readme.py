@@ -21,6 +21,12 @@ def test_the_example_sweep_is_accepted() -> None:
     assert (plan.cells, plan.trials) == (2 * 4 * 2, 2 * 4 * 2 * 3)
 
 
+def test_the_python_example_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    [example] = re.findall(r"```python\n(from pool_impl.*?)```", README, flags=re.DOTALL)
+    exec(example, {})
+    assert capsys.readouterr().out.splitlines() == re.findall(r"print\(.*\)  # (.*)", example)
+
+
 ROWS = re.findall(
     r"^ *\| (Xeon|Armada)(.*?) \| (on|off) \| (\d+) \| \**(\d+)\** \|$", README, flags=re.MULTILINE
 )

@@ -1,0 +1,81 @@
+"""Operations on pools and pages that Python calls, by number, in one compiled entry."""
+
+from typing import Any
+
+from pool_impl import fragments, page_alloc, pool
+from pool_impl.jit import POOL_IMPL_DIGEST, entry
+from pool_impl.layout import Host
+
+(
+    ALLOC,
+    ALLOC_FRAG,
+    FRAG_BYTES,
+    PUT,
+    PUT_DEFRAGGED,
+    PUT_BULK,
+    RETURN_SKB_PAGE,
+    RELEASE_PAGE,
+    GET_PAGE,
+    PUT_PAGE,
+    PAGE_ALLOC,
+    SET_SHARES,
+    ADD_SHARE,
+    DROP_SHARES,
+    UPDATE_NID,
+    DISABLE_DIRECT,
+    DESTROY,
+    RELEASE_TICK,
+    INFLIGHT,
+) = range(19)
+
+
+@entry(POOL_IMPL_DIGEST)
+def step(host: Host, code: int, numbers: Any) -> int:
+    """One operation of the compiled allocator; all in one entry, so that there is one compilation."""
+    first = numbers[0]
+    if code == ALLOC:
+        return pool.alloc(host, host.pools[first])
+    if code == ALLOC_FRAG:
+        return fragments.alloc_frag(host, host.pools[first], numbers[1])
+    if code == FRAG_BYTES:
+        return fragments.frag_bytes(host, first)
+    if code == PUT:
+        pool.put(host, host.pools[numbers[3]], first, numbers[1], numbers[2] != 0)
+    elif code == PUT_DEFRAGGED:
+        pool.put_defragged(host, host.pools[numbers[3]], first, numbers[1], numbers[2] != 0)
+    elif code == PUT_BULK:
+        pool.put_bulk(host, host.pools[first], numbers[1:], numbers.shape[0] - 1)
+    elif code == RETURN_SKB_PAGE:
+        return int(pool.return_skb_page(host, first))
+    elif code == RELEASE_PAGE:
+        pool.release_page(host, host.pools[numbers[1]], first)
+    elif code == GET_PAGE:
+        page_alloc.get_page(host, first)
+    elif code == PUT_PAGE:
+        page_alloc.put_page(host, first)
+    elif code == PAGE_ALLOC:
+        return page_alloc.alloc(host, -1, first)
+    elif code == SET_SHARES:
+        fragments.set_shares(host, first, numbers[1])
+    elif code == ADD_SHARE:
+        pool.add_share(host, first)
+    elif code == DROP_SHARES:
+        return pool.drop_shares(host, first, numbers[1])
+    elif code == UPDATE_NID:
+        pool.update_nid(host, host.pools[first], numbers[1])
+    elif code == DISABLE_DIRECT:
+        pool.disable_direct(host, host.pools[first])
+    elif code == DESTROY:
+        pool.destroy(host, host.pools[first])
+    elif code == RELEASE_TICK:
+        pool.release_tick(host, host.pools[first])
+    elif code == INFLIGHT:
+        return pool.inflight(host.pools[first])
+    return 0
+
+
+@entry(POOL_IMPL_DIGEST)
+def alloc_any(host: Host, number: int, size: int, granted: Any) -> int:
+    """Page; offset and size go into ``granted``."""
+    page, granted[0], granted[1] = fragments.alloc_any(host, host.pools[number], size)
+    return page

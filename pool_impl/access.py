@@ -74,7 +74,7 @@ class Serial(NamedTuple):
         return int(slots[index])
 
     def write_slot(self, slots: Any, index: int, page: int) -> None:
-        """Publish a page in a ring slot, or clear it with 0."""
+        """Publish a page in a ring slot."""
         slots[index] = page
 
 
@@ -143,7 +143,7 @@ class Threads(NamedTuple):
         return int(load_at(slots, index))
 
     def write_slot(self, slots: Any, index: int, page: int) -> None:
-        """Publish a page, with all done to it before, in a ring slot; or clear it with 0."""
+        """Publish a page, with all done to it before, in a ring slot."""
         store_at(slots, index, page)
 
 

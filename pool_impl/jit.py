@@ -215,10 +215,22 @@ def _store_at(_typing: Any, array: Any, index: Any, value: Any) -> Any:
 
 def _yield_core(_typing: Any) -> Any:
     def generate(context: Any, builder: ir.IRBuilder, _signature: Any, _arguments: Any) -> ir.Value:
-        give_up = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(ir.IntType(32), []), "sched_yield"
-        )
-        builder.call(give_up, [])
+        kind = ir.FunctionType(ir.VoidType(), [])
+        outlined = builder.module.globals.get("page_pool_yield")
+        if outlined is None:
+            outlined = ir.Function(builder.module, kind, "page_pool_yield")
+            outlined.linkage = "linkonce_odr"
+            # keeps the caller's registers, or the path without contention would pay for the call too
+            outlined.calling_convention = "preserve_mostcc"
+            outlined.attributes.add("noinline")
+            outlined.attributes.add("cold")
+            body = ir.IRBuilder(outlined.append_basic_block())
+            give_up = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(ir.IntType(32), []), "sched_yield"
+            )
+            body.call(give_up, [])
+            body.ret_void()
+        builder.call(outlined, [], cconv="preserve_mostcc")
         return context.get_dummy_value()
 
     return types.none(), generate
@@ -285,7 +297,7 @@ PAUSES = 128
 """turns of a spin loop before it yields: far longer than a lock is held by a thread that runs"""
 
 
-@compiled(inline=False)
+@compiled()
 def back_off(turn: int) -> int:
     """One turn of a spin loop; returns the number of the next.
 

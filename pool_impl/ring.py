@@ -48,7 +48,8 @@ def consume(host: Host, pool: Any) -> int:
         slot = pool.ring_base + head
         oldest = pool.ring_base + pool.ring_tail
         while slot >= oldest:
-            host.access.write_slot(host.slots, slot, 0)
+            # plain, as in the kernel: no store goes ahead of the ordered read of the slot
+            host.slots[slot] = 0
             if slot == oldest or slot % SLOTS_PER_LINE == 0:
                 host.observer.touch(RING_SLOT, slot, True)
             slot -= 1

@@ -1,12 +1,24 @@
 """How shared words are accessed: by one thread, or by many.
 
 The type of ``Host.access`` selects one of these at compile time. Both take the same steps, so a trial
-and real threads run the same allocator.
+and real threads run the same allocator. Under ``Threads`` each thread has a host of its own that differs
+in the CONTEXT record only, with a ``cpu`` that no other thread has; counters of the DEVICE record are
+not atomic.
 """
 
 from typing import Any, NamedTuple
 
-from pool_impl.jit import atomic_add, atomic_load, atomic_store, atomic_swap, methods, pause
+from pool_impl.jit import (
+    atomic_add,
+    atomic_load,
+    atomic_store,
+    atomic_swap,
+    back_off,
+    load_at,
+    methods,
+    raise_to,
+    store_at,
+)
 
 
 class Serial(NamedTuple):
@@ -40,6 +52,31 @@ class Serial(NamedTuple):
         page.refcount += amount
         return int(page.refcount)
 
+    def lock_zone(self, allocator: Any) -> None:
+        """Nothing to wait for."""
+
+    def unlock_zone(self, allocator: Any) -> None:
+        """Nothing to hand on."""
+
+    def take_serials(self, allocator: Any, number: int) -> int:
+        """Serial numbers for allocations; returns the one before the first."""
+        before = allocator.serial
+        allocator.serial = before + number
+        return int(before)
+
+    def count_used(self, allocator: Any, amount: int) -> None:
+        """Pages came into use or, if negative, left it."""
+        allocator.used_pages += amount
+        allocator.peak_pages = max(allocator.peak_pages, allocator.used_pages)
+
+    def read_slot(self, slots: Any, index: int) -> int:
+        """The content of a ring slot."""
+        return int(slots[index])
+
+    def write_slot(self, slots: Any, index: int, page: int) -> None:
+        """Publish a page in a ring slot."""
+        slots[index] = page
+
 
 class Threads(NamedTuple):
     """Any thread may return pages while one allocates: lock and atomics as in the kernel."""
@@ -49,8 +86,9 @@ class Threads(NamedTuple):
     def lock_producer(self, pool: Any) -> None:
         """Spin until the ring's producer side is ours."""
         while atomic_swap(pool, "producer_lock", 1) != 0:
+            turn = 0
             while atomic_load(pool, "producer_lock") != 0:
-                pause()
+                turn = back_off(turn)
 
     def unlock_producer(self, pool: Any) -> None:
         """Hand the producer side on; what was written before is seen by the next owner."""
@@ -59,8 +97,9 @@ class Threads(NamedTuple):
     def lock_consumer(self, pool: Any) -> None:
         """Spin until the ring's consumer side is ours."""
         while atomic_swap(pool, "consumer_lock", 1) != 0:
+            turn = 0
             while atomic_load(pool, "consumer_lock") != 0:
-                pause()
+                turn = back_off(turn)
 
     def unlock_consumer(self, pool: Any) -> None:
         """Hand the consumer side on."""
@@ -77,6 +116,35 @@ class Threads(NamedTuple):
     def add_ref(self, page: Any, amount: int) -> int:
         """Add to a page's refcount; returns the new count."""
         return int(atomic_add(page, "refcount", amount)) + amount
+
+    def lock_zone(self, allocator: Any) -> None:
+        """Spin until the lists that all CPUs share are ours."""
+        while atomic_swap(allocator, "zone_lock", 1) != 0:
+            turn = 0
+            while atomic_load(allocator, "zone_lock") != 0:
+                turn = back_off(turn)
+
+    def unlock_zone(self, allocator: Any) -> None:
+        """Hand the shared lists on."""
+        atomic_store(allocator, "zone_lock", 0)
+
+    def take_serials(self, allocator: Any, number: int) -> int:
+        """Serial numbers for allocations; returns the one before the first."""
+        return int(atomic_add(allocator, "serial", number))
+
+    def count_used(self, allocator: Any, amount: int) -> None:
+        """Pages came into use or, if negative, left it."""
+        used = atomic_add(allocator, "used_pages", amount) + amount
+        if used > atomic_load(allocator, "peak_pages"):
+            raise_to(allocator, "peak_pages", used)
+
+    def read_slot(self, slots: Any, index: int) -> int:
+        """The content of a ring slot: what its writer did to the page before is seen."""
+        return int(load_at(slots, index))
+
+    def write_slot(self, slots: Any, index: int, page: int) -> None:
+        """Publish a page, with all done to it before, in a ring slot."""
+        store_at(slots, index, page)
 
 
 methods(Serial)

@@ -12,6 +12,7 @@ With ``NUMBA_DISABLE_JIT=1`` everything here runs as plain Python with the same 
 
 import hashlib
 import inspect
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -94,7 +95,7 @@ def _method(kind: type, name: str, signature: inspect.Signature) -> None:
     overload_method(kind, name, jit_options={**OPTIONS, "forceinline": True}, strict=False)(select)
 
 
-# Atomics: intrinsics on a record's field, each with a twin for NUMBA_DISABLE_JIT=1.
+# Atomics: intrinsics on a record's field or an array's element, each with a twin for NUMBA_DISABLE_JIT=1.
 
 
 def _add_twin(record: Any, name: str, amount: int) -> int:
@@ -117,8 +118,24 @@ def _load_twin(record: Any, name: str) -> int:
     return int(record[name])
 
 
+def _raise_to_twin(record: Any, name: str, value: int) -> None:
+    record[name] = max(int(record[name]), value)
+
+
+def _load_at_twin(array: Any, index: int) -> int:
+    return int(array[index])
+
+
+def _store_at_twin(array: Any, index: int, value: int) -> None:
+    array[index] = value
+
+
 def _pause_twin() -> None:
     pass
+
+
+def _yield_core_twin() -> None:
+    os.sched_yield()
 
 
 def _field_pointer(builder: ir.IRBuilder, record: types.Record, value: ir.Value, name: Any) -> ir.Value:
@@ -161,6 +178,62 @@ def _atomic_load(_typing: Any, record: Any, name: Any) -> Any:
         return builder.load_atomic(pointer, "monotonic", 8)
 
     return types.int64(record, name), generate
+
+
+def _raise_to(_typing: Any, record: Any, name: Any, value: Any) -> Any:
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        pointer = _field_pointer(builder, signature.args[0], arguments[0], name)
+        builder.atomic_rmw("max", pointer, arguments[2], "monotonic")
+        return context.get_dummy_value()
+
+    return types.none(record, name, types.int64), generate
+
+
+def _element_pointer(
+    context: Any, builder: ir.IRBuilder, array: types.Array, value: ir.Value, index: ir.Value
+) -> ir.Value:
+    view = context.make_array(array)(context, builder, value)
+    return cgutils.get_item_pointer(context, builder, array, view, [index], wraparound=False)
+
+
+def _load_at(_typing: Any, array: Any, index: Any) -> Any:
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        pointer = _element_pointer(context, builder, signature.args[0], *arguments)
+        return builder.load_atomic(pointer, "acquire", 8)
+
+    return types.int64(array, types.int64), generate
+
+
+def _store_at(_typing: Any, array: Any, index: Any, value: Any) -> Any:
+    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
+        pointer = _element_pointer(context, builder, signature.args[0], *arguments[:2])
+        builder.store_atomic(arguments[2], pointer, "release", 8)
+        return context.get_dummy_value()
+
+    return types.none(array, types.int64, types.int64), generate
+
+
+def _yield_core(_typing: Any) -> Any:
+    def generate(context: Any, builder: ir.IRBuilder, _signature: Any, _arguments: Any) -> ir.Value:
+        kind = ir.FunctionType(ir.VoidType(), [])
+        outlined = builder.module.globals.get("page_pool_yield")
+        if outlined is None:
+            outlined = ir.Function(builder.module, kind, "page_pool_yield")
+            outlined.linkage = "linkonce_odr"
+            # keeps the caller's registers, or the path without contention would pay for the call too
+            outlined.calling_convention = "preserve_mostcc"
+            outlined.attributes.add("noinline")
+            outlined.attributes.add("cold")
+            body = ir.IRBuilder(outlined.append_basic_block())
+            give_up = cgutils.get_or_insert_function(
+                builder.module, ir.FunctionType(ir.IntType(32), []), "sched_yield"
+            )
+            body.call(give_up, [])
+            body.ret_void()
+        builder.call(outlined, [], cconv="preserve_mostcc")
+        return context.get_dummy_value()
+
+    return types.none(), generate
 
 
 def _pause(_typing: Any) -> Any:
@@ -211,3 +284,27 @@ bit_length = _twinned(_bit_length_twin, _bit_length)
 """``bit_length(value)``: bits needed for a value that is not negative"""
 pause = _twinned(_pause_twin, _pause)
 """``pause()``: tell the core that this is a spin loop"""
+raise_to = _twinned(_raise_to_twin, _raise_to)
+"""``raise_to(record, "field", value)``: atomically the larger of the field and the value"""
+load_at = _twinned(_load_at_twin, _load_at)
+"""``load_at(array, index)``: with acquire order: what was written before the element was stored is seen"""
+store_at = _twinned(_store_at_twin, _store_at)
+"""``store_at(array, index, value)``: with release order"""
+yield_core = _twinned(_yield_core_twin, _yield_core)
+"""``yield_core()``: let the scheduler run another thread on this core"""
+
+PAUSES = 128
+"""turns of a spin loop before it yields: far longer than a lock is held by a thread that runs"""
+
+
+@compiled()
+def back_off(turn: int) -> int:
+    """One turn of a spin loop; returns the number of the next.
+
+    The thread waited for may be without a core, then only the scheduler can end the wait.
+    """
+    if turn < PAUSES:
+        pause()
+    else:
+        yield_core()
+    return turn + 1

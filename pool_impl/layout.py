@@ -104,6 +104,7 @@ RECYCLE_CACHED, RECYCLE_CACHE_FULL, RECYCLE_RING, RECYCLE_RING_FULL, RECYCLE_REL
 PAGE_ALLOCATOR = np.dtype(
     [
         *_words("pcp_high", "pcp_batch", "fresh", "serial", "used_pages", "peak_pages", "entered"),
+        *_words("zone_lock"),
         ("free_head", "<i8", (MAX_NODES, MAX_ORDER + 1)),
         ("pcp_head", "<i8", (MAX_CPUS, MAX_NODES)),
         ("pcp_count", "<i8", (MAX_CPUS, MAX_NODES)),
@@ -111,7 +112,8 @@ PAGE_ALLOCATOR = np.dtype(
     ],
     align=True,
 )
-"""per-CPU lists (circular, newest first) above one free list for each node and order"""
+"""per-CPU lists (circular, newest first) above one free list for each node and order; ``zone_lock`` guards
+``fresh`` and the free lists"""
 
 DEVICE = np.dtype(
     [

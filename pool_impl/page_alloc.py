@@ -3,6 +3,9 @@
 It keeps what matters to a pool: which page comes next (newest first, as freed pages are still cached),
 when a per-CPU list overflows to the shared lists, and how many pages are in use. Pages are neither split
 nor merged; a page keeps its order and node for life.
+
+A per-CPU list belongs to the code that runs on that CPU; the zone lock is held around what moves from or to
+the shared lists.
 """
 
 from typing import Any
@@ -33,36 +36,44 @@ def put_page(host: Host, page: int) -> None:
 def alloc_bulk(host: Host, nid: int, count: int, into: Any) -> int:
     """Fill ``into[0..]`` with up to ``count`` order-0 pages of a node; returns how many."""
     node = host.context.nid if nid == NO_NODE else nid
-    for got in range(count):
+    got = 0
+    while got < count:
         page = _pop_pcp(host, node)
         if page == 0:
-            return got
+            break
         _hand_out(host, page)
         into[got] = page
-    return count
+        got += 1
+    serial = host.access.take_serials(host.page_allocator, got)
+    for position in range(got):
+        host.pages[into[position]].next = serial + 1 + position
+    host.access.count_used(host.page_allocator, got)
+    return got
 
 
 @compiled(inline=False)
 def alloc(host: Host, nid: int, order: int) -> int:
     """One page of an order, 0 when memory is exhausted."""
     node = host.context.nid if nid == NO_NODE else nid
-    page = _pop_pcp(host, node) if order == 0 else _pop_free(host, node, order)
+    allocator = host.page_allocator
+    if order == 0:
+        page = _pop_pcp(host, node)
+    else:
+        host.access.lock_zone(allocator)
+        page = _pop_free(host, node, order)
+        host.access.unlock_zone(allocator)
     if page != 0:
         _hand_out(host, page)
+        host.pages[page].next = host.access.take_serials(allocator, 1) + 1
+        host.access.count_used(allocator, 1 << order)
     return page
 
 
 @compiled()
 def _hand_out(host: Host, page: int) -> None:
-    allocator = host.page_allocator
     host.observer.work(PAGE_BULK_ALLOC, 1)
     host.observer.touch(STRUCT_PAGE, page, True)
-    record = host.pages[page]
-    record.refcount = 1
-    allocator.serial += 1
-    record.next = allocator.serial
-    allocator.used_pages += 1 << record.order
-    allocator.peak_pages = max(allocator.peak_pages, allocator.used_pages)
+    host.pages[page].refcount = 1
 
 
 @compiled(inline=False)
@@ -72,11 +83,13 @@ def _free(host: Host, page: int) -> None:
     # the allocator's own lists use these words
     record.magic = 0
     record.pp = NO_POOL
-    host.page_allocator.used_pages -= 1 << record.order
+    host.access.count_used(host.page_allocator, -(1 << record.order))
     if record.order == 0:
         _push_pcp(host, record.nid, page)
     else:
+        host.access.lock_zone(host.page_allocator)
         _push_free(host, page)
+        host.access.unlock_zone(host.page_allocator)
 
 
 @compiled()
@@ -84,12 +97,14 @@ def _pop_pcp(host: Host, node: int) -> int:
     allocator = host.page_allocator
     cpu = host.context.cpu
     if allocator.pcp_count[cpu, node] == 0:
+        host.access.lock_zone(allocator)
         for _ in range(allocator.pcp_batch):
             page = _pop_free(host, node, 0)
             if page == 0:
                 break
             host.observer.work(BUDDY_PAGE, 1)
             _append(allocator, cpu, node, page)
+        host.access.unlock_zone(allocator)
         if allocator.pcp_count[cpu, node] == 0:
             return 0
     allocator.pcp_count[cpu, node] -= 1
@@ -113,16 +128,19 @@ def _push_pcp(host: Host, node: int, page: int) -> None:
     _append(allocator, cpu, node, page)
     if allocator.pcp_count[cpu, node] < allocator.pcp_high:
         return
+    host.access.lock_zone(allocator)
     for _ in range(min(allocator.pcp_batch, allocator.pcp_count[cpu, node])):
         # the oldest page leaves: it is the least likely to be cached
         oldest = (allocator.pcp_head[cpu, node] - allocator.pcp_count[cpu, node]) & (PCP_CAPACITY - 1)
         allocator.pcp_count[cpu, node] -= 1
         host.observer.work(BUDDY_PAGE, 1)
         _push_free(host, allocator.pcp[cpu, node, oldest])
+    host.access.unlock_zone(allocator)
 
 
 @compiled(inline=False)
 def _push_free(host: Host, page: int) -> None:
+    """Zone lock held."""
     record = host.pages[page]
     allocator = host.page_allocator
     host.observer.touch(STRUCT_PAGE, page, True)
@@ -132,7 +150,7 @@ def _push_free(host: Host, page: int) -> None:
 
 @compiled(inline=False)
 def _pop_free(host: Host, node: int, order: int) -> int:
-    """A free page, or one never used before; 0 when all memory is in use."""
+    """A free page, or one never used before; 0 when all memory is in use. Zone lock held."""
     allocator = host.page_allocator
     page = allocator.free_head[node, order]
     if page != 0:

@@ -16,7 +16,7 @@ def is_empty(host: Host, pool: Any) -> bool:
     """Consumer's look without a lock."""
     slot = pool.ring_base + pool.ring_head
     host.observer.touch(RING_SLOT, slot, False)
-    return bool(host.slots[slot] == 0)
+    return bool(host.access.read_slot(host.slots, slot) == 0)
 
 
 @compiled()
@@ -25,9 +25,9 @@ def produce(host: Host, pool: Any, page: int) -> bool:
     slot = pool.ring_base + pool.ring_prod
     host.observer.work(RING_PRODUCE, 1)
     host.observer.touch(RING_SLOT, slot, True)
-    if host.slots[slot] != 0:
+    if host.access.read_slot(host.slots, slot) != 0:
         return False
-    host.slots[slot] = page
+    host.access.write_slot(host.slots, slot, page)
     following = pool.ring_prod + 1
     pool.ring_prod = 0 if following >= pool.ring_size else following
     return True
@@ -39,7 +39,7 @@ def consume(host: Host, pool: Any) -> int:
     head = pool.ring_head
     host.observer.work(RING_CONSUME, 1)
     host.observer.touch(RING_SLOT, pool.ring_base + head, False)
-    page = host.slots[pool.ring_base + head]
+    page = host.access.read_slot(host.slots, pool.ring_base + head)
     if page == 0:
         return 0
     following = head + 1
@@ -48,6 +48,7 @@ def consume(host: Host, pool: Any) -> int:
         slot = pool.ring_base + head
         oldest = pool.ring_base + pool.ring_tail
         while slot >= oldest:
+            # plain, as in the kernel: no store goes ahead of the ordered read of the slot
             host.slots[slot] = 0
             if slot == oldest or slot % SLOTS_PER_LINE == 0:
                 host.observer.touch(RING_SLOT, slot, True)

@@ -20,6 +20,7 @@ from pool_impl.layout import (
     Buffers,
     Host,
     records,
+    words,
 )
 from pool_impl.observe import NullObserver
 from pool_impl.release import Rules, SkbRules
@@ -51,7 +52,7 @@ def new_host(
     host = Host(
         pages=records(PAGE, pages + 1),
         pools=records(POOL, pools),
-        slots=np.zeros(pools * rules.ring_size_limit, np.int64),
+        slots=words(pools * rules.ring_size_limit),
         page_allocator=records(PAGE_ALLOCATOR, 1)[0],
         device=records(DEVICE, 1)[0],
         context=records(CONTEXT, 1)[0],
@@ -61,6 +62,7 @@ def new_host(
     )
     allocator = host.page_allocator
     allocator.fresh = 1
+    allocator.end = pages + 1
     allocator.pcp_high = pcp_high
     allocator.pcp_batch = pcp_batch
     host.device.napi_owner[:] = NO_CPU
@@ -90,6 +92,7 @@ def new_buffers(host: Host, rules: SkbRules, *, skbs: int) -> Buffers:
         memory=records(SKB_MEMORY, 1)[0],
         rules=rules,
     )
-    buffers.memory.skb_fresh = 1
-    buffers.memory.shared_fresh = 1
+    memory = buffers.memory
+    memory.skb_fresh = memory.shared_fresh = 1
+    memory.skb_end = memory.shared_end = skbs + 1
     return buffers

@@ -24,6 +24,8 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload_method
 
+from pool_impl.table import TableType, element_pointer
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 OPTIONS = {"nogil": True, "error_model": "numpy", "_nrt": False}
@@ -95,7 +97,7 @@ def _method(kind: type, name: str, signature: inspect.Signature) -> None:
     overload_method(kind, name, jit_options={**OPTIONS, "forceinline": True}, strict=False)(select)
 
 
-# Atomics: intrinsics on a record's field or an array's element, each with a twin for NUMBA_DISABLE_JIT=1.
+# Atomics: intrinsics on a record's field or a table's element, each with a twin for NUMBA_DISABLE_JIT=1.
 
 
 def _add_twin(record: Any, name: str, amount: int) -> int:
@@ -189,24 +191,23 @@ def _raise_to(_typing: Any, record: Any, name: Any, value: Any) -> Any:
     return types.none(record, name, types.int64), generate
 
 
-def _element_pointer(
-    context: Any, builder: ir.IRBuilder, array: types.Array, value: ir.Value, index: ir.Value
-) -> ir.Value:
-    view = context.make_array(array)(context, builder, value)
-    return cgutils.get_item_pointer(context, builder, array, view, [index], wraparound=False)
-
-
 def _load_at(_typing: Any, array: Any, index: Any) -> Any:
+    if not isinstance(array, TableType):
+        return None
+
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        pointer = _element_pointer(context, builder, signature.args[0], *arguments)
+        pointer = element_pointer(context, builder, signature.args[0], *arguments)
         return builder.load_atomic(pointer, "acquire", 8)
 
     return types.int64(array, types.int64), generate
 
 
 def _store_at(_typing: Any, array: Any, index: Any, value: Any) -> Any:
+    if not isinstance(array, TableType):
+        return None
+
     def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        pointer = _element_pointer(context, builder, signature.args[0], *arguments[:2])
+        pointer = element_pointer(context, builder, signature.args[0], *arguments[:2])
         builder.store_atomic(arguments[2], pointer, "release", 8)
         return context.get_dummy_value()
 

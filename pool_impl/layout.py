@@ -103,7 +103,7 @@ RECYCLE_CACHED, RECYCLE_CACHE_FULL, RECYCLE_RING, RECYCLE_RING_FULL, RECYCLE_REL
 
 PAGE_ALLOCATOR = np.dtype(
     [
-        *_words("pcp_high", "pcp_batch", "fresh", "serial", "used_pages", "peak_pages", "entered"),
+        *_words("pcp_high", "pcp_batch", "fresh", "end", "serial", "used_pages", "peak_pages", "entered"),
         *_words("zone_lock"),
         ("free_head", "<i8", (MAX_NODES, MAX_ORDER + 1)),
         ("pcp_head", "<i8", (MAX_CPUS, MAX_NODES)),
@@ -113,7 +113,7 @@ PAGE_ALLOCATOR = np.dtype(
     align=True,
 )
 """per-CPU lists (circular, newest first) above one free list for each node and order; ``zone_lock`` guards
-``fresh`` and the free lists"""
+``fresh``, the first page never used, and the free lists; ``end`` is one more than the last page"""
 
 DEVICE = np.dtype(
     [
@@ -168,7 +168,9 @@ SHARED = np.dtype(
 """data that clones share: the head buffer and the shared info behind it. A page of 0 is memory that nobody
 follows; ``next`` links free records"""
 
-SKB_MEMORY = np.dtype(_words("skb_free", "skb_fresh", "shared_free", "shared_fresh"), align=True)
+SKB_MEMORY = np.dtype(
+    _words("skb_free", "skb_fresh", "skb_end", "shared_free", "shared_fresh", "shared_end"), align=True
+)
 """where the next records come from: lists of free ones, then those never used before"""
 
 
@@ -209,8 +211,35 @@ class Buffers(NamedTuple):
     """pool_impl.release.SkbRules"""
 
 
+class Table(np.recarray):
+    """A one-dimensional, contiguous array of records or words. In compiled code an index outside of it is
+    undefined behaviour."""
+
+    def __getitem__(self, index: Any) -> Any:
+        """A part is a table too, as a recarray's is only where it has records."""
+        found = super().__getitem__(index)
+        return found.view(Table) if isinstance(found, np.ndarray) else found
+
+    @property
+    def address(self) -> int:
+        """Where the first element is."""
+        return int(self.ctypes.data)
+
+
 def records(dtype: np.dtype[Any], count: int) -> Any:
     """Zeroed records, aligned to a cache line."""
     raw = np.zeros(count * dtype.itemsize + CACHE_LINE_BYTES, np.uint8)
     start = -raw.ctypes.data % CACHE_LINE_BYTES
-    return raw[start : start + count * dtype.itemsize].view(dtype).view(np.recarray)
+    return raw[start : start + count * dtype.itemsize].view(dtype).view(Table)
+
+
+def words(count: int) -> Any:
+    """Zeroed 64-bit integers, aligned likewise."""
+    return records(np.dtype(np.int64), count)
+
+
+def words_of(values: Any) -> Any:
+    """A copy of integers as a table."""
+    table = words(len(values))
+    table[:] = values
+    return table

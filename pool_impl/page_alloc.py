@@ -158,7 +158,7 @@ def _pop_free(host: Host, node: int, order: int) -> int:
         allocator.free_head[node, order] = host.pages[page].next
         return int(page)
     page = allocator.fresh
-    if page >= host.pages.shape[0]:
+    if page >= allocator.end:
         return 0
     allocator.fresh = page + 1
     record = host.pages[page]

@@ -118,7 +118,7 @@ def _new_skb(buffers: Buffers) -> int:
     skb = memory.skb_free
     if skb != 0:
         memory.skb_free = buffers.skbs[skb].next
-    elif memory.skb_fresh < buffers.skbs.shape[0]:
+    elif memory.skb_fresh < memory.skb_end:
         skb = memory.skb_fresh
         memory.skb_fresh = skb + 1
     else:
@@ -156,7 +156,7 @@ def new_shared(buffers: Buffers, end: int) -> int:
     shared = memory.shared_free
     if shared != 0:
         memory.shared_free = buffers.shared[shared].next
-    elif memory.shared_fresh < buffers.shared.shape[0]:
+    elif memory.shared_fresh < memory.shared_end:
         shared = memory.shared_fresh
         memory.shared_fresh = shared + 1
     else:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pool_impl.jit import compiled
-from pool_impl.layout import records
+from pool_impl.layout import records, words, words_of
 from workers.config import IMIX_BYTES, WIRE_OVERHEAD_BYTES, TrialConfig
 
 CHUNK = 1024
@@ -76,7 +76,7 @@ def new_arrivals(config: TrialConfig, capture: Any = None) -> Arrivals:
     source.kind = KINDS[traffic.kind]
     source.key = mix64(config.seed)
     source.link_gbps = config.nic.link_gbps
-    imix = np.array(IMIX_BYTES, np.int64)
+    imix = words_of(IMIX_BYTES)
     sizes = IMIX_BYTES if isinstance(traffic.packet_size, str) else (traffic.packet_size,)
     source.frame_bytes = 0 if len(sizes) > 1 else sizes[0]
     if capture is not None:
@@ -85,13 +85,12 @@ def new_arrivals(config: TrialConfig, capture: Any = None) -> Arrivals:
         micro = int(speed * 10**6)
         times = capture.arrival_ns.astype(object) * (1000 * 10**6) // micro
         gaps = np.diff(times.astype(np.int64), prepend=0)
-        return Arrivals(source, gaps, capture.frame_bytes.astype(np.int64), exponential_table(), imix)
+        return Arrivals(source, words_of(gaps), words_of(capture.frame_bytes), exponential_table(), imix)
     source.gap_ps = PS_PER_SECOND // traffic.rate_pps
     source.burst_mean = traffic.burst_packets
     wire_ps = sum((size + WIRE_OVERHEAD_BYTES) * 8000 // config.nic.link_gbps for size in sizes) // len(sizes)
     source.pause_ps = max(0, traffic.burst_packets * (source.gap_ps - wire_ps))
-    chunk = np.zeros((2, CHUNK), np.int64)
-    return Arrivals(source, chunk[0], chunk[1], exponential_table(), imix)
+    return Arrivals(source, words(CHUNK), words(CHUNK), exponential_table(), imix)
 
 
 @compiled(inline=False)
@@ -104,7 +103,7 @@ def next_chunk(arrivals: Arrivals) -> int:
         if source.frame_bytes != 0:
             frame = source.frame_bytes
         else:
-            frame = arrivals.imix[_below(source, arrivals.imix.shape[0])]
+            frame = arrivals.imix[_below(source, len(IMIX_BYTES))]
         if source.kind == CONSTANT:
             gap = source.gap_ps
         elif source.kind == POISSON:
@@ -172,7 +171,7 @@ def exponential_table() -> Any:
             int((-(Decimal(2 * steps - k) / (2 * steps)).ln() * scale).to_integral_value())
             for k in range(steps + 1)
         ]
-    return np.array(values, np.int64)
+    return words_of(values)
 
 
 @compiled()
@@ -188,7 +187,7 @@ def _exponential(source: Any, table: Any, mean: int) -> int:
     position = below_one >> (62 - TABLE_BITS)
     rest = (below_one >> (62 - TABLE_BITS - 16)) & 0xFFFF
     low = table[position]
-    value = low + (((table[position + 1] - low) * rest) >> 16) + octaves * table[table.shape[0] - 1]
+    value = low + (((table[position + 1] - low) * rest) >> 16) + octaves * table[1 << TABLE_BITS]
     # mean * value in two parts, so that it stays within 64 bits
     whole = (mean >> FRACTION_BITS) * value
     return int(whole + (((mean & ((1 << FRACTION_BITS) - 1)) * value) >> FRACTION_BITS))

@@ -10,7 +10,7 @@ import numpy as np
 
 from pool_impl.host import new_host
 from pool_impl.jit import entry, source_digest
-from pool_impl.layout import FLAG_DMA_MAP, FLAG_DMA_SYNC_DEV, SERVING_SOFTIRQ, records
+from pool_impl.layout import FLAG_DMA_MAP, FLAG_DMA_SYNC_DEV, SERVING_SOFTIRQ, records, words, words_of
 from pool_impl.pool import PAGE_BYTES, PoolParams, create
 from pool_impl.release import rules_of
 from workers import arch, audit, capture, engine
@@ -213,11 +213,11 @@ def _new_trial(config: TrialConfig) -> Trial:
         descriptors=records(DESCRIPTOR, config.nic.rx_ring),
         reader=reader,
         skbs=records(SKB, skbs),
-        free_skbs=np.arange(skbs - 1, -1, -1),
-        socket=np.zeros(capacity, np.int64),
+        free_skbs=words_of(range(skbs - 1, -1, -1)),
+        socket=words(capacity),
         arrivals=arrivals,
         tally=records(TALLY, 1)[0],
-        latency=np.zeros(BUCKETS, np.int64),
+        latency=words(BUCKETS),
     )
 
 

@@ -20,6 +20,7 @@ from pool_impl.layout import (
     SERVING_SOFTIRQ,
     Host,
     records,
+    words,
 )
 from pool_impl.release import rules_of
 
@@ -40,7 +41,7 @@ REFERENCED_EVERY = 64
 FREE, OUT = range(2)
 
 MARK = np.dtype([("mark", "<i8")])
-FOUND = np.dtype([("wrong", "<i8"), ("returns", "<i8"), ("exhausted", "<i8")])
+FOUND = np.dtype([("wrong", "<i8"), ("returns", "<i8"), ("exhausted", "<i8"), ("_pad", "<i8", (5,))])
 """what a thread saw: marks that were not as expected, its returns, allocations without a page"""
 
 
@@ -55,11 +56,10 @@ class Unlocked(Threads):
 
 
 @entry(POOL_IMPL_DIGEST)
-def consume(host: Host, marks: Any, queues: Any, counts: Any, turns: int, kept: int) -> None:
+def consume(host: Host, marks: Any, queues: Any, producers: int, counts: Any, turns: int, kept: int) -> None:
     """Allocate and hand out, one page in DIRECT_EVERY back to the cache at once."""
     owner = host.pools[0]
     found = counts[0]
-    producers = queues.shape[0] // QUEUE
     heads = host.context.cpu  # always 0: only to keep its type
     for turn in range(turns + kept):
         page = pool.alloc(host, owner)
@@ -132,9 +132,10 @@ def run(access: Threads, producers: int, ring: int, turns: int) -> Run:
     host = new_host(rules_of("6.1"), pages=PAGES, access=access)
     pool.create(host, 0, pool.PoolParams(pool_size=ring))
     marks = records(MARK, PAGES + 1)
-    queues = np.zeros(producers * QUEUE, np.int64)
-    counts = records(FOUND, 8 * (producers + 1))[::8]
-    threads = [threading.Thread(target=consume, args=(on_cpu(host, 0), marks, queues, counts, turns, KEPT))]
+    queues = words(producers * QUEUE)
+    counts = records(FOUND, producers + 1)
+    consumer = (on_cpu(host, 0), marks, queues, producers, counts, turns, KEPT)
+    threads = [threading.Thread(target=consume, args=consumer)]
     for number in range(producers):
         own = queues[number * QUEUE : (number + 1) * QUEUE]
         threads.append(threading.Thread(target=produce, args=(on_cpu(host, number + 1), marks, own, counts)))

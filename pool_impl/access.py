@@ -16,9 +16,11 @@ from pool_impl.jit import (
     back_off,
     load_at,
     methods,
-    raise_to,
     store_at,
 )
+
+LOCKED = -1
+"""a producer index that somebody works on"""
 
 
 class Serial(NamedTuple):
@@ -26,11 +28,13 @@ class Serial(NamedTuple):
 
     unused: int = 0
 
-    def lock_producer(self, pool: Any) -> None:
-        """Nothing to wait for."""
+    def lock_producer(self, pool: Any) -> int:
+        """The ring's producer index; nothing to wait for."""
+        return int(pool.ring_prod)
 
-    def unlock_producer(self, pool: Any) -> None:
-        """Nothing to hand on."""
+    def unlock_producer(self, pool: Any, index: int) -> None:
+        """Store the producer index."""
+        pool.ring_prod = index
 
     def lock_consumer(self, pool: Any) -> None:
         """Nothing to wait for."""
@@ -47,10 +51,14 @@ class Serial(NamedTuple):
         page.frag_count += amount
         return int(page.frag_count)
 
-    def add_ref(self, page: Any, amount: int) -> int:
-        """Add to a page's refcount; returns the new count."""
-        page.refcount += amount
-        return int(page.refcount)
+    def take_ref(self, page: Any) -> None:
+        """One more reference."""
+        page.refcount += 1
+
+    def drop_ref(self, page: Any) -> bool:
+        """One reference less; True when it was the last."""
+        page.refcount -= 1
+        return bool(page.refcount == 0)
 
     def lock_zone(self, allocator: Any) -> None:
         """Nothing to wait for."""
@@ -63,11 +71,6 @@ class Serial(NamedTuple):
         before = allocator.serial
         allocator.serial = before + number
         return int(before)
-
-    def count_used(self, allocator: Any, amount: int) -> None:
-        """Pages came into use or, if negative, left it."""
-        allocator.used_pages += amount
-        allocator.peak_pages = max(allocator.peak_pages, allocator.used_pages)
 
     def read_slot(self, slots: Any, index: int) -> int:
         """The content of a ring slot."""
@@ -83,16 +86,19 @@ class Threads(NamedTuple):
 
     unused: int = 0
 
-    def lock_producer(self, pool: Any) -> None:
-        """Spin until the ring's producer side is ours."""
-        while atomic_swap(pool, "producer_lock", 1) != 0:
+    def lock_producer(self, pool: Any) -> int:
+        """Spin until the ring's producer side is ours; returns the producer index, whose word is the lock."""
+        index = atomic_swap(pool, "ring_prod", LOCKED)
+        while index == LOCKED:
             turn = 0
-            while atomic_load(pool, "producer_lock") != 0:
+            while atomic_load(pool, "ring_prod") == LOCKED:
                 turn = back_off(turn)
+            index = atomic_swap(pool, "ring_prod", LOCKED)
+        return int(index)
 
-    def unlock_producer(self, pool: Any) -> None:
+    def unlock_producer(self, pool: Any, index: int) -> None:
         """Hand the producer side on; what was written before is seen by the next owner."""
-        atomic_store(pool, "producer_lock", 0)
+        atomic_store(pool, "ring_prod", index)
 
     def lock_consumer(self, pool: Any) -> None:
         """Spin until the ring's consumer side is ours."""
@@ -113,9 +119,17 @@ class Threads(NamedTuple):
         """Add to a page's fragment count; returns the new count."""
         return int(atomic_add(page, "frag_count", amount)) + amount
 
-    def add_ref(self, page: Any, amount: int) -> int:
-        """Add to a page's refcount; returns the new count."""
-        return int(atomic_add(page, "refcount", amount)) + amount
+    def take_ref(self, page: Any) -> None:
+        """One more reference."""
+        atomic_add(page, "refcount", 1)
+
+    def drop_ref(self, page: Any) -> bool:
+        """One reference less; True when it was the last. The holder of the only reference has nobody to
+        exclude."""
+        if atomic_load(page, "refcount") == 1:
+            page.refcount = 0
+            return True
+        return bool(atomic_add(page, "refcount", -1) == 1)
 
     def lock_zone(self, allocator: Any) -> None:
         """Spin until the lists that all CPUs share are ours."""
@@ -131,12 +145,6 @@ class Threads(NamedTuple):
     def take_serials(self, allocator: Any, number: int) -> int:
         """Serial numbers for allocations; returns the one before the first."""
         return int(atomic_add(allocator, "serial", number))
-
-    def count_used(self, allocator: Any, amount: int) -> None:
-        """Pages came into use or, if negative, left it."""
-        used = atomic_add(allocator, "used_pages", amount) + amount
-        if used > atomic_load(allocator, "peak_pages"):
-            raise_to(allocator, "peak_pages", used)
 
     def read_slot(self, slots: Any, index: int) -> int:
         """The content of a ring slot: what its writer did to the page before is seen."""

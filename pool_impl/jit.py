@@ -177,7 +177,7 @@ def _atomic_store(_typing: Any, record: Any, name: Any, value: Any) -> Any:
 def _atomic_load(_typing: Any, record: Any, name: Any) -> Any:
     def generate(_context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
         pointer = _field_pointer(builder, signature.args[0], arguments[0], name)
-        return builder.load_atomic(pointer, "monotonic", 8)
+        return builder.load_atomic(pointer, "acquire", 8)
 
     return types.int64(record, name), generate
 
@@ -269,6 +269,19 @@ def _bit_length(_typing: Any, value: Any) -> Any:
     return types.int64(types.int64), generate
 
 
+def _nonnegative_twin(value: int) -> int:
+    return value
+
+
+def _nonnegative(_typing: Any, value: Any) -> Any:
+    def generate(_context: Any, builder: ir.IRBuilder, _signature: Any, arguments: Any) -> ir.Value:
+        claim = builder.icmp_signed(">=", arguments[0], ir.IntType(64)(0))
+        builder.assume(claim)
+        return arguments[0]
+
+    return types.int64(types.int64), generate
+
+
 def _twinned(twin: Callable[..., Any], typed: Callable[..., Any]) -> Any:
     return twin if numba.config.DISABLE_JIT else intrinsic(prefer_literal=True)(typed)
 
@@ -280,9 +293,12 @@ atomic_swap = _twinned(_swap_twin, _atomic_swap)
 atomic_store = _twinned(_store_twin, _atomic_store)
 """``atomic_store(record, "field", value)``: with release order"""
 atomic_load = _twinned(_load_twin, _atomic_load)
-"""``atomic_load(record, "field")``: without order, but always from memory"""
+"""``atomic_load(record, "field")``: with acquire order, always from memory"""
 bit_length = _twinned(_bit_length_twin, _bit_length)
 """``bit_length(value)``: bits needed for a value that is not negative"""
+nonnegative = _twinned(_nonnegative_twin, _nonnegative)
+"""``nonnegative(value)``: the value, of which the compiler may take for granted that it is not below 0: an
+index into a field's array needs no look at its sign then"""
 pause = _twinned(_pause_twin, _pause)
 """``pause()``: tell the core that this is a spin loop"""
 raise_to = _twinned(_raise_to_twin, _raise_to)

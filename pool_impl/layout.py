@@ -91,7 +91,7 @@ POOL = _lines(
         *_words("alloc_empty", "alloc_refill", "alloc_waive", "ring_head", "ring_tail", "consumer_lock"),
         ("cache", "<i8", (CACHE_SIZE,)),
     ],
-    producer=_words("producer_lock", "ring_prod"),
+    producer=_words("ring_prod"),
     release=_words("release"),
     control=_words("napi", "cpuid", "user_cnt", "destroy_cnt", "freed", "index"),
     recycle=[("recycle", "<i8", (MAX_CPUS, 8))],
@@ -101,19 +101,21 @@ POOL = _lines(
 RECYCLE_CACHED, RECYCLE_CACHE_FULL, RECYCLE_RING, RECYCLE_RING_FULL, RECYCLE_RELEASED_REFCNT = range(5)
 """columns of ``recycle``, which has a row of one cache line for each CPU"""
 
-PAGE_ALLOCATOR = np.dtype(
-    [
-        *_words("pcp_high", "pcp_batch", "fresh", "end", "serial", "used_pages", "peak_pages", "entered"),
-        *_words("zone_lock"),
+PAGE_ALLOCATOR = _lines(
+    shared=[
+        *_words("pcp_high", "pcp_batch", "end", "serial", "peak_pages", "zone_lock", "fresh"),
         ("free_head", "<i8", (MAX_NODES, MAX_ORDER + 1)),
-        ("pcp_head", "<i8", (MAX_CPUS, MAX_NODES)),
-        ("pcp_count", "<i8", (MAX_CPUS, MAX_NODES)),
+    ],
+    used=[("used_pages", "<i8", (MAX_CPUS, SLOTS_PER_LINE))],
+    pcp=[
+        ("pcp_head", "<i8", (MAX_CPUS, SLOTS_PER_LINE)),
+        ("pcp_count", "<i8", (MAX_CPUS, SLOTS_PER_LINE)),
         ("pcp", "<i8", (MAX_CPUS, MAX_NODES, PCP_CAPACITY)),
     ],
-    align=True,
 )
 """per-CPU lists (circular, newest first) above one free list for each node and order; ``zone_lock`` guards
-``fresh``, the first page never used, and the free lists; ``end`` is one more than the last page"""
+``fresh``, the first page never used, and the free lists; ``end`` is one more than the last page. Each CPU has
+lines of its own: one word of ``used_pages``, and of the lists one word for each node"""
 
 DEVICE = np.dtype(
     [

@@ -15,7 +15,7 @@ from pool_impl.jit import methods
 STRUCT_PAGE = 0  # page
 RING_SLOT = 1  # slot, counted over all rings
 POOL_CONSUMER = 2  # pool: cache, counters and consumer index
-POOL_PRODUCER = 3  # pool: producer lock and index
+POOL_PRODUCER = 3  # pool: producer index, whose word is the lock
 FIRST_OWN_OBJECT = 4  # a user's further kinds start here
 
 # kinds of work

@@ -10,8 +10,8 @@ the shared lists.
 
 from typing import Any
 
-from pool_impl.jit import compiled
-from pool_impl.layout import NO_NODE, NO_POOL, PCP_CAPACITY, Host
+from pool_impl.jit import compiled, nonnegative
+from pool_impl.layout import MAX_CPUS, NO_NODE, NO_POOL, PCP_CAPACITY, Host
 from pool_impl.observe import BUDDY_PAGE, PAGE_BULK_ALLOC, PAGE_FREE, PAGE_REF, STRUCT_PAGE
 
 
@@ -20,7 +20,7 @@ def get_page(host: Host, page: int) -> None:
     """Take one more plain reference."""
     host.observer.work(PAGE_REF, 1)
     host.observer.touch(STRUCT_PAGE, page, True)
-    host.access.add_ref(host.pages[page], 1)
+    host.access.take_ref(host.pages[page])
 
 
 @compiled()
@@ -28,7 +28,7 @@ def put_page(host: Host, page: int) -> None:
     """Drop one plain reference; the last one gives the page back to the page allocator."""
     host.observer.work(PAGE_REF, 1)
     host.observer.touch(STRUCT_PAGE, page, True)
-    if host.access.add_ref(host.pages[page], -1) == 0:
+    if host.access.drop_ref(host.pages[page]):
         _free(host, page)
 
 
@@ -36,18 +36,23 @@ def put_page(host: Host, page: int) -> None:
 def alloc_bulk(host: Host, nid: int, count: int, into: Any) -> int:
     """Fill ``into[0..]`` with up to ``count`` order-0 pages of a node; returns how many."""
     node = host.context.nid if nid == NO_NODE else nid
+    allocator = host.page_allocator
+    cpu = nonnegative(host.context.cpu)
     got = 0
     while got < count:
-        page = _pop_pcp(host, node)
-        if page == 0:
+        taken = min(_listed(host, node), count - got)
+        if taken == 0:
             break
-        _hand_out(host, page)
-        into[got] = page
-        got += 1
-    serial = host.access.take_serials(host.page_allocator, got)
-    for position in range(got):
-        host.pages[into[position]].next = serial + 1 + position
-    host.access.count_used(host.page_allocator, got)
+        head = allocator.pcp_head[cpu, node]
+        serial = host.access.take_serials(allocator, taken)
+        for step in range(1, taken + 1):
+            page = nonnegative(allocator.pcp[cpu, node, (head - step) & (PCP_CAPACITY - 1)])
+            _hand_out(host, page, serial + step)
+            into[got] = page
+            got += 1
+        allocator.pcp_head[cpu, node] = (head - taken) & (PCP_CAPACITY - 1)
+        allocator.pcp_count[cpu, node] -= taken
+    _count_used(host, got)
     return got
 
 
@@ -63,17 +68,35 @@ def alloc(host: Host, nid: int, order: int) -> int:
         page = _pop_free(host, node, order)
         host.access.unlock_zone(allocator)
     if page != 0:
-        _hand_out(host, page)
-        host.pages[page].next = host.access.take_serials(allocator, 1) + 1
-        host.access.count_used(allocator, 1 << order)
+        _hand_out(host, page, host.access.take_serials(allocator, 1) + 1)
+        _count_used(host, 1 << order)
     return page
 
 
 @compiled()
-def _hand_out(host: Host, page: int) -> None:
+def _count_used(host: Host, pages: int) -> None:
+    """Pages came into use. Each CPU counts those that it takes and gives back, so one CPU's count can be
+    negative; only taking can make a new peak."""
+    allocator = host.page_allocator
+    allocator.used_pages[nonnegative(host.context.cpu), 0] += pages
+    allocator.peak_pages = max(allocator.peak_pages, used_pages(allocator, MAX_CPUS))
+
+
+@compiled()
+def used_pages(allocator: Any, cpus: int) -> int:
+    """Pages in use on a machine of so many CPUs; one of order n counts as 2**n."""
+    total = 0
+    for cpu in range(cpus):
+        total += allocator.used_pages[cpu, 0]
+    return total
+
+
+@compiled()
+def _hand_out(host: Host, page: int, serial: int) -> None:
     host.observer.work(PAGE_BULK_ALLOC, 1)
     host.observer.touch(STRUCT_PAGE, page, True)
     host.pages[page].refcount = 1
+    host.pages[page].next = serial
 
 
 @compiled(inline=False)
@@ -83,7 +106,7 @@ def _free(host: Host, page: int) -> None:
     # the allocator's own lists use these words
     record.magic = 0
     record.pp = NO_POOL
-    host.access.count_used(host.page_allocator, -(1 << record.order))
+    host.page_allocator.used_pages[nonnegative(host.context.cpu), 0] -= 1 << record.order
     if record.order == 0:
         _push_pcp(host, record.nid, page)
     else:
@@ -93,9 +116,10 @@ def _free(host: Host, page: int) -> None:
 
 
 @compiled()
-def _pop_pcp(host: Host, node: int) -> int:
+def _listed(host: Host, node: int) -> int:
+    """Pages on this CPU's list, which is filled first if it is empty."""
     allocator = host.page_allocator
-    cpu = host.context.cpu
+    cpu = nonnegative(host.context.cpu)
     if allocator.pcp_count[cpu, node] == 0:
         host.access.lock_zone(allocator)
         for _ in range(allocator.pcp_batch):
@@ -105,8 +129,15 @@ def _pop_pcp(host: Host, node: int) -> int:
             host.observer.work(BUDDY_PAGE, 1)
             _append(allocator, cpu, node, page)
         host.access.unlock_zone(allocator)
-        if allocator.pcp_count[cpu, node] == 0:
-            return 0
+    return int(allocator.pcp_count[cpu, node])
+
+
+@compiled()
+def _pop_pcp(host: Host, node: int) -> int:
+    if _listed(host, node) == 0:
+        return 0
+    allocator = host.page_allocator
+    cpu = nonnegative(host.context.cpu)
     allocator.pcp_count[cpu, node] -= 1
     head = (allocator.pcp_head[cpu, node] - 1) & (PCP_CAPACITY - 1)
     allocator.pcp_head[cpu, node] = head
@@ -124,7 +155,7 @@ def _append(allocator: Any, cpu: int, node: int, page: int) -> None:
 @compiled()
 def _push_pcp(host: Host, node: int, page: int) -> None:
     allocator = host.page_allocator
-    cpu = host.context.cpu
+    cpu = nonnegative(host.context.cpu)
     _append(allocator, cpu, node, page)
     if allocator.pcp_count[cpu, node] < allocator.pcp_high:
         return

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pool_impl import page_alloc, ring
 from pool_impl.errors import CreateError
-from pool_impl.jit import compiled
+from pool_impl.jit import compiled, nonnegative
 from pool_impl.layout import (
     CACHE_SIZE,
     COUNT_MASK,
@@ -131,11 +131,12 @@ def create(host: Host, index: int, params: PoolParams) -> None:
 @compiled()
 def alloc(host: Host, pool: Any) -> int:
     """A page with the pool's base reference, 0 when memory is exhausted (``page_pool_alloc_pages``)."""
-    if pool.cache_count > 0:
+    count = pool.cache_count
+    if count > 0:
         host.observer.work(POOL_ALLOC, 1)
         pool.alloc_fast += 1
-        pool.cache_count -= 1
-        return int(pool.cache[pool.cache_count])
+        pool.cache_count = count - 1
+        return int(pool.cache[count - 1])
     page = _refill(host, pool)
     if page != 0:
         return page
@@ -162,8 +163,11 @@ def _refill(host: Host, pool: Any) -> int:
 @compiled()
 def _take_from_ring(host: Host, pool: Any) -> int:
     wanted = host.context.nid if pool.nid == NO_NODE else pool.nid
-    while pool.cache_count < REFILL:
-        page = ring.consume(host, pool)
+    count = 0
+    head = pool.ring_head
+    tail = pool.ring_tail
+    while count < REFILL:
+        page, head, tail = ring.consume_at(host, pool, head, tail)
         if page == 0:
             break
         host.observer.touch(STRUCT_PAGE, page, False)
@@ -172,32 +176,35 @@ def _take_from_ring(host: Host, pool: Any) -> int:
             release(host, pool, page)
             pool.alloc_waive += 1
             break
-        pool.cache[pool.cache_count] = page
-        pool.cache_count += 1
-    if pool.cache_count == 0:
+        pool.cache[count] = page
+        count += 1
+    pool.ring_head = head
+    pool.ring_tail = tail
+    if count == 0:
         return 0
     pool.alloc_refill += 1
-    pool.cache_count -= 1
-    return int(pool.cache[pool.cache_count])
+    pool.cache_count = count - 1
+    return int(pool.cache[count - 1])
 
 
 @compiled(inline=False)
 def _alloc_bulk(host: Host, pool: Any) -> int:
     node = pool.nid if host.rules.bulk_honours_nid else NO_NODE
     got = page_alloc.alloc_bulk(host, node, REFILL, pool.cache)
+    count = 0
     for position in range(got):
         page = pool.cache[position]
         if pool.pool_flags & FLAG_DMA_MAP and not _dma_map(host, pool, page):
             page_alloc.put_page(host, page)
             continue
         _adopt(host, pool, page)
-        pool.cache[pool.cache_count] = page
-        pool.cache_count += 1
-    if pool.cache_count == 0:
+        pool.cache[count] = page
+        count += 1
+    if count == 0:
         return 0
     pool.alloc_slow += 1
-    pool.cache_count -= 1
-    return int(pool.cache[pool.cache_count])
+    pool.cache_count = count - 1
+    return int(pool.cache[count - 1])
 
 
 @compiled(inline=False)
@@ -348,13 +355,14 @@ def put_defragged(host: Host, pool: Any, page: int, length: int, direct: bool) -
         return
     host.observer.work(PRODUCER_LOCK, 1)
     host.observer.touch(POOL_PRODUCER, pool.index, True)
-    host.access.lock_producer(pool)
-    produced = ring.produce(host, pool, page)
+    index = host.access.lock_producer(pool)
+    produced = ring.produce(host, pool, index, page)
     if produced:
-        pool.recycle[host.context.cpu, RECYCLE_RING] += 1
-    host.access.unlock_producer(pool)
+        pool.recycle[nonnegative(host.context.cpu), RECYCLE_RING] += 1
+        index = ring.following(pool, index)
+    host.access.unlock_producer(pool, index)
     if not produced:
-        pool.recycle[host.context.cpu, RECYCLE_RING_FULL] += 1
+        pool.recycle[nonnegative(host.context.cpu), RECYCLE_RING_FULL] += 1
         release(host, pool, page)
 
 
@@ -366,18 +374,19 @@ def _recycle(host: Host, pool: Any, page: int, length: int, direct: bool) -> boo
     host.observer.work(POOL_PUT, 1)
     host.observer.touch(STRUCT_PAGE, page, False)
     if record.refcount != 1 or record.magic & PFMEMALLOC:
-        pool.recycle[context.cpu, RECYCLE_RELEASED_REFCNT] += 1
+        pool.recycle[nonnegative(context.cpu), RECYCLE_RELEASED_REFCNT] += 1
         release(host, pool, page)
         return False
     if pool.pool_flags & FLAG_DMA_SYNC_DEV:
         sync_for_device(host, pool, length)
     if (direct and context.in_softirq >= host.rules.direct_context) or is_local(host, pool):
-        if pool.cache_count < CACHE_SIZE:
-            pool.cache[pool.cache_count] = page
-            pool.cache_count += 1
-            pool.recycle[context.cpu, RECYCLE_CACHED] += 1
+        count = pool.cache_count
+        if count < CACHE_SIZE:
+            pool.cache[nonnegative(count)] = page
+            pool.cache_count = count + 1
+            pool.recycle[nonnegative(context.cpu), RECYCLE_CACHED] += 1
             return False
-        pool.recycle[context.cpu, RECYCLE_CACHE_FULL] += 1
+        pool.recycle[nonnegative(context.cpu), RECYCLE_CACHE_FULL] += 1
     return True
 
 
@@ -398,14 +407,15 @@ def put_bulk(host: Host, pool: Any, pages: Any, count: int) -> None:
     cpu = host.context.cpu
     host.observer.work(PRODUCER_LOCK, 1)
     host.observer.touch(POOL_PRODUCER, pool.index, True)
-    host.access.lock_producer(pool)
+    index = host.access.lock_producer(pool)
     produced = 0
-    while produced < kept and ring.produce(host, pool, pages[produced]):
+    while produced < kept and ring.produce(host, pool, index, pages[produced]):
+        index = ring.following(pool, index)
         produced += 1
     pool.recycle[cpu, RECYCLE_RING] += produced
     if produced < kept:
         pool.recycle[cpu, RECYCLE_RING_FULL] += 1
-    host.access.unlock_producer(pool)
+    host.access.unlock_producer(pool, index)
     for position in range(produced, kept):
         release(host, pool, pages[position])
 
@@ -518,8 +528,7 @@ def release_tick(host: Host, pool: Any) -> bool:
         release(host, pool, page)
         page = ring.consume(host, pool)
     # a producer may still be inside: the pool may go only after it has left
-    host.access.lock_producer(pool)
-    host.access.unlock_producer(pool)
+    host.access.unlock_producer(pool, host.access.lock_producer(pool))
     left = inflight(pool)
     if left == 0:
         pool.freed = 1

@@ -20,42 +20,50 @@ def is_empty(host: Host, pool: Any) -> bool:
 
 
 @compiled()
-def produce(host: Host, pool: Any, page: int) -> bool:
-    """Append a page; False when the next slot is not free. Producer lock held."""
-    slot = pool.ring_base + pool.ring_prod
+def produce(host: Host, pool: Any, index: int, page: int) -> bool:
+    """Append a page at the producer index; False when that slot is not free. Producer lock held."""
+    slot = pool.ring_base + index
     host.observer.work(RING_PRODUCE, 1)
     host.observer.touch(RING_SLOT, slot, True)
     if host.access.read_slot(host.slots, slot) != 0:
         return False
     host.access.write_slot(host.slots, slot, page)
-    following = pool.ring_prod + 1
-    pool.ring_prod = 0 if following >= pool.ring_size else following
     return True
+
+
+@compiled()
+def following(pool: Any, index: int) -> int:
+    """The producer index after this one."""
+    return 0 if index + 1 >= pool.ring_size else index + 1
 
 
 @compiled()
 def consume(host: Host, pool: Any) -> int:
     """Take the oldest page, 0 when empty. One consumer only."""
-    head = pool.ring_head
+    page, pool.ring_head, pool.ring_tail = consume_at(host, pool, pool.ring_head, pool.ring_tail)
+    return int(page)
+
+
+@compiled()
+def consume_at(host: Host, pool: Any, head: int, tail: int) -> tuple[int, int, int]:
+    """The same for a consumer that keeps the indices itself, page by page: returns page, head and tail."""
     host.observer.work(RING_CONSUME, 1)
     host.observer.touch(RING_SLOT, pool.ring_base + head, False)
     page = host.access.read_slot(host.slots, pool.ring_base + head)
     if page == 0:
-        return 0
+        return 0, head, tail
     following = head + 1
-    if following - pool.ring_tail >= pool.ring_batch or following >= pool.ring_size:
+    if following - tail >= pool.ring_batch or following >= pool.ring_size:
         # from the newest slot back: the producer waits on the oldest, so it does not chase the clearing
         slot = pool.ring_base + head
-        oldest = pool.ring_base + pool.ring_tail
+        oldest = pool.ring_base + tail
         while slot >= oldest:
             # plain, as in the kernel: no store goes ahead of the ordered read of the slot
             host.slots[slot] = 0
             if slot == oldest or slot % SLOTS_PER_LINE == 0:
                 host.observer.touch(RING_SLOT, slot, True)
             slot -= 1
-        pool.ring_tail = following
+        tail = following
     if following >= pool.ring_size:
-        following = 0
-        pool.ring_tail = 0
-    pool.ring_head = following
-    return int(page)
+        return int(page), 0, 0
+    return int(page), following, tail

@@ -68,7 +68,7 @@ def _pages(trial: Trial) -> None:
     signed = int(((host.pages[found].magic & SIGNATURE_MASK) == SIGNATURE).sum())
     _equal("pages with the pool's signature", signed, "pages found", len(found))
     outside = 0 if nic.recycle else len(in_socket)
-    used = int(host.page_allocator.used_pages)
+    used = int(host.page_allocator.used_pages.sum())
     _equal("pages in use", used, "pages in flight and in unmarked skbs", inflight + outside)
 
 

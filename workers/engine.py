@@ -6,7 +6,9 @@ so what one CPU leaves in the ring or the socket is there for a later step of th
 
 from pool_impl.jit import compiled
 from pool_impl.layout import NO_CPU
+from pool_impl.page_alloc import used_pages
 from workers import cost, drivers, nic, stack
+from workers.cache import CPUS
 from workers.state import (
     DOWN,
     IDLE,
@@ -137,7 +139,7 @@ def _integrate(trial: Trial, now_ps: int) -> None:
     tally.page_ps[IN_RING] += _ring_pages(trial) * elapsed
     tally.page_ps[IN_RX_RING] += (queue.posted - queue.read) * elapsed
     tally.page_ps[IN_SOCKET] += (trial.reader.tail - trial.reader.head) * elapsed
-    tally.used_page_ps += trial.host.page_allocator.used_pages * elapsed
+    tally.used_page_ps += used_pages(trial.host.page_allocator, CPUS) * elapsed
 
 
 @compiled()

@@ -6,7 +6,6 @@ import numpy as np
 
 from pool_impl.layout import Host
 from workers.cache import CPUS
-from workers.cost import Pricing
 from workers.measures import LOCATIONS, SLOW_CAUSES
 from workers.traffic import Arrivals
 
@@ -108,9 +107,3 @@ class Trial(NamedTuple):
     tally: Any
     latency: Any
     """histogram, see workers.engine.latency_bucket"""
-
-    @property
-    def pricing(self) -> Pricing:
-        """The observer of this trial's host."""
-        pricing: Pricing = self.host.observer
-        return pricing

@@ -16,7 +16,11 @@ from pool_impl.release import RELEASES
 
 @entry(POOL_IMPL_DIGEST)
 def produce(host: Host, page: int) -> bool:
-    return ring.produce(host, host.pools[0], page)
+    owner = host.pools[0]
+    index = host.access.lock_producer(owner)
+    produced = ring.produce(host, owner, index, page)
+    host.access.unlock_producer(owner, ring.following(owner, index) if produced else index)
+    return produced
 
 
 @entry(POOL_IMPL_DIGEST)

@@ -48,11 +48,13 @@ FOUND = np.dtype([("wrong", "<i8"), ("returns", "<i8"), ("exhausted", "<i8"), ("
 class Unlocked(Threads):
     """The fault that has to be found: producers that do not exclude each other."""
 
-    def lock_producer(self, pool: Any) -> None:
-        """Missing."""
+    def lock_producer(self, pool: Any) -> int:
+        """The index, whoever else works on it."""
+        return int(pool.ring_prod)
 
-    def unlock_producer(self, pool: Any) -> None:
-        """Missing."""
+    def unlock_producer(self, pool: Any, index: int) -> None:
+        """Only store the index."""
+        pool.ring_prod = index
 
 
 @entry(POOL_IMPL_DIGEST)
@@ -207,7 +209,7 @@ def faults(run: Run) -> list[str]:
         ("pages out", len(at["out"]), KEPT),
         ("hold - release", int(owner.hold - owner.release), inside),
         ("release", int(owner.release), ring_full + released),
-        ("pages in use", int(allocator.used_pages), inside),
+        ("pages in use", int(allocator.used_pages.sum()), inside),
         ("serials", int(allocator.serial), int(owner.hold)),
         ("every page once", everywhere == list(range(1, PAGES + 1)), True),
     ]

@@ -72,7 +72,7 @@ def finished() -> trial.Trial:
         (lambda t: t.tally.busy_ps.__setitem__(1, 5), "time charged to CPU 1"),
         (lambda t: t.tally.page_ps.__setitem__(0, 5), "pages over time"),
         (lambda t: t.host.pools[0].cache.__setitem__(0, t.host.pools[0].cache[1]), "different pages"),
-        (lambda t: t.host.page_allocator.__setattr__("used_pages", 1), "pages in use"),
+        (lambda t: t.host.page_allocator.used_pages.__setitem__((0, 0), 1), "pages in use"),
     ],
 )
 def test_books_that_do_not_balance_are_refused(spoil: Any, message: str) -> None:

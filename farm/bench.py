@@ -1,4 +1,4 @@
-"""How fast the farm itself is, on the machine it runs on.
+"""How fast the pool and the farm are, on the machine they run on.
 
 Figures of one machine are compared by ratios within one run: a packet's price as multiples of the ring
 path, the paths as multiples of an atomic.
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,11 +30,18 @@ SAMPLE_SECONDS = 0.05
 """a process's CPU time is missed from its last sample to its end"""
 
 
-class Bench(NamedTuple):
-    """One run of the benchmark; see the field's comments for units."""
+class PoolBench(NamedTuple):
+    """The pool's paths with real atomics and locks."""
 
-    micro_ns: dict[str, float]
+    loop_ns: dict[str, float]
     """nanoseconds for one turn of each loop of workers.micro"""
+    handover_ns: float
+    """for each page that one thread allocates and another returns"""
+
+
+class FarmBench(NamedTuple):
+    """One run of the farm's own benchmark; see the field's comments for units."""
+
     packets_per_second: float
     """simulated on one core, early drop at saturation"""
     packet_ring_paths: float
@@ -47,13 +55,22 @@ class Bench(NamedTuple):
     all_cpu_seconds: float
 
 
-def bench(sweep: str = "quickstart") -> Bench:
-    """Measure everything; about two minutes on two idle cores."""
+def bench_pool() -> PoolBench:
+    """Measure the pool's paths; some seconds."""
+    from workers.host import handover_ns, micro_ns
+
+    return PoolBench(micro_ns(turns=100_000, repeats=200), handover_ns(turns=100_000, repeats=100))
+
+
+def bench_farm(ring_ns: float, sweep: str = "quickstart") -> FarmBench:
+    """Measure the farm; about two minutes on two idle cores.
+
+    Args:
+        ring_ns: the pool's ring path, measured in the same run.
+    """
     from workers import run_trial
     from workers.config import TrialConfig
-    from workers.host import micro_ns
 
-    loops = micro_ns(turns=5_000_000, repeats=5)
     early_drop = TrialConfig.from_fields({"traffic.kind": "saturation", "duration_ms": 200, "warmup_ms": 0})
     run_trial(early_drop)
     best = 0.0
@@ -66,10 +83,9 @@ def bench(sweep: str = "quickstart") -> Bench:
         cold = _first_record_seconds(scratch, "cold", sweep)
         warm = _first_record_seconds(scratch, "warm", sweep)
         inside, everything = _cpu_seconds(scratch, sweep)
-    return Bench(
-        micro_ns=loops,
+    return FarmBench(
         packets_per_second=best,
-        packet_ring_paths=1e9 / best / loops["pool_ring"],
+        packet_ring_paths=1e9 / best / ring_ns,
         first_record_cold_seconds=cold,
         first_record_warm_seconds=warm,
         trial_cpu_share=inside / everything,
@@ -78,21 +94,45 @@ def bench(sweep: str = "quickstart") -> Bench:
     )
 
 
-def table(found: Bench) -> list[tuple[str, str, str]]:
-    """Rows for the terminal: figure, value, and the value in multiples of something of the same run."""
+POOL_HEADINGS = ("", "ns", "cycles", "atomics", "locks", "kernel ns", "atomics", "locks")
+"""``locks`` are pairs of lock and unlock; the kernel's columns are of another machine, see workers.micro"""
+
+
+def pool_table(found: PoolBench) -> list[tuple[str, ...]]:
+    """Rows for the terminal: each loop as multiples of its run's baselines, and the kernel's likewise."""
     from workers.micro import LOOPS
 
-    atomic = found.micro_ns["atomic"]
-    rows = [
-        (
-            loop.description,
-            f"{found.micro_ns[loop.name]:.2f} ns",
-            f"{found.micro_ns[loop.name] / atomic:.2f} atomics",
+    measured = found.loop_ns
+    published = {loop.name: loop.kernel_ns for loop in LOOPS}
+    rows: list[tuple[str, ...]] = []
+    for name, description, kernel_ns in (
+        *((loop.name, loop.description, loop.kernel_ns) for loop in LOOPS),
+        ("", "pool: two threads", None),
+    ):
+        ns = measured.get(name, found.handover_ns)
+        rows.append(
+            (
+                description,
+                f"{ns:.2f}",
+                f"{2 * ns / measured['two_cycles']:.1f}",
+                *_multiples(ns, measured),
+                *(
+                    ("", "", "")
+                    if kernel_ns is None
+                    else (f"{kernel_ns:.1f}", *_multiples(kernel_ns, published))
+                ),
+            )
         )
-        for loop in LOOPS
-    ]
+    return rows
+
+
+def _multiples(ns: float, of: Mapping[str, float | None]) -> tuple[str, str]:
+    return f"{ns / (of['atomic'] or 1):.2f}", f"{ns / (of['lock_unlock'] or 1):.2f}"
+
+
+def farm_table(found: FarmBench) -> list[tuple[str, ...]]:
+    """Rows for the terminal: figure, value, and the value in multiples of something of the same run."""
     return [
-        *rows,
         (
             "simulated packets on one core, early drop",
             f"{found.packets_per_second / 1e6:.2f} M/s",

@@ -1,7 +1,8 @@
 """Loops of the pool benchmark: the machine's own empty loop, atomic and lock beside the pool's paths.
 
 The paths are those of the kernel's bench_page_pool_simple (spec 9.1): a pool of 1024 without DMA whose
-ring holds 64 pages, then one allocation and one return for each turn.
+ring holds 64 pages, then one allocation and one return for each turn. With two threads, one allocates and the
+other returns.
 """
 
 from collections.abc import Callable
@@ -9,10 +10,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pool_impl import page_alloc, pool
+from pool_impl import page_alloc, pool, ring
 from pool_impl.access import Threads
 from pool_impl.host import new_host
-from pool_impl.jit import atomic_add, atomic_load, compiled, entry
+from pool_impl.jit import atomic_add, atomic_load, back_off, compiled, entry
 from pool_impl.layout import REFILL, SERVING_SOFTIRQ, Host
 from pool_impl.release import DEFAULT_RELEASE, rules_of
 from workers.trial import MODEL_DIGEST
@@ -24,12 +25,16 @@ class Loop(NamedTuple):
     name: str
     description: str
     run: Callable[[Host, int], int]
+    kernel_ns: float | None = None
+    """what the kernel's benchmark printed in softirq on a Xeon E5-1650 v4 at 3.6 GHz (6.13-rc6, January 2025;
+    spec 9.1)"""
 
 
 def bench_host() -> Host:
-    """A machine with real atomics and locks, whose pool is prepared as the kernel's benchmark does."""
-    host = new_host(rules_of(DEFAULT_RELEASE), pages=4096, access=Threads())
-    pool.create(host, 0, pool.PoolParams())
+    """A machine with real atomics and locks, whose first pool is prepared as the kernel's benchmark does."""
+    host = new_host(rules_of(DEFAULT_RELEASE), pages=4096, pools=2, access=Threads())
+    for number in range(2):
+        pool.create(host, number, pool.PoolParams())
     host.context.in_softirq = SERVING_SOFTIRQ
     _prefill(host, np.zeros(REFILL, np.int64))
     return host
@@ -55,6 +60,16 @@ def _empty(host: Host, turns: int) -> int:
 
 
 @entry(MODEL_DIGEST)
+def _cycle(host: Host, turns: int) -> int:
+    added = host.context.warnings
+    value = 0
+    for _ in range(turns):
+        # two operations of one cycle each, of which the second needs the first
+        value = (value + added) ^ turns
+    return value
+
+
+@entry(MODEL_DIGEST)
 def _atomic(host: Host, turns: int) -> int:
     owner = host.pools[0]
     before = 0
@@ -68,8 +83,7 @@ def _atomic(host: Host, turns: int) -> int:
 def _lock(host: Host, turns: int) -> int:
     owner = host.pools[0]
     for _ in range(turns):
-        host.access.lock_producer(owner)
-        host.access.unlock_producer(owner)
+        host.access.unlock_producer(owner, host.access.lock_producer(owner))
     return turns
 
 
@@ -110,11 +124,40 @@ def _slow(host: Host, turns: int) -> int:
     return page
 
 
+@entry(MODEL_DIGEST)
+def hand_out(host: Host, turns: int) -> None:
+    """Allocate pages and hand them to another thread, through the ring of another pool."""
+    owner = host.pools[0]
+    queue = host.pools[1]
+    index = 0
+    for _ in range(turns):
+        page = pool.alloc(host, owner)
+        waits = 0
+        while not ring.produce(host, queue, index, page):
+            waits = back_off(waits)
+        index = ring.following(queue, index)
+
+
+@entry(MODEL_DIGEST)
+def take_back(host: Host, turns: int) -> None:
+    """Return the pages that another thread hands out to their pool, by way of its ring."""
+    owner = host.pools[0]
+    queue = host.pools[1]
+    for _ in range(turns):
+        waits = 0
+        page = ring.consume(host, queue)
+        while page == 0:
+            waits = back_off(waits)
+            page = ring.consume(host, queue)
+        pool.put(host, owner, page, pool.WHOLE, False)
+
+
 LOOPS = (
-    Loop("empty_loop", "a loop with one load", _empty),
-    Loop("atomic", "locked add, sequentially consistent", _atomic),
-    Loop("lock_unlock", "spin lock taken and given back", _lock),
-    Loop("pool_fast", "alloc and direct return: the cache", _fast),
-    Loop("pool_ring", "alloc and return through the ring, with its lock", _ring),
-    Loop("pool_slow", "alloc and release: the page allocator", _slow),
+    Loop("empty_loop", "empty loop", _empty),
+    Loop("two_cycles", "two cycles", _cycle),
+    Loop("atomic", "atomic add", _atomic, 4.8),
+    Loop("lock_unlock", "lock and unlock", _lock, 10.4),
+    Loop("pool_fast", "pool: fast, cache", _fast, 5.4),
+    Loop("pool_ring", "pool: ring", _ring, 15.1),
+    Loop("pool_slow", "pool: slow, allocator", _slow, 66.1),
 )

@@ -11,7 +11,7 @@ from pool_impl import page_alloc, ring
 from pool_impl.errors import CreateError
 from pool_impl.jit import compiled
 from pool_impl.layout import (
-    CACHE_SIZE,
+    CACHE_CAPACITY,
     COUNT_MASK,
     DEFAULT_RING_SIZE,
     DMA_BIDIRECTIONAL,
@@ -27,10 +27,10 @@ from pool_impl.layout import (
     PROCESS,
     RECYCLE_CACHE_FULL,
     RECYCLE_CACHED,
+    RECYCLE_DECLINED,
     RECYCLE_RELEASED_REFCNT,
     RECYCLE_RING,
     RECYCLE_RING_FULL,
-    REFILL,
     RING_BATCH,
     SIGNATURE,
     SIGNATURE_MASK,
@@ -52,6 +52,7 @@ from pool_impl.observe import (
     SHARE_COUNT,
     STRUCT_PAGE,
 )
+from pool_impl.variant import CACHE, RELEASE
 
 PAGE_BYTES = 4096
 
@@ -162,7 +163,8 @@ def _refill(host: Host, pool: Any) -> int:
 @compiled()
 def _take_from_ring(host: Host, pool: Any) -> int:
     wanted = host.context.nid if pool.nid == NO_NODE else pool.nid
-    while pool.cache_count < REFILL:
+    limit = _refill_limit(host, pool)
+    while pool.cache_count < limit:
         page = ring.consume(host, pool)
         if page == 0:
             break
@@ -181,10 +183,21 @@ def _take_from_ring(host: Host, pool: Any) -> int:
     return int(pool.cache[pool.cache_count])
 
 
+@compiled()
+def _cache_limit(host: Host, pool: Any) -> int:
+    return int(min(host.variant.cache_limit(host, pool), CACHE_CAPACITY))
+
+
+@compiled()
+def _refill_limit(host: Host, pool: Any) -> int:
+    """At least one page, or an allocation could not be served."""
+    return int(max(1, min(host.variant.refill_limit(host, pool), _cache_limit(host, pool))))
+
+
 @compiled(inline=False)
 def _alloc_bulk(host: Host, pool: Any) -> int:
     node = pool.nid if host.rules.bulk_honours_nid else NO_NODE
-    got = page_alloc.alloc_bulk(host, node, REFILL, pool.cache)
+    got = page_alloc.alloc_bulk(host, node, _refill_limit(host, pool), pool.cache)
     for position in range(got):
         page = pool.cache[position]
         if pool.pool_flags & FLAG_DMA_MAP and not _dma_map(host, pool, page):
@@ -369,10 +382,16 @@ def _recycle(host: Host, pool: Any, page: int, length: int, direct: bool) -> boo
         pool.recycle[context.cpu, RECYCLE_RELEASED_REFCNT] += 1
         release(host, pool, page)
         return False
+    allowed = (direct and context.in_softirq >= host.rules.direct_context) or is_local(host, pool)
+    destination = host.variant.destination(host, pool, page, allowed)
+    if destination == RELEASE:
+        pool.recycle[context.cpu, RECYCLE_DECLINED] += 1
+        release(host, pool, page)
+        return False
     if pool.pool_flags & FLAG_DMA_SYNC_DEV:
         sync_for_device(host, pool, length)
-    if (direct and context.in_softirq >= host.rules.direct_context) or is_local(host, pool):
-        if pool.cache_count < CACHE_SIZE:
+    if destination == CACHE and allowed:
+        if pool.cache_count < _cache_limit(host, pool):
             pool.cache[pool.cache_count] = page
             pool.cache_count += 1
             pool.recycle[context.cpu, RECYCLE_CACHED] += 1
@@ -451,6 +470,16 @@ def return_skb_page(host: Host, page: int) -> bool:
         record.pp = NO_POOL
     put(host, host.pools[owner], page, WHOLE, False)
     return True
+
+
+@compiled()
+def drop_skb_page(host: Host, page: int, marked: bool) -> None:
+    """Drop what an skb holds of a page: a share, or a plain reference (spec 6.1).
+
+    ``marked``: the skb is marked for recycling.
+    """
+    if not (host.variant.skb_recycles(host, page, marked) and return_skb_page(host, page)):
+        page_alloc.put_page(host, page)
 
 
 # End of life

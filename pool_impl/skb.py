@@ -333,8 +333,7 @@ def fill_head_page(buffers: Buffers, skb: int, position: int, source: int, skip:
 @compiled()
 def drop_page(buffers: Buffers, page: int, recycle: bool) -> None:
     """Drop one share if the skb is marked and the page a pool's, else one plain reference (spec 6.1)."""
-    if not (recycle and pool.return_skb_page(buffers.host, page)):
-        page_alloc.put_page(buffers.host, page)
+    pool.drop_skb_page(buffers.host, page, recycle)
 
 
 @compiled()

@@ -462,6 +462,7 @@ def is_pool_page(host: Host, page: int) -> bool:
 def return_skb_page(host: Host, page: int) -> bool:
     """Return a page from an skb; False when it belongs to no pool (``page_pool_return_skb_page``, later
     ``napi_pp_put_page``)."""
+    host.observer.touch(STRUCT_PAGE, page, False)
     if not is_pool_page(host, page):
         return False
     record = host.pages[page]
@@ -474,10 +475,8 @@ def return_skb_page(host: Host, page: int) -> bool:
 
 @compiled()
 def drop_skb_page(host: Host, page: int, marked: bool) -> None:
-    """Drop what an skb holds of a page: a share, or a plain reference (spec 6.1).
-
-    ``marked``: the skb is marked for recycling.
-    """
+    """Drop what an skb holds of a page: a share if the skb is ``marked`` and the page a pool's, else a plain
+    reference (spec 6.1)."""
     if not (host.variant.skb_recycles(host, page, marked) and return_skb_page(host, page)):
         page_alloc.put_page(host, page)
 

@@ -5,9 +5,9 @@ from pool_impl import pool
 from pool_impl.jit import compiled
 from pool_impl.layout import COUNT_MASK, RECYCLE_DECLINED
 from pool_impl.layout import RECYCLE_RING_FULL as RING_FULL
-from pool_impl.observe import STRUCT_PAGE
+from pool_impl.observe import SHARED_INFO, SKB, STRUCT_PAGE
 from workers import cost
-from workers.cache import DESCRIPTOR, HEADER, SHARED_INFO, SKB
+from workers.cache import DESCRIPTOR, HEADER
 from workers.nic import descriptor_posted
 from workers.state import DECLINED, HELD, NOT_RECYCLED, OVERFLOW, QUEUE_CPU, WRONG_NODE, Trial
 

@@ -104,6 +104,14 @@ def test_local_only_is_the_kernels_pool_where_all_returns_are_local() -> None:
     assert run("local_only", app__reader="drop", pool__size=1024) == run(app__reader="drop", pool__size=1024)
 
 
+@pytest.mark.parametrize("recycle", [True, False])
+def test_asking_the_page_instead_of_the_bit_costs_a_trial_no_time(recycle: bool) -> None:
+    """Without recycling each free reads the page first; what it waits for there, the next write does not."""
+    kernel, page = (run(name, pool__recycle=recycle) for name in (KERNEL_VARIANT, "page_decides"))
+    differing = {name for name in kernel if kernel[name] != page[name]}
+    assert differing == (set() if recycle else {"cache_hit_struct_page"})
+
+
 def test_a_variant_may_have_a_larger_cache_than_the_kernel(tmp_path: Path) -> None:
     text = HEADER + (
         "@pool_variant\nclass Large:\n    def cache_limit(self, host, pool):\n        return 512\n"

@@ -122,7 +122,7 @@ PAGE_ALLOCATOR = np.dtype(
 
 DEVICE = np.dtype(
     [
-        *_words("maps", "unmaps", "syncs", "last_off", "last_len", "fail_skip", "fail_count"),
+        *_words("maps", "unmaps", "syncs", "sync_bytes", "last_off", "last_len", "fail_skip", "fail_count"),
         ("napi_owner", "<i8", (MAX_NAPIS,)),
         ("napi_scheduled", "<i8", (MAX_NAPIS,)),
     ],

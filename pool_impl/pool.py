@@ -283,6 +283,7 @@ def sync_for_device(host: Host, pool: Any, length: int) -> None:
     covered = pool.max_len if length == WHOLE else min(length, pool.max_len)
     host.observer.work(DMA_SYNC_FOR_DEVICE, covered)
     device.syncs += 1
+    device.sync_bytes += covered
     device.last_off = pool.offset
     device.last_len = covered
 

@@ -77,6 +77,13 @@ class DriverConfig(_Group):
         Literal["page-per-packet"],
         Field(description="receive pattern; page-per-packet is that of mvneta and mvpp2"),
     ] = "page-per-packet"
+    sync: Annotated[
+        Literal["pool", "driver"],
+        Field(
+            description="who syncs a buffer for the device: the pool, when a page is mapped and when it "
+            "returns, or the driver, when it posts the page"
+        ),
+    ] = "pool"
 
 
 class TrafficConfig(_Group):

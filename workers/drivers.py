@@ -91,6 +91,9 @@ def refill(trial: Trial, limit: int) -> None:
             break
         index = nic.posted & nic.mask
         trial.descriptors[index].page = page
+        if nic.driver_syncs:
+            # all that the device may write; who used the page before, and how much of it, nobody knows here
+            pool.sync_for_device(host, owner, pool.WHOLE)
         host.observer.touch(DESCRIPTOR, index, True)
         if meter.register_writes_per_buffer:
             cost.write_register(host.observer)

@@ -35,6 +35,7 @@ NIC = _words(
     "posted",
     "mask",
     "recycle",
+    "driver_syncs",  # 1: the pool leaves syncs for the device to the driver
     "budget",
     "rx_usecs_ps",
     "saturated",

@@ -36,6 +36,9 @@ PS_PER_MS = 10**9
 
 MODEL_DIGEST = source_digest(Path(__file__).parent, Path(__file__).parent.parent / "pool_impl")
 
+DMA_COUNTS = ("maps", "unmaps", "syncs", "sync_bytes")
+"""what the device counts, by the names of its record and, with ``dma_`` before, of measures"""
+
 Record = dict[str, int | float | None]
 """a trial's measures; None where there was nothing to measure, such as a latency without a packet"""
 
@@ -219,9 +222,10 @@ def _new_trial(config: TrialConfig) -> Trial:
     stamps = stamps_needed(pages + 1, len(host.slots), config.nic.rx_ring, skbs)
     host = host._replace(observer=new_pricing(profile, host.context, stamps))
     host.context.in_softirq = SERVING_SOFTIRQ
+    driver_syncs = config.driver.sync == "driver"
     params = PoolParams(
         pool_size=config.pool.size,
-        flags=FLAG_DMA_MAP | FLAG_DMA_SYNC_DEV,
+        flags=FLAG_DMA_MAP if driver_syncs else FLAG_DMA_MAP | FLAG_DMA_SYNC_DEV,
         dma_dir=2,
         max_len=MOST_BYTES,
         offset=HEADROOM_BYTES,
@@ -232,6 +236,7 @@ def _new_trial(config: TrialConfig) -> Trial:
     nic = records(NIC, 1)[0]
     nic.mask = config.nic.rx_ring - 1
     nic.recycle = int(config.pool.recycle)
+    nic.driver_syncs = int(driver_syncs)
     nic.budget = config.nic.budget
     nic.rx_usecs_ps = config.nic.rx_usecs * 1000 * PS_PER_NS
     nic.saturated = int(config.traffic.kind == "saturation")
@@ -276,7 +281,7 @@ def _counts(trial: Trial) -> dict[str, Any]:
         "read": int(tally.read),
         "pages_allocated": int(tally.pages_allocated),
         "hold": int(owner.hold),
-        "dma": np.array([host.device.maps, host.device.unmaps, host.device.syncs]),
+        "dma": np.array([host.device[name] for name in DMA_COUNTS]),
         "page_ps": tally.page_ps.copy(),
         "slow": tally.slow.copy(),
         "touches": caches.touches.copy(),
@@ -319,7 +324,7 @@ def _record(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
         "pages_inflight": int(owner.hold - owner.release) & 0xFFFFFFFF,
         "memory_peak_bytes": int(trial.host.page_allocator.peak_pages) * PAGE_BYTES,
     }
-    record |= zip(("dma_maps", "dma_unmaps", "dma_syncs"), delta["dma"].tolist(), strict=True)
+    record |= zip((f"dma_{name}" for name in DMA_COUNTS), delta["dma"].tolist(), strict=True)
     record |= zip(COUNTERS, delta["counters"].tolist(), strict=True)
     record["returns_declined"] = delta["declined"]
     for name, spent in zip(CATEGORIES, delta["ledger"].sum(axis=0).tolist(), strict=True):

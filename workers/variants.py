@@ -56,6 +56,7 @@ class Loaded(NamedTuple):
     """names the place of its compiled code beside the kernel's, for which it is empty"""
 
 
+@cache
 def names() -> tuple[str, ...]:
     """The variants that ship beside the kernel's own, sorted."""
     return tuple(sorted(path.stem for path in SHIPPED.glob("[a-z]*.py")))
@@ -85,7 +86,7 @@ def load(name: str) -> Loaded:
     """Run a variant's file and check that what it names is one; a file that did not change is run once.
 
     Raises:
-        ConfigError: no such variant, its file breaks, or its decisions cannot be compiled.
+        ConfigError: no such variant, or its file breaks.
     """
     found = source(name)
     if found is None:
@@ -94,7 +95,7 @@ def load(name: str) -> Loaded:
 
 
 def check(loaded: Loaded, name: str, kernel: str, pool_size: int) -> None:
-    """Ask a variant for its limits in a new pool.
+    """Ask a variant for each decision in a new pool of this release and size.
 
     Raises:
         ConfigError: it cannot be compiled, decides by something else than a number, or a limit is out

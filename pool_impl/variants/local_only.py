@@ -11,6 +11,8 @@ DMA mappings: worth it only where mapping is nearly free. Under older rules ever
 so this is a pool without recycling.
 """
 
+from typing import Any
+
 from pool_impl.variant import CACHE, RELEASE, pool_variant
 
 
@@ -18,6 +20,6 @@ from pool_impl.variant import CACHE, RELEASE, pool_variant
 class LocalOnly:
     """The cache or nothing; a full cache still spills into the ring."""
 
-    def destination(self, host, pool, page, direct):  # type: ignore[no-untyped-def]
+    def destination(self, host: Any, pool: Any, page: int, direct: bool) -> int:
         """``direct`` is what the release's rules allow."""
         return CACHE if direct else RELEASE

@@ -19,6 +19,8 @@ when the pool gives up the rest, with a warning, and the page leaks. So this rul
 none since.
 """
 
+from typing import Any
+
 from pool_impl.variant import pool_variant
 
 
@@ -26,6 +28,6 @@ from pool_impl.variant import pool_variant
 class PageDecides:
     """The bit is not looked at."""
 
-    def skb_recycles(self, host, page, marked):  # type: ignore[no-untyped-def]
+    def skb_recycles(self, host: Any, page: int, marked: bool) -> bool:
         """``return_skb_page`` goes on to look at the page's signature."""
         return True

@@ -10,6 +10,8 @@ memory peak, for a bulk fill per refill instead of one per 64 pages: more slow a
 held elsewhere.
 """
 
+from typing import Any
+
 from pool_impl.variant import REFILL, pool_variant
 
 
@@ -17,10 +19,10 @@ from pool_impl.variant import REFILL, pool_variant
 class RingCapped:
     """Refill and cache follow the ring's size."""
 
-    def cache_limit(self, host, pool):  # type: ignore[no-untyped-def]
+    def cache_limit(self, host: Any, pool: Any) -> int:
         """Twice the refill, as the kernel's constants are."""
-        return 2 * min(REFILL, pool.ring_size)
+        return int(2 * min(REFILL, pool.ring_size))
 
-    def refill_limit(self, host, pool):  # type: ignore[no-untyped-def]
+    def refill_limit(self, host: Any, pool: Any) -> int:
         """No more than the ring could take back."""
-        return min(REFILL, pool.ring_size)
+        return int(min(REFILL, pool.ring_size))

@@ -289,11 +289,15 @@ def _run_trial(job: Job, number: int, executor: str, retries: int) -> Outcome:
 
     config = job.stored_config(number)
     trial_id = workers.trial_id(config)
-    compile_seconds = _prepare()
+    compile_seconds = 0.0
     started_at = _now()
     wall, cpu = time.perf_counter(), time.process_time()
     result: dict[str, int | float | None] | Failure
     try:
+        compile_seconds = _prepare(config.pool.variant)
+        # from here the trial alone
+        started_at = _now()
+        wall, cpu = time.perf_counter(), time.process_time()
         result = workers.run_trial(config)
     except Exception as error:  # noqa: BLE001 - one broken trial must not end a night's sweep
         result = Failure(type(error).__name__, " ".join(str(error).split()))
@@ -317,19 +321,19 @@ def _plan(sweep_toml: str) -> Plan:
     return Plan(sweeps.parse(sweep_toml, "the driver's sweep"))
 
 
-_prepared = False
+_prepared: set[str] = set()
+"""variants for which this process has the event loop"""
 
 
-def _prepare() -> float:
-    """Seconds to get the event loop ready; 0 if this process has it already."""
-    global _prepared
-    if _prepared:
+def _prepare(variant: str) -> float:
+    """Seconds to get the event loop for a variant ready; 0 if this process has it already."""
+    if variant in _prepared:
         return 0.0
     import workers
 
     started = time.perf_counter()
-    workers.prepare()
-    _prepared = True
+    workers.prepare(variant)
+    _prepared.add(variant)
     return time.perf_counter() - started
 
 

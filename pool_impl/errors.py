@@ -3,7 +3,8 @@
 PoolError            base
 ├── CreateError      a pool parameter is refused, with the errno the kernel returns
 ├── LeakError        a pool's ``with`` block ended with pages outstanding
-└── RecordingError   a recording cannot be read
+├── RecordingError   a recording cannot be read
+└── VariantError     a class does not describe a variant
 """
 
 import errno
@@ -52,3 +53,7 @@ class LeakError(PoolError):
 
 class RecordingError(PoolError):
     """A recording is missing, truncated, of another format or not JSON; names file and line."""
+
+
+class VariantError(PoolError):
+    """A class given to ``pool_variant`` decides nothing, or something that is no variant's to decide."""

@@ -24,6 +24,7 @@ from pool_impl.layout import (
 )
 from pool_impl.observe import NullObserver
 from pool_impl.release import Rules, SkbRules
+from pool_impl.variant import Kernel
 
 
 def new_host(
@@ -33,6 +34,7 @@ def new_host(
     pools: int = 1,
     observer: Any = None,
     access: Any = None,
+    variant: Any = None,
     pcp_high: int = 192,
     pcp_batch: int = 63,
 ) -> Host:
@@ -44,6 +46,7 @@ def new_host(
         pools: how many pools may be created; each has room for the largest ring of the release.
         observer: hears what is touched and done; none by default.
         access: :class:`~pool_impl.access.Serial` (default) or :class:`~pool_impl.access.Threads`.
+        variant: takes the decisions of :mod:`pool_impl.variant`; those of the kernel by default.
         pcp_high: length at which a per-CPU list gives pages back to the shared lists.
         pcp_batch: pages that then move at a time, as at a refill of the list.
     """
@@ -58,6 +61,7 @@ def new_host(
         context=records(CONTEXT, 1)[0],
         rules=_as_record(rules),
         access=Serial() if access is None else access,
+        variant=Kernel() if variant is None else variant,
         observer=NullObserver() if observer is None else observer,
     )
     allocator = host.page_allocator

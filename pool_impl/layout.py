@@ -14,6 +14,9 @@ CACHE_SIZE = 128
 """entries of the alloc cache: one poll of 64 packets may recycle directly on top of a full refill of 64
 (spec 1.4)"""
 
+CACHE_CAPACITY = 512
+"""room in the alloc cache: more than CACHE_SIZE, for variants that try a larger one"""
+
 REFILL = 64
 """pages moved by one refill or bulk fill: a NAPI budget's worth"""
 
@@ -89,7 +92,7 @@ POOL = _lines(
         *_words("cache_count", "hold", "frag_page", "frag_offset", "frag_users"),
         *_words("alloc_fast", "alloc_slow", "alloc_slow_high_order"),
         *_words("alloc_empty", "alloc_refill", "alloc_waive", "ring_head", "ring_tail", "consumer_lock"),
-        ("cache", "<i8", (CACHE_SIZE,)),
+        ("cache", "<i8", (CACHE_CAPACITY,)),
     ],
     producer=_words("ring_prod"),
     release=_words("release"),
@@ -99,7 +102,9 @@ POOL = _lines(
 """one pool; consumer-only, producer and release words lie on lines of their own (spec 1.7)"""
 
 RECYCLE_CACHED, RECYCLE_CACHE_FULL, RECYCLE_RING, RECYCLE_RING_FULL, RECYCLE_RELEASED_REFCNT = range(5)
-"""columns of ``recycle``, which has a row of one cache line for each CPU"""
+RECYCLE_DECLINED = 5
+"""columns of ``recycle``, which has a row of one cache line for each CPU; the last one is no kernel
+statistic: pages that the pool's variant did not want back"""
 
 PAGE_ALLOCATOR = _lines(
     shared=[
@@ -119,7 +124,7 @@ lines of its own: one word of ``used_pages``, and of the lists one word for each
 
 DEVICE = np.dtype(
     [
-        *_words("maps", "unmaps", "syncs", "last_off", "last_len", "fail_skip", "fail_count"),
+        *_words("maps", "unmaps", "syncs", "sync_bytes", "last_off", "last_len", "fail_skip", "fail_count"),
         ("napi_owner", "<i8", (MAX_NAPIS,)),
         ("napi_scheduled", "<i8", (MAX_NAPIS,)),
     ],
@@ -195,6 +200,8 @@ class Host(NamedTuple):
     """a record of pool_impl.release.Rules"""
     access: Any
     """pool_impl.access.Serial or Threads"""
+    variant: Any
+    """pool_impl.variant.Kernel, or another class made by pool_variant"""
     observer: Any
     """see pool_impl.observe"""
 

@@ -16,7 +16,9 @@ STRUCT_PAGE = 0  # page
 RING_SLOT = 1  # slot, counted over all rings
 POOL_CONSUMER = 2  # pool: cache, counters and consumer index
 POOL_PRODUCER = 3  # pool: producer index, whose word is the lock
-FIRST_OWN_OBJECT = 4  # a user's further kinds start here
+SKB = 4  # skb
+SHARED_INFO = 5  # data that clones share; reported where skbs are freed
+FIRST_OWN_OBJECT = 6  # a user's further kinds start here
 
 # kinds of work
 POOL_ALLOC = 0  # allocations from the cache

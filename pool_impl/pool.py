@@ -11,7 +11,7 @@ from pool_impl import page_alloc, ring
 from pool_impl.errors import CreateError
 from pool_impl.jit import compiled, nonnegative
 from pool_impl.layout import (
-    CACHE_SIZE,
+    CACHE_CAPACITY,
     COUNT_MASK,
     DEFAULT_RING_SIZE,
     DMA_BIDIRECTIONAL,
@@ -27,10 +27,10 @@ from pool_impl.layout import (
     PROCESS,
     RECYCLE_CACHE_FULL,
     RECYCLE_CACHED,
+    RECYCLE_DECLINED,
     RECYCLE_RELEASED_REFCNT,
     RECYCLE_RING,
     RECYCLE_RING_FULL,
-    REFILL,
     RING_BATCH,
     SIGNATURE,
     SIGNATURE_MASK,
@@ -52,6 +52,7 @@ from pool_impl.observe import (
     SHARE_COUNT,
     STRUCT_PAGE,
 )
+from pool_impl.variant import CACHE, RELEASE
 
 PAGE_BYTES = 4096
 
@@ -163,10 +164,11 @@ def _refill(host: Host, pool: Any) -> int:
 @compiled()
 def _take_from_ring(host: Host, pool: Any) -> int:
     wanted = host.context.nid if pool.nid == NO_NODE else pool.nid
+    limit = _refill_limit(host, pool)
     count = 0
     head = pool.ring_head
     tail = pool.ring_tail
-    while count < REFILL:
+    while count < limit:
         page, head, tail = ring.consume_at(host, pool, head, tail)
         if page == 0:
             break
@@ -187,10 +189,21 @@ def _take_from_ring(host: Host, pool: Any) -> int:
     return int(pool.cache[count - 1])
 
 
+@compiled()
+def _cache_limit(host: Host, pool: Any) -> int:
+    return int(min(host.variant.cache_limit(host, pool), CACHE_CAPACITY))
+
+
+@compiled()
+def _refill_limit(host: Host, pool: Any) -> int:
+    """At least one page, or an allocation could not be served."""
+    return int(max(1, min(host.variant.refill_limit(host, pool), _cache_limit(host, pool))))
+
+
 @compiled(inline=False)
 def _alloc_bulk(host: Host, pool: Any) -> int:
     node = pool.nid if host.rules.bulk_honours_nid else NO_NODE
-    got = page_alloc.alloc_bulk(host, node, REFILL, pool.cache)
+    got = page_alloc.alloc_bulk(host, node, _refill_limit(host, pool), pool.cache)
     count = 0
     for position in range(got):
         page = pool.cache[position]
@@ -277,6 +290,7 @@ def sync_for_device(host: Host, pool: Any, length: int) -> None:
     covered = pool.max_len if length == WHOLE else min(length, pool.max_len)
     host.observer.work(DMA_SYNC_FOR_DEVICE, covered)
     device.syncs += 1
+    device.sync_bytes += covered
     device.last_off = pool.offset
     device.last_len = covered
 
@@ -377,13 +391,19 @@ def _recycle(host: Host, pool: Any, page: int, length: int, direct: bool) -> boo
         pool.recycle[nonnegative(context.cpu), RECYCLE_RELEASED_REFCNT] += 1
         release(host, pool, page)
         return False
+    allowed = (direct and context.in_softirq >= host.rules.direct_context) or is_local(host, pool)
+    destination = host.variant.destination(host, pool, page, allowed)
+    if destination == RELEASE:
+        pool.recycle[context.cpu, RECYCLE_DECLINED] += 1
+        release(host, pool, page)
+        return False
     if pool.pool_flags & FLAG_DMA_SYNC_DEV:
         sync_for_device(host, pool, length)
-    if (direct and context.in_softirq >= host.rules.direct_context) or is_local(host, pool):
-        count = pool.cache_count
-        if count < CACHE_SIZE:
-            pool.cache[nonnegative(count)] = page
-            pool.cache_count = count + 1
+    if destination == CACHE and allowed:
+        held = pool.cache_count
+        if held < _cache_limit(host, pool):
+            pool.cache[nonnegative(held)] = page
+            pool.cache_count = held + 1
             pool.recycle[nonnegative(context.cpu), RECYCLE_CACHED] += 1
             return False
         pool.recycle[nonnegative(context.cpu), RECYCLE_CACHE_FULL] += 1
@@ -453,6 +473,7 @@ def is_pool_page(host: Host, page: int) -> bool:
 def return_skb_page(host: Host, page: int) -> bool:
     """Return a page from an skb; False when it belongs to no pool (``page_pool_return_skb_page``, later
     ``napi_pp_put_page``)."""
+    host.observer.touch(STRUCT_PAGE, page, False)
     if not is_pool_page(host, page):
         return False
     record = host.pages[page]
@@ -461,6 +482,14 @@ def return_skb_page(host: Host, page: int) -> bool:
         record.pp = NO_POOL
     put(host, host.pools[owner], page, WHOLE, False)
     return True
+
+
+@compiled()
+def drop_skb_page(host: Host, page: int, marked: bool) -> None:
+    """Drop what an skb holds of a page: a share if the skb is ``marked`` and the page a pool's, else a plain
+    reference (spec 6.1)."""
+    if not (host.variant.skb_recycles(host, page, marked) and return_skb_page(host, page)):
+        page_alloc.put_page(host, page)
 
 
 # End of life

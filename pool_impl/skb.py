@@ -22,6 +22,7 @@ from pool_impl.layout import (
     SKB_BYTES,
     Buffers,
 )
+from pool_impl.observe import SHARED_INFO, SKB
 
 DATAREF_SHIFT = 16
 DATAREF_MASK = (1 << DATAREF_SHIFT) - 1
@@ -141,6 +142,7 @@ def _new_skb(buffers: Buffers) -> int:
 @compiled(inline=False)
 def free_shell(buffers: Buffers, skb: int) -> None:
     """Free the skb but not its data, which went elsewhere or has been released."""
+    buffers.host.observer.touch(SKB, skb, True)
     record = buffers.skbs[skb]
     if record.companion != 0:
         buffers.skbs[record.companion].companion = 0
@@ -332,9 +334,8 @@ def fill_head_page(buffers: Buffers, skb: int, position: int, source: int, skip:
 
 @compiled()
 def drop_page(buffers: Buffers, page: int, recycle: bool) -> None:
-    """Drop one share if the skb is marked and the page a pool's, else one plain reference (spec 6.1)."""
-    if not (recycle and pool.return_skb_page(buffers.host, page)):
-        page_alloc.put_page(buffers.host, page)
+    """Drop one share or one plain reference, see :func:`pool_impl.pool.drop_skb_page`."""
+    pool.drop_skb_page(buffers.host, page, recycle)
 
 
 @compiled()
@@ -368,6 +369,7 @@ def _is_last_holder(buffers: Buffers, skb: int) -> bool:
     record = buffers.skbs[skb]
     if not record.cloned:
         return True
+    buffers.host.observer.touch(SHARED_INFO, record.shared, True)
     shared = buffers.shared[record.shared]
     shared.dataref -= (1 << DATAREF_SHIFT) + 1 if record.nohdr else 1
     return bool(shared.dataref == 0)
@@ -386,6 +388,7 @@ def release_data(buffers: Buffers, skb: int) -> None:
             record = buffers.skbs[current]
             member = record.walk_member
             if member != 0:
+                buffers.host.observer.touch(SKB, member, True)
                 listed = buffers.skbs[member]
                 record.walk_member = listed.next
                 listed.users -= 1
@@ -412,6 +415,7 @@ def _release_frags(buffers: Buffers, skb: int) -> bool:
     if not _is_last_holder(buffers, skb):
         return False
     record = buffers.skbs[skb]
+    buffers.host.observer.touch(SHARED_INFO, record.shared, False)
     shared = buffers.shared[record.shared]
     for position in range(shared.nr_frags):
         drop_frag(buffers, skb, position)
@@ -437,6 +441,7 @@ def free_stolen(buffers: Buffers, skb: int) -> None:
 def free(buffers: Buffers, skb: int) -> bool:
     """Drop one user, the last one frees; True when it is gone. ``kfree_skb``, ``consume_skb`` and
     ``napi_consume_skb`` differ in tracing only (spec 6.7)."""
+    buffers.host.observer.touch(SKB, skb, True)
     record = buffers.skbs[skb]
     record.users -= 1
     if record.users != 0:

@@ -14,7 +14,7 @@ WRITING = {"write_text", "write_bytes", "mkdir", "unlink", "rename"}
 
 
 def sources(*packages: str) -> list[Path]:
-    return [path for package in packages for path in sorted((ROOT / package).glob("*.py"))]
+    return [path for package in packages for path in sorted((ROOT / package).rglob("*.py"))]
 
 
 def calls(path: Path) -> Iterator[tuple[str, ast.Call]]:

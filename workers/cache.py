@@ -11,15 +11,21 @@ from typing import Any
 import numpy as np
 
 from pool_impl.jit import compiled
-from pool_impl.observe import FIRST_OWN_OBJECT, POOL_CONSUMER, POOL_PRODUCER, RING_SLOT, STRUCT_PAGE
+from pool_impl.observe import (
+    FIRST_OWN_OBJECT,
+    POOL_CONSUMER,
+    POOL_PRODUCER,
+    RING_SLOT,
+    SHARED_INFO,
+    SKB,
+    STRUCT_PAGE,
+)
 
-# kinds of objects beside the allocator's own, and what index means
+# kinds of objects beside the allocator's own, and what index means; SHARED_INFO has the page it lies in
 HEADER = FIRST_OWN_OBJECT  # page: first line of the packet
 PAYLOAD = FIRST_OWN_OBJECT + 1  # page: the packet behind its first line
-SHARED_INFO = FIRST_OWN_OBJECT + 2  # page: skb_shared_info at its end
-DESCRIPTOR = FIRST_OWN_OBJECT + 3  # receive descriptor
-SKB = FIRST_OWN_OBJECT + 4  # sk_buff
-KINDS = FIRST_OWN_OBJECT + 5
+DESCRIPTOR = FIRST_OWN_OBJECT + 2  # receive descriptor
+KINDS = FIRST_OWN_OBJECT + 3
 
 KIND_OF_OBJECT = {
     "struct_page": STRUCT_PAGE,

@@ -19,6 +19,9 @@ from workers.errors import ConfigError
 
 Value = int | float | str | bool
 
+KERNEL_VARIANT = "kernel"
+"""the pool as the release has it"""
+
 
 def _known_release(kernel: str) -> str:
     if kernel not in RELEASES:
@@ -41,6 +44,13 @@ class PoolConfig(_Group):
         bool,
         Field(description="mark skbs for recycling; false releases each page with its packet"),
     ] = True
+    variant: Annotated[
+        str,
+        Field(
+            description="who decides on cache and recycling: kernel, ring_capped, local_only, page_decides, "
+            "or FILE.py:CLASS, a file of yours"
+        ),
+    ] = KERNEL_VARIANT
 
 
 class NicConfig(_Group):
@@ -67,6 +77,13 @@ class DriverConfig(_Group):
         Literal["page-per-packet"],
         Field(description="receive pattern; page-per-packet is that of mvneta and mvpp2"),
     ] = "page-per-packet"
+    sync: Annotated[
+        Literal["pool", "driver"],
+        Field(
+            description="who syncs a buffer for the device: the pool, when a page is mapped and when it "
+            "returns, or the driver, when it posts the page"
+        ),
+    ] = "pool"
 
 
 class TrafficConfig(_Group):
@@ -265,7 +282,7 @@ MEAN_IMIX_BYTES = sum(IMIX_BYTES) // len(IMIX_BYTES)
 SEED_FIELDS = ("traffic.kind", "traffic.packet_size")
 """what decides whether the seed matters, see :func:`seed_matters`"""
 
-INPUT_FIELDS = ("arch", "traffic.kind", "traffic.capture", "traffic.capture_destination")
+INPUT_FIELDS = ("arch", "pool.variant", "traffic.kind", "traffic.capture", "traffic.capture_destination")
 """what decides which files a trial reads, see ``workers.inputs``"""
 
 RULES = (

@@ -3,14 +3,13 @@ descriptor, an skb built around it, empty descriptors refilled after the poll.""
 
 from pool_impl import pool
 from pool_impl.jit import compiled
-from pool_impl.layout import COUNT_MASK
+from pool_impl.layout import COUNT_MASK, RECYCLE_DECLINED
 from pool_impl.layout import RECYCLE_RING_FULL as RING_FULL
-from pool_impl.observe import STRUCT_PAGE
-from pool_impl.page_alloc import put_page
+from pool_impl.observe import SHARED_INFO, SKB, STRUCT_PAGE
 from workers import cost
-from workers.cache import DESCRIPTOR, HEADER, SHARED_INFO, SKB
+from workers.cache import DESCRIPTOR, HEADER
 from workers.nic import descriptor_posted
-from workers.state import HELD, NOT_RECYCLED, OVERFLOW, QUEUE_CPU, WRONG_NODE, Trial
+from workers.state import DECLINED, HELD, NOT_RECYCLED, OVERFLOW, QUEUE_CPU, WRONG_NODE, Trial
 
 HEADROOM_BYTES = 256
 """XDP_PACKET_HEADROOM, where the device starts to write"""
@@ -70,8 +69,7 @@ def free_skb(trial: Trial, number: int) -> None:
     host.observer.work(cost.SKB_FREE, 1)
     host.observer.touch(SHARED_INFO, page, False)
     host.observer.touch(SKB, number, True)
-    if not (skb.pp_recycle and pool.return_skb_page(host, page)):
-        put_page(host, page)
+    pool.drop_skb_page(host, page, skb.pp_recycle != 0)
     skb.page = 0
     reader = trial.reader
     trial.free_skbs[reader.free_skbs] = number
@@ -93,6 +91,9 @@ def refill(trial: Trial, limit: int) -> None:
             break
         index = nic.posted & nic.mask
         trial.descriptors[index].page = page
+        if nic.driver_syncs:
+            # all that the device may write; who used the page before, and how much of it, nobody knows here
+            pool.sync_for_device(host, owner, pool.WHOLE)
         host.observer.touch(DESCRIPTOR, index, True)
         if meter.register_writes_per_buffer:
             cost.write_register(host.observer)
@@ -115,12 +116,17 @@ def _blame(trial: Trial, pages: int) -> None:
         tally.slow[NOT_RECYCLED] += pages
         return
     overflowed = 0
+    declined = 0
     for cpu in range(2):
         overflowed += owner.recycle[cpu, RING_FULL]
+        declined += owner.recycle[cpu, RECYCLE_DECLINED]
     by_overflow = min(pages, overflowed - tally.overflow_seen)
     tally.overflow_seen += by_overflow
     by_node = min(pages - by_overflow, owner.alloc_waive - tally.waive_seen)
     tally.waive_seen += by_node
+    by_variant = min(pages - by_overflow - by_node, declined - tally.declined_seen)
+    tally.declined_seen += by_variant
     tally.slow[OVERFLOW] += by_overflow
     tally.slow[WRONG_NODE] += by_node
-    tally.slow[HELD] += pages - by_overflow - by_node
+    tally.slow[DECLINED] += by_variant
+    tally.slow[HELD] += pages - by_overflow - by_node - by_variant

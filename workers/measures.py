@@ -79,13 +79,14 @@ LOCATIONS = ("cache", "ring", "rx_ring", "socket")
 """where a page taken from the page allocator can be; a packet in the driver's or reader's hands counts
 to where it came from"""
 
-SLOW_CAUSES = ("not_recycled", "overflow", "wrong_node", "held")
+SLOW_CAUSES = ("not_recycled", "overflow", "wrong_node", "declined", "held")
 """why an allocation went to the page allocator"""
 
 _SLOW_HELP = (
     "the packets before it left the pool for good (recycling off)",
     "a full ring had given its pages away before",
     "pages of another node had been given away before",
+    "the pool's variant had not wanted pages back before",
     "every page was held outside the pool",
 )
 
@@ -116,8 +117,10 @@ MEASURES = (
     Measure("memory_peak_bytes", "bytes", "lower", "most memory taken from the page allocator at a time"),
     Measure("dma_maps", "events", "lower", "DMA mappings made"),
     Measure("dma_unmaps", "events", "lower", "DMA mappings undone"),
-    Measure("dma_syncs", "events", "lower", "syncs for the device"),
+    Measure("dma_syncs", "events", "lower", "syncs for the device, by the pool or the driver"),
+    Measure("dma_sync_bytes", "bytes", "lower", "bytes that they covered"),
     *(Measure(n, "events", "neither", t) for n, t in zip(COUNTERS, _COUNTER_HELP, strict=True)),
+    Measure("returns_declined", "events", "neither", "returns that the pool's variant did not want back"),
     *(Measure(f"{n}_ns_per_packet", "ns", "lower", f"busy time per packet: {n}") for n in CATEGORIES),
     *(Measure(f"pages_in_{n}", "pages", "neither", f"pages in the {n}, time average") for n in LOCATIONS),
     *(

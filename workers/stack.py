@@ -2,8 +2,9 @@
 
 from pool_impl.jit import bit_length, compiled
 from pool_impl.layout import PROCESS, SERVING_SOFTIRQ
+from pool_impl.observe import SHARED_INFO, SKB
 from workers import cost
-from workers.cache import HEADER, PAYLOAD, SHARED_INFO, SKB, stream
+from workers.cache import HEADER, PAYLOAD, stream
 from workers.state import QUEUE_CPU, Trial
 from workers.traffic import FOREVER
 

@@ -34,6 +34,7 @@ NIC = _words(
     "posted",
     "mask",
     "recycle",
+    "driver_syncs",  # 1: the pool leaves syncs for the device to the driver
     "budget",
     "rx_usecs_ps",
     "saturated",
@@ -71,8 +72,9 @@ TALLY = np.dtype(
                 "dropped_socket",
                 "read",  # all packets taken from the receive ring, by time
                 "pages_allocated",
-                "overflow_seen",  # ring_full and waive counts already blamed for slow allocations
+                "overflow_seen",  # ring_full, waive and declined counts already blamed for slow allocations
                 "waive_seen",
+                "declined_seen",
                 "latency_max_ps",
                 "integrated_to_ps",
                 "used_page_ps",
@@ -87,7 +89,7 @@ TALLY = np.dtype(
 """what is counted; ``busy_ps`` is the time that the steps of each CPU took, ``page_ps`` and
 ``used_page_ps`` are pages integrated over time"""
 
-NOT_RECYCLED, OVERFLOW, WRONG_NODE, HELD = range(len(SLOW_CAUSES))
+NOT_RECYCLED, OVERFLOW, WRONG_NODE, DECLINED, HELD = range(len(SLOW_CAUSES))
 IN_CACHE, IN_RING, IN_RX_RING, IN_SOCKET = range(len(LOCATIONS))
 
 

@@ -2,7 +2,8 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,12 +11,21 @@ import numpy as np
 
 from pool_impl.host import new_host
 from pool_impl.jit import entry, source_digest
-from pool_impl.layout import FLAG_DMA_MAP, FLAG_DMA_SYNC_DEV, SERVING_SOFTIRQ, records, words, words_of
+from pool_impl.layout import (
+    CACHE_CAPACITY,
+    FLAG_DMA_MAP,
+    FLAG_DMA_SYNC_DEV,
+    RECYCLE_DECLINED,
+    SERVING_SOFTIRQ,
+    records,
+    words,
+    words_of,
+)
 from pool_impl.pool import PAGE_BYTES, PoolParams, create
 from pool_impl.release import rules_of
-from workers import arch, audit, capture, engine
+from workers import arch, audit, capture, engine, variants
 from workers.cache import KIND_OF_OBJECT, stamps_needed
-from workers.config import TrialConfig
+from workers.config import KERNEL_VARIANT, TrialConfig
 from workers.cost import PS_PER_NS, Pricing, new_pricing
 from workers.drivers import HEADROOM_BYTES, MOST_BYTES, TRUESIZE_BYTES
 from workers.errors import ConfigError
@@ -27,6 +37,9 @@ from workers.traffic import PS_PER_SECOND, new_arrivals
 PS_PER_MS = 10**9
 
 MODEL_DIGEST = source_digest(Path(__file__).parent, Path(__file__).parent.parent / "pool_impl")
+
+DMA_COUNTS = ("maps", "unmaps", "syncs", "sync_bytes")
+"""what the device counts, by the names of its record and, with ``dma_`` before, of measures"""
 
 Record = dict[str, int | float | None]
 """a trial's measures; None where there was nothing to measure, such as a latency without a packet"""
@@ -42,8 +55,8 @@ class Input(NamedTuple):
     path: Path
 
     def content(self) -> bytes:
-        """What has to be kept to run the trial elsewhere: a capture's bytes, a profile with its parents
-        resolved."""
+        """What has to be kept to run the trial elsewhere: the bytes of a capture or variant, a profile with
+        its parents resolved."""
         if self.path.suffix == ".toml":
             return arch.load(str(self.path)).canonical.encode()
         return self.path.read_bytes()
@@ -55,13 +68,18 @@ def model_digest() -> str:
 
 
 def inputs(config: TrialConfig) -> tuple[Input, ...]:
-    """The files whose content decides a trial's record: the profile, and the capture if one is replayed.
+    """The files whose content decides a trial's record: the profile, the variant unless it is the
+    kernel's, and the capture if one is replayed.
 
     Raises:
-        ProfileError, CaptureError: a file is missing or unusable.
+        ProfileError, ConfigError, CaptureError: a file is missing or unusable.
     """
     profile = arch.load(config.arch)
     found = [Input(config.arch, profile.digest, profile.path)]
+    written = variants.source(config.pool.variant)
+    if written is not None:
+        _variant(config)
+        found.append(Input(config.pool.variant, written.sha256, written.path))
     if config.traffic.kind == "capture":
         name = config.traffic.capture
         capture.load(name, config.traffic.capture_destination)
@@ -81,6 +99,9 @@ def locate(config: TrialConfig, directory: Path, sha256: Mapping[str, str]) -> T
     for name in ("arch", "traffic.capture"):
         if fields[name] in sha256:
             fields[name] = str(directory / sha256[str(fields[name])])
+    variant = config.pool.variant
+    if variant in sha256:
+        fields["pool.variant"] = variants.stored_name(variant, directory / sha256[variant])
     return TrialConfig.unchecked(fields)
 
 
@@ -89,11 +110,12 @@ def trial_id(config: TrialConfig) -> str:
     digits. File names are not part of it.
 
     Raises:
-        ProfileError, CaptureError: a file is missing or unusable.
+        ProfileError, ConfigError, CaptureError: a file is missing or unusable.
     """
     fields = config.to_fields()
     content = {entry.name: entry.sha256 for entry in inputs(config)}
     fields["arch"] = content[config.arch]
+    fields["pool.variant"] = variants.load(config.pool.variant).identity
     if config.traffic.kind == "capture":
         fields["traffic.capture"] = content[config.traffic.capture]
     resolved = json.dumps({"model": MODEL_DIGEST, "fields": fields}, sort_keys=True)
@@ -136,22 +158,46 @@ def run_trial(config: TrialConfig) -> Record:
             f"{config.traffic.speed:g}; lower one of them",
         )
     trial.tally.measure_from_ps = warmup_ps
-    _run(trial, warmup_ps)
+    loop = _loop(variants.load(config.pool.variant).code)
+    loop(trial, warmup_ps)
     before = _counts(trial)
-    _run(trial, end_ps)
+    loop(trial, end_ps)
     audit.check(trial)
     return _record(trial, before, end_ps - warmup_ps)
 
 
-def prepare() -> None:
-    """Compile the loop, or load it from the code cache."""
-    trial = _new_trial(TrialConfig())
-    _run(trial, 0)
+def prepare(variant: str = KERNEL_VARIANT) -> None:
+    """Compile the loop for a variant, or load it from the code cache.
+
+    Raises:
+        ConfigError: there is no such variant, or it is unusable.
+    """
+    trial = _new_trial(TrialConfig.unchecked({"pool.variant": variant}))
+    _loop(variants.load(variant).code)(trial, 0)
 
 
-@entry(MODEL_DIGEST)
-def _run(trial: Trial, until_ps: int) -> None:
+@cache
+def _loop(code: str) -> Callable[[Trial, int], None]:
+    """The compiled loop; that of a variant is cached in a place of its own, since whoever reads an index of
+    cached code needs every class that is named in it."""
+    return entry(f"{MODEL_DIGEST}-{code}" if code else MODEL_DIGEST)(_steps)
+
+
+def _steps(trial: Trial, until_ps: int) -> None:
     engine.run(trial, until_ps)
+
+
+_run = _loop("")
+"""the loop for the kernel's own pool"""
+
+
+def _variant(config: TrialConfig) -> Any:
+    """The variant of a trial, checked for its pool."""
+    name = config.pool.variant
+    found = variants.load(name)
+    if found.code:
+        variants.check(found, name, config.kernel, config.pool.size)
+    return found.instance
 
 
 def _new_trial(config: TrialConfig) -> Trial:
@@ -165,11 +211,12 @@ def _new_trial(config: TrialConfig) -> Trial:
     socket_packets = 1 if drops else config.app.socket_bytes // TRUESIZE_BYTES + 1
     pcp_high = int(profile["pcp_high_pages"])
     ring_slots = min(config.pool.size or 1024, rules.ring_size_limit)
-    pages = config.nic.rx_ring + ring_slots + socket_packets + 4 * 64 + 128 + 2 * pcp_high
+    pages = config.nic.rx_ring + ring_slots + socket_packets + 5 * CACHE_CAPACITY + 2 * pcp_high
     host = new_host(
         rules,
         pages=pages,
         observer=Pricing(None, None, None, None),
+        variant=_variant(config),
         pcp_high=pcp_high,
         pcp_batch=int(profile["pcp_batch_pages"]),
     )
@@ -177,9 +224,10 @@ def _new_trial(config: TrialConfig) -> Trial:
     stamps = stamps_needed(pages + 1, len(host.slots), config.nic.rx_ring, skbs)
     host = host._replace(observer=new_pricing(profile, host.context, stamps))
     host.context.in_softirq = SERVING_SOFTIRQ
+    driver_syncs = config.driver.sync == "driver"
     params = PoolParams(
         pool_size=config.pool.size,
-        flags=FLAG_DMA_MAP | FLAG_DMA_SYNC_DEV,
+        flags=FLAG_DMA_MAP if driver_syncs else FLAG_DMA_MAP | FLAG_DMA_SYNC_DEV,
         dma_dir=2,
         max_len=MOST_BYTES,
         offset=HEADROOM_BYTES,
@@ -190,6 +238,7 @@ def _new_trial(config: TrialConfig) -> Trial:
     nic = records(NIC, 1)[0]
     nic.mask = config.nic.rx_ring - 1
     nic.recycle = int(config.pool.recycle)
+    nic.driver_syncs = int(driver_syncs)
     nic.budget = config.nic.budget
     nic.rx_usecs_ps = config.nic.rx_usecs * 1000 * PS_PER_NS
     nic.saturated = int(config.traffic.kind == "saturation")
@@ -230,10 +279,11 @@ def _counts(trial: Trial) -> dict[str, Any]:
     return {
         "ledger": meter.ledger[:, : len(CATEGORIES)].copy(),
         "counters": np.array([*alloc, *recycled[: len(COUNTERS) - len(alloc)]]),
+        "declined": int(recycled[RECYCLE_DECLINED]),
         "read": int(tally.read),
         "pages_allocated": int(tally.pages_allocated),
         "hold": int(owner.hold),
-        "dma": np.array([host.device.maps, host.device.unmaps, host.device.syncs]),
+        "dma": np.array([host.device[name] for name in DMA_COUNTS]),
         "page_ps": tally.page_ps.copy(),
         "slow": tally.slow.copy(),
         "touches": caches.touches.copy(),
@@ -276,8 +326,9 @@ def _record(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
         "pages_inflight": int(owner.hold - owner.release) & 0xFFFFFFFF,
         "memory_peak_bytes": int(trial.host.page_allocator.peak_pages) * PAGE_BYTES,
     }
-    record |= zip(("dma_maps", "dma_unmaps", "dma_syncs"), delta["dma"].tolist(), strict=True)
+    record |= zip((f"dma_{name}" for name in DMA_COUNTS), delta["dma"].tolist(), strict=True)
     record |= zip(COUNTERS, delta["counters"].tolist(), strict=True)
+    record["returns_declined"] = delta["declined"]
     for name, spent in zip(CATEGORIES, delta["ledger"].sum(axis=0).tolist(), strict=True):
         record[f"{name}_ns_per_packet"] = _ratio(spent, packets * PS_PER_NS)
     for name, page_ps in zip(LOCATIONS, delta["page_ps"].tolist(), strict=True):

@@ -10,6 +10,7 @@ import pytest
 from pool_impl.release import RELEASES
 from workers import arch, audit, capture, run_trial, trial, trial_id
 from workers.config import TrialConfig, Value
+from workers.drivers import MOST_BYTES
 from workers.errors import CheckError, ConfigError
 from workers.measures import CATEGORIES, COUNTERS, MEASURES
 
@@ -98,6 +99,47 @@ def test_with_recycling_and_early_drop_nothing_is_mapped_and_all_returns_go_to_t
     assert record["recycle_ratio"] == 1
     assert record["dma_maps"] == record["dma_unmaps"] == record["recycle_cached"] == 0
     assert record["alloc_refill"] * 64 == pytest.approx(record["recycle_ring"], rel=0.02)
+
+
+@pytest.mark.parametrize("recycle", [True, False])
+def test_the_pool_syncs_each_page_once_as_it_is_mapped_or_returns(recycle: bool) -> None:
+    """Spec 3.2, 3.4: all of max_len, from the headroom to the shared info, before it is known whether the
+    ring has room."""
+    record = run(SLOW_READER, pool__recycle=recycle, pool__size=64)
+    returned = sum(record[name] for name in ("recycle_cached", "recycle_ring", "recycle_ring_full"))
+    assert record["dma_syncs"] == record["dma_maps"] + returned > 0
+    assert (record["recycle_ring_full"] > 0) is recycle
+    assert record["dma_sync_bytes"] == MOST_BYTES * record["dma_syncs"]
+
+
+@pytest.mark.parametrize("recycle", [True, False])
+def test_the_driver_syncs_each_page_once_as_it_is_posted(recycle: bool) -> None:
+    record = run(SLOW_READER, pool__recycle=recycle, pool__size=64, driver__sync="driver")
+    assert record["dma_syncs"] == record["pages_allocated"] > 0
+    assert record["dma_sync_bytes"] == MOST_BYTES * record["pages_allocated"]
+
+
+def test_a_sync_costs_what_its_lines_cost_on_the_cpu_that_does_it() -> None:
+    """On a machine without coherent DMA; the pool's are paid by who returns the page, the driver's by the
+    receive queue."""
+    profile = arch.load("armada-3720")
+    lines = -(-MOST_BYTES // int(profile["cache_line_bytes"]))
+    cost = profile["dma_sync_call_ns"] + lines * profile["dma_sync_line_ns"]
+    found = {}
+    for who in ("pool", "driver"):
+        found[who] = run(
+            QUICK, arch="armada-3720", app__reader="fast", traffic__rate_pps=100_000, driver__sync=who
+        )
+        spent = found[who]["sync_for_device_ns_per_packet"] * found[who]["packets_offered"]
+        assert spent == pytest.approx(cost * found[who]["dma_syncs"], rel=0.01), who
+    share = cost * 1e-9 * 100_000
+    queue, reader = (
+        found["driver"][f"busy_ratio_{cpu}_cpu"] - found["pool"][f"busy_ratio_{cpu}_cpu"]
+        for cpu in ("queue", "reader")
+    )
+    assert queue == pytest.approx(share, rel=0.1)
+    # not all of it: a reader with less to do sleeps more often, and each waking is an interrupt
+    assert -share < reader < -share / 2
 
 
 def test_utilisation_is_rate_times_service_time() -> None:

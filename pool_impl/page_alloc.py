@@ -12,7 +12,16 @@ from typing import Any
 
 from pool_impl.jit import compiled
 from pool_impl.layout import NO_NODE, NO_POOL, PCP_CAPACITY, Host
-from pool_impl.observe import BUDDY_PAGE, PAGE_BULK_ALLOC, PAGE_FREE, PAGE_REF, STRUCT_PAGE
+from pool_impl.observe import (
+    BUDDY_PAGE,
+    PAGE_BULK_ALLOC,
+    PAGE_FREE,
+    PAGE_GIVEN,
+    PAGE_REF,
+    PAGE_TAKEN,
+    REFERENCES,
+    STRUCT_PAGE,
+)
 
 
 @compiled()
@@ -20,6 +29,7 @@ def get_page(host: Host, page: int) -> None:
     """Take one more plain reference."""
     host.observer.work(PAGE_REF, 1)
     host.observer.touch(STRUCT_PAGE, page, True)
+    host.observer.own(REFERENCES, page, 1)
     host.access.add_ref(host.pages[page], 1)
 
 
@@ -28,6 +38,7 @@ def put_page(host: Host, page: int) -> None:
     """Drop one plain reference; the last one gives the page back to the page allocator."""
     host.observer.work(PAGE_REF, 1)
     host.observer.touch(STRUCT_PAGE, page, True)
+    host.observer.own(REFERENCES, page, -1)
     if host.access.add_ref(host.pages[page], -1) == 0:
         _free(host, page)
 
@@ -73,12 +84,14 @@ def alloc(host: Host, nid: int, order: int) -> int:
 def _hand_out(host: Host, page: int) -> None:
     host.observer.work(PAGE_BULK_ALLOC, 1)
     host.observer.touch(STRUCT_PAGE, page, True)
+    host.observer.own(PAGE_TAKEN, page, 0)
     host.pages[page].refcount = 1
 
 
 @compiled(inline=False)
 def _free(host: Host, page: int) -> None:
     host.observer.work(PAGE_FREE, 1)
+    host.observer.own(PAGE_GIVEN, page, 0)
     record = host.pages[page]
     # the allocator's own lists use these words
     record.magic = 0

@@ -45,11 +45,16 @@ from pool_impl.observe import (
     PAGE_RELEASE,
     POOL_ALLOC,
     POOL_CONSUMER,
+    POOL_ENTERED,
+    POOL_HANDED_OUT,
+    POOL_LEFT,
     POOL_PRODUCER,
     POOL_PUT,
+    POOL_RETURNED,
     PRODUCER_LOCK,
     RELEASE_COUNT,
     SHARE_COUNT,
+    SHARES,
     STRUCT_PAGE,
 )
 
@@ -135,7 +140,7 @@ def alloc(host: Host, pool: Any) -> int:
         host.observer.work(POOL_ALLOC, 1)
         pool.alloc_fast += 1
         pool.cache_count -= 1
-        return int(pool.cache[pool.cache_count])
+        return _handed_out(host, pool, pool.cache[pool.cache_count])
     page = _refill(host, pool)
     if page != 0:
         return page
@@ -178,7 +183,7 @@ def _take_from_ring(host: Host, pool: Any) -> int:
         return 0
     pool.alloc_refill += 1
     pool.cache_count -= 1
-    return int(pool.cache[pool.cache_count])
+    return _handed_out(host, pool, pool.cache[pool.cache_count])
 
 
 @compiled(inline=False)
@@ -197,7 +202,7 @@ def _alloc_bulk(host: Host, pool: Any) -> int:
         return 0
     pool.alloc_slow += 1
     pool.cache_count -= 1
-    return int(pool.cache[pool.cache_count])
+    return _handed_out(host, pool, pool.cache[pool.cache_count])
 
 
 @compiled(inline=False)
@@ -210,7 +215,7 @@ def _alloc_high_order(host: Host, pool: Any) -> int:
         return 0
     pool.alloc_slow_high_order += 1
     _adopt(host, pool, page)
-    return page
+    return _handed_out(host, pool, page)
 
 
 @compiled()
@@ -222,7 +227,16 @@ def _adopt(host: Host, pool: Any, page: int) -> None:
         record.pp = pool.index
     record.magic |= SIGNATURE  # not stored: the pfmemalloc bit has to survive
     record.frag_count = host.rules.idle_shares
+    host.observer.own(POOL_ENTERED, page, pool.index)
     pool.hold = (pool.hold + 1) & COUNT_MASK
+
+
+@compiled()
+def _handed_out(host: Host, pool: Any, page: int) -> int:
+    """The page comes with one share, but for releases that want it to be set first (spec 2.4)."""
+    is_set_later = host.rules.frag_flag_needed and pool.pool_flags & FLAG_PAGE_FRAG
+    host.observer.own(POOL_HANDED_OUT, page, 0 if is_set_later else 1)
+    return int(page)
 
 
 @compiled(inline=False)
@@ -293,6 +307,7 @@ def put(host: Host, pool: Any, page: int, length: int, direct: bool) -> None:
 def is_last_share(host: Host, pool: Any, page: int) -> bool:
     """Give up one share; True when no share is left. Without fragments every page has one."""
     if host.rules.frag_flag_needed and not pool.pool_flags & FLAG_PAGE_FRAG:
+        host.observer.own(SHARES, page, -1)
         return True
     return drop_shares(host, page, 1) == 0
 
@@ -307,6 +322,7 @@ def drop_shares(host: Host, page: int, number: int) -> int:
     """
     record = host.pages[page]
     host.observer.touch(STRUCT_PAGE, page, False)
+    host.observer.own(SHARES, page, -number)
     if record.frag_count == number:
         if number != 1 and host.rules.idle_shares:
             host.observer.touch(STRUCT_PAGE, page, True)
@@ -327,6 +343,7 @@ def add_share(host: Host, page: int) -> None:
     """One more share of a page that the caller has a share of (``page_pool_ref_page``)."""
     host.observer.work(SHARE_COUNT, 1)
     host.observer.touch(STRUCT_PAGE, page, True)
+    host.observer.own(SHARES, page, 1)
     host.access.add_share(host.pages[page], 1)
 
 
@@ -365,6 +382,7 @@ def _recycle(host: Host, pool: Any, page: int, length: int, direct: bool) -> boo
     record = host.pages[page]
     host.observer.work(POOL_PUT, 1)
     host.observer.touch(STRUCT_PAGE, page, False)
+    host.observer.own(POOL_RETURNED, page, pool.index)
     if record.refcount != 1 or record.magic & PFMEMALLOC:
         pool.recycle[context.cpu, RECYCLE_RELEASED_REFCNT] += 1
         release(host, pool, page)
@@ -415,6 +433,7 @@ def release_page(host: Host, pool: Any, page: int) -> None:
     """The page leaves the pool; the caller keeps its reference, now a plain one."""
     host.observer.work(PAGE_RELEASE, 1)
     host.observer.touch(STRUCT_PAGE, page, True)
+    host.observer.own(POOL_LEFT, page, pool.index)
     record = host.pages[page]
     if pool.pool_flags & FLAG_DMA_MAP:
         _dma_unmap(host, record)

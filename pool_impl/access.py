@@ -2,8 +2,7 @@
 
 The type of ``Host.access`` selects one of these at compile time. Both take the same steps, so a trial
 and real threads run the same allocator. Under ``Threads`` each thread has a host of its own that differs
-in the CONTEXT record only, with a ``cpu`` that no other thread has; counters of the DEVICE record are
-not atomic.
+in the CONTEXT record only, with a ``cpu`` that no other thread has.
 """
 
 from typing import Any, NamedTuple
@@ -68,6 +67,22 @@ class Serial(NamedTuple):
         """Pages came into use or, if negative, left it."""
         allocator.used_pages += amount
         allocator.peak_pages = max(allocator.peak_pages, allocator.used_pages)
+
+    def count_map(self, device: Any) -> None:
+        """One more page was mapped."""
+        device.maps += 1
+
+    def count_unmap(self, device: Any) -> None:
+        """One more page was unmapped."""
+        device.unmaps += 1
+
+    def count_late_unmap(self, device: Any) -> None:
+        """One of these came after the device had gone."""
+        device.late_unmaps += 1
+
+    def count_sync(self, device: Any) -> None:
+        """One more range was synced."""
+        device.syncs += 1
 
     def read_slot(self, slots: Any, index: int) -> int:
         """The content of a ring slot."""
@@ -137,6 +152,22 @@ class Threads(NamedTuple):
         used = atomic_add(allocator, "used_pages", amount) + amount
         if used > atomic_load(allocator, "peak_pages"):
             raise_to(allocator, "peak_pages", used)
+
+    def count_map(self, device: Any) -> None:
+        """One more page was mapped."""
+        atomic_add(device, "maps", 1)
+
+    def count_unmap(self, device: Any) -> None:
+        """One more page was unmapped."""
+        atomic_add(device, "unmaps", 1)
+
+    def count_late_unmap(self, device: Any) -> None:
+        """One of these came after the device had gone."""
+        atomic_add(device, "late_unmaps", 1)
+
+    def count_sync(self, device: Any) -> None:
+        """One more range was synced."""
+        atomic_add(device, "syncs", 1)
 
     def read_slot(self, slots: Any, index: int) -> int:
         """The content of a ring slot: what its writer did to the page before is seen."""

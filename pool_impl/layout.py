@@ -93,10 +93,11 @@ POOL = _lines(
     ],
     producer=_words("producer_lock", "ring_prod"),
     release=_words("release"),
-    control=_words("napi", "cpuid", "user_cnt", "destroy_cnt", "freed", "index"),
+    control=_words("napi", "cpuid", "user_cnt", "destroy_cnt", "freed", "index", "created", "stalls"),
     recycle=[("recycle", "<i8", (MAX_CPUS, 8))],
 )
-"""one pool; consumer-only, producer and release words lie on lines of their own (spec 1.7)"""
+"""one pool; consumer-only, producer and release words lie on lines of their own (spec 1.7). ``created``
+counts the pools that the record has been, ``stalls`` the warnings that the last one waits for pages"""
 
 RECYCLE_CACHED, RECYCLE_CACHE_FULL, RECYCLE_RING, RECYCLE_RING_FULL, RECYCLE_RELEASED_REFCNT = range(5)
 """columns of ``recycle``, which has a row of one cache line for each CPU"""
@@ -104,7 +105,7 @@ RECYCLE_CACHED, RECYCLE_CACHE_FULL, RECYCLE_RING, RECYCLE_RING_FULL, RECYCLE_REL
 PAGE_ALLOCATOR = np.dtype(
     [
         *_words("pcp_high", "pcp_batch", "fresh", "serial", "used_pages", "peak_pages", "entered"),
-        *_words("zone_lock"),
+        *_words("zone_lock", "fail_skip", "fail_count"),
         ("free_head", "<i8", (MAX_NODES, MAX_ORDER + 1)),
         ("pcp_head", "<i8", (MAX_CPUS, MAX_NODES)),
         ("pcp_count", "<i8", (MAX_CPUS, MAX_NODES)),
@@ -113,18 +114,22 @@ PAGE_ALLOCATOR = np.dtype(
     align=True,
 )
 """per-CPU lists (circular, newest first) above one free list for each node and order; ``zone_lock`` guards
-``fresh`` and the free lists"""
+``fresh`` and the free lists. Failures injected: ``fail_skip`` pages are still given, then ``fail_count``
+requests end short"""
 
 DEVICE = np.dtype(
     [
         *_words("maps", "unmaps", "syncs", "last_off", "last_len", "fail_skip", "fail_count"),
+        *_words("removed", "late_unmaps"),
         ("napi_owner", "<i8", (MAX_NAPIS,)),
         ("napi_scheduled", "<i8", (MAX_NAPIS,)),
     ],
     align=True,
 )
-"""the device: DMA calls counted (``maps`` only if they succeeded), failures injected; for each NAPI instance
-the CPU that polls it or NO_CPU, and whether it is disabled or about to be polled"""
+"""the device: DMA calls counted (``maps`` only if they succeeded), failures injected (``fail_skip`` maps
+succeed, then ``fail_count`` fail); ``removed`` is set when its driver is gone, ``late_unmaps`` are unmaps
+after that, which a real IOMMU may not survive (spec 4.4); for each NAPI instance the CPU that polls it or
+NO_CPU, and whether it is disabled or about to be polled"""
 
 CONTEXT = np.dtype(_words("cpu", "nid", "in_softirq", "no_direct", "warnings"), align=True)
 """where the running code is: its CPU, that CPU's memory node, and PROCESS, BH_DISABLED or SERVING_SOFTIRQ;

@@ -47,6 +47,7 @@ def put_page(host: Host, page: int) -> None:
 def alloc_bulk(host: Host, nid: int, count: int, into: Any) -> int:
     """Fill ``into[0..]`` with up to ``count`` order-0 pages of a node; returns how many."""
     node = host.context.nid if nid == NO_NODE else nid
+    count = _granted(host.page_allocator, count)
     got = 0
     while got < count:
         page = _pop_pcp(host, node)
@@ -67,6 +68,8 @@ def alloc(host: Host, nid: int, order: int) -> int:
     """One page of an order, 0 when memory is exhausted."""
     node = host.context.nid if nid == NO_NODE else nid
     allocator = host.page_allocator
+    if _granted(allocator, 1) == 0:
+        return 0
     if order == 0:
         page = _pop_pcp(host, node)
     else:
@@ -78,6 +81,20 @@ def alloc(host: Host, nid: int, order: int) -> int:
         host.pages[page].next = host.access.take_serials(allocator, 1) + 1
         host.access.count_used(allocator, 1 << order)
     return page
+
+
+@compiled()
+def _granted(allocator: Any, count: int) -> int:
+    """How many pages injected failures leave of a request."""
+    if allocator.fail_count == 0:
+        return count
+    if allocator.fail_skip >= count:
+        allocator.fail_skip -= count
+        return count
+    left = allocator.fail_skip
+    allocator.fail_skip = 0
+    allocator.fail_count -= 1
+    return int(left)
 
 
 @compiled()

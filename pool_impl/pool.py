@@ -60,6 +60,9 @@ from pool_impl.observe import (
 
 PAGE_BYTES = 4096
 
+STALL_SECONDS = 60
+"""between two warnings that a destroyed pool still waits for pages"""
+
 WHOLE = -1
 """sync length that means all of the page: the kernel's -1 as an unsigned number"""
 
@@ -112,10 +115,12 @@ def create(host: Host, index: int, params: PoolParams) -> None:
 
     pool = host.pools[index]
     base = pool.ring_base
+    created = pool.created + 1
     host.pools[index : index + 1].view("u1")[:] = 0
     host.slots[base : base + size] = 0
     pool.index = index
     pool.ring_base = base
+    pool.created = created
     pool.ring_size = size
     pool.ring_batch = RING_BATCH if size // 2 >= RING_BATCH else 1
     pool.pool_flags = params.flags
@@ -260,7 +265,7 @@ def _dma_map(host: Host, pool: Any, page: int) -> bool:
     elif device.fail_count > 0:
         device.fail_count -= 1
         return False
-    device.maps += 1
+    host.access.count_map(device)
     host.pages[page].dma_addr = page
     if pool.pool_flags & FLAG_DMA_SYNC_DEV:
         sync_for_device(host, pool, WHOLE)
@@ -273,7 +278,9 @@ def _dma_unmap(host: Host, page: Any) -> None:
     if page.dma_addr == 0:
         return
     host.observer.work(DMA_UNMAP, 1)
-    host.device.unmaps += 1
+    host.access.count_unmap(host.device)
+    if host.device.removed:
+        host.access.count_late_unmap(host.device)
     page.dma_addr = 0
 
 
@@ -283,7 +290,7 @@ def sync_for_device(host: Host, pool: Any, length: int) -> None:
     device = host.device
     covered = pool.max_len if length == WHOLE else min(length, pool.max_len)
     host.observer.work(DMA_SYNC_FOR_DEVICE, covered)
-    device.syncs += 1
+    host.access.count_sync(device)
     device.last_off = pool.offset
     device.last_len = covered
 
@@ -545,7 +552,11 @@ def release_tick(host: Host, pool: Any) -> bool:
         return False
     if left < 0:
         host.context.warnings += 1
-        return bool(host.rules.retries_when_negative)
+        if not host.rules.retries_when_negative:
+            return False
+    # the first pass is that of the destruction, the others follow one a second
+    if pool.destroy_cnt > 1 and (pool.destroy_cnt - 1) % STALL_SECONDS == 0:
+        pool.stalls += 1
     return True
 
 

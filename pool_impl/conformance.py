@@ -95,19 +95,29 @@ def replay(recording: Recording) -> Result:
     Raises:
         RecordingError: there are no rules for the recording's kernel.
     """
+    divergences = 0
+    first = None
+    for divergence in differences(recording):
+        divergences += 1
+        first = first or divergence
+    return Result(recording, len(recording.operations), divergences, first)
+
+
+def differences(recording: Recording) -> Iterator[Divergence]:
+    """Run all operations of a recording and yield what differs.
+
+    Raises:
+        RecordingError: there are no rules for the recording's kernel.
+    """
     try:
         replayed = Replay(recording.kernel, recording.pools)
     except KeyError:
         raise RecordingError(
             f"{recording.path}:1: kernel {recording.kernel}: no rules for this release"
         ) from None
-    divergences = 0
-    first = None
     for operation in recording.operations:
         for field, expected, actual in replayed.run(operation):
-            divergences += 1
-            first = first or Divergence(operation, field, expected, actual)
-    return Result(recording, len(recording.operations), divergences, first)
+            yield Divergence(operation, field, expected, actual)
 
 
 def written(name: str, kernel: str, pools: int, steps: Iterable[Step]) -> str:

@@ -266,7 +266,8 @@ def _dma_map(host: Host, pool: Any, page: int) -> bool:
         device.fail_count -= 1
         return False
     host.access.count_map(device)
-    host.pages[page].dma_addr = page
+    # an address that tells whose mapping it is, also when the page is lost to its pool
+    host.pages[page].dma_addr = pool.index + 1
     if pool.pool_flags & FLAG_DMA_SYNC_DEV:
         sync_for_device(host, pool, WHOLE)
     return True
@@ -565,5 +566,5 @@ def _unmap_all(host: Host, pool: Any) -> None:
     """Unmap what is out, since the device may be gone when it comes back; sync no more (spec 4.4)."""
     pool.pool_flags &= ~FLAG_DMA_SYNC_DEV
     for page in range(1, host.page_allocator.fresh):
-        if host.pages[page].pp == pool.index:
+        if host.pages[page].dma_addr == pool.index + 1:
             _dma_unmap(host, host.pages[page])

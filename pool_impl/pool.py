@@ -266,8 +266,7 @@ def _dma_map(host: Host, pool: Any, page: int) -> bool:
         device.fail_count -= 1
         return False
     host.access.count_map(device)
-    # an address that tells whose mapping it is, also when the page is lost to its pool
-    host.pages[page].dma_addr = pool.index + 1
+    host.pages[page].dma_addr = page
     if pool.pool_flags & FLAG_DMA_SYNC_DEV:
         sync_for_device(host, pool, WHOLE)
     return True
@@ -566,5 +565,5 @@ def _unmap_all(host: Host, pool: Any) -> None:
     """Unmap what is out, since the device may be gone when it comes back; sync no more (spec 4.4)."""
     pool.pool_flags &= ~FLAG_DMA_SYNC_DEV
     for page in range(1, host.page_allocator.fresh):
-        if host.pages[page].dma_addr == pool.index + 1:
+        if host.pages[page].pp == pool.index:
             _dma_unmap(host, host.pages[page])

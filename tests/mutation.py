@@ -41,7 +41,7 @@ PACKAGE = ROOT / "pool_impl"
 TESTS = ROOT / "tests" / "pool_impl"
 SURVIVORS = Path(__file__).with_name("mutation_survivors.toml")
 MODULES = ("ring", "pool", "fragments", "page_alloc", "release", "skb", "skb_change", "coalesce", "xdp")
-TEST_MODULES = ("golden", "create", "ring", "release", "xdp", "invariants")
+TEST_MODULES = ("golden", "create", "ring", "release", "xdp", "api", "invariants")
 LARGEST_RECORDING = 120
 """operations; longer ones repeat what shorter ones show"""
 SEEDS = 6

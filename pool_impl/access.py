@@ -2,8 +2,7 @@
 
 The type of ``Host.access`` selects one of these at compile time. Both take the same steps, so a trial
 and real threads run the same allocator. Under ``Threads`` each thread has a host of its own that differs
-in the CONTEXT record only, with a ``cpu`` that no other thread has; counters of the DEVICE record are
-not atomic.
+in the CONTEXT record only, with a ``cpu`` that no other thread has.
 """
 
 from typing import Any, NamedTuple
@@ -71,6 +70,23 @@ class Serial(NamedTuple):
         before = allocator.serial
         allocator.serial = before + number
         return int(before)
+
+    def count_map(self, device: Any) -> None:
+        """One more page was mapped."""
+        device.maps += 1
+
+    def count_unmap(self, device: Any) -> None:
+        """One more page was unmapped."""
+        device.unmaps += 1
+
+    def count_late_unmap(self, device: Any) -> None:
+        """One of these came after the device had gone."""
+        device.late_unmaps += 1
+
+    def count_sync(self, device: Any, length: int) -> None:
+        """One more range of so many bytes was synced."""
+        device.syncs += 1
+        device.sync_bytes += length
 
     def read_slot(self, slots: Any, index: int) -> int:
         """The content of a ring slot."""
@@ -145,6 +161,23 @@ class Threads(NamedTuple):
     def take_serials(self, allocator: Any, number: int) -> int:
         """Serial numbers for allocations; returns the one before the first."""
         return int(atomic_add(allocator, "serial", number))
+
+    def count_map(self, device: Any) -> None:
+        """One more page was mapped."""
+        atomic_add(device, "maps", 1)
+
+    def count_unmap(self, device: Any) -> None:
+        """One more page was unmapped."""
+        atomic_add(device, "unmaps", 1)
+
+    def count_late_unmap(self, device: Any) -> None:
+        """One of these came after the device had gone."""
+        atomic_add(device, "late_unmaps", 1)
+
+    def count_sync(self, device: Any, length: int) -> None:
+        """One more range of so many bytes was synced."""
+        atomic_add(device, "syncs", 1)
+        atomic_add(device, "sync_bytes", length)
 
     def read_slot(self, slots: Any, index: int) -> int:
         """The content of a ring slot: what its writer did to the page before is seen."""

@@ -4,9 +4,11 @@ The pool is given operations and arguments only. After each one its state is com
 with the recorded one; it is never resynchronised.
 """
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
+from pool_impl.audit import audited
 from pool_impl.errors import RecordingError
 from pool_impl.host import new_buffers, new_host
 from pool_impl.layout import (
@@ -52,6 +54,14 @@ class Divergence(NamedTuple):
         )
 
 
+class Step(NamedTuple):
+    """One operation to do."""
+
+    name: str
+    context: str
+    arguments: dict[str, Any]
+
+
 class Result(NamedTuple):
     """Outcome of one trace."""
 
@@ -85,44 +95,72 @@ def replay(recording: Recording) -> Result:
     Raises:
         RecordingError: there are no rules for the recording's kernel.
     """
+    divergences = 0
+    first = None
+    for divergence in differences(recording):
+        divergences += 1
+        first = first or divergence
+    return Result(recording, len(recording.operations), divergences, first)
+
+
+def differences(recording: Recording) -> Iterator[Divergence]:
+    """Run all operations of a recording and yield what differs.
+
+    Raises:
+        RecordingError: there are no rules for the recording's kernel.
+    """
     try:
-        rules = rules_of(recording.kernel)
+        replayed = Replay(recording.kernel, recording.pools)
     except KeyError:
         raise RecordingError(
             f"{recording.path}:1: kernel {recording.kernel}: no rules for this release"
         ) from None
-    host = new_host(rules, pages=PAGES_OF_A_TRACE, pools=recording.pools)
-    replayed = _Replay(new_buffers(host, skb_rules_of(recording.kernel), skbs=SKBS_OF_A_TRACE))
-    divergences = 0
-    first = None
     for operation in recording.operations:
         for field, expected, actual in replayed.run(operation):
-            divergences += 1
-            first = first or Divergence(operation, field, expected, actual)
-    return Result(recording, len(recording.operations), divergences, first)
+            yield Divergence(operation, field, expected, actual)
 
 
-class _Replay(SkbReplay):
+def written(name: str, kernel: str, pools: int, steps: Iterable[Step]) -> str:
+    """The text of a recording of these operations, with the states that this implementation has after
+    them: a failure in it can be kept and replayed, and looked at in the terms of real ones."""
+    replayed = Replay(kernel, pools)
+    lines = [
+        {"op": step.name, "ctx": step.context, **step.arguments, "state": replayed.perform(*step)}
+        for step in steps
+    ]
+    header = {"name": name, "kernel": kernel, "pools": pools, "ops": len(lines)}
+    return "\n".join(json.dumps(line) for line in [header, *lines]) + "\n"
+
+
+class Replay(SkbReplay):
+    """A machine under the rules of a kernel that does operations by name.
+
+    Args:
+        audit: whether it is a debug build, see :mod:`pool_impl.audit`.
+
+    Raises:
+        KeyError: there are no rules for this kernel.
+    """
+
+    def __init__(
+        self,
+        kernel: str,
+        pools: int,
+        *,
+        pages: int = PAGES_OF_A_TRACE,
+        skbs: int = SKBS_OF_A_TRACE,
+        audit: bool = False,
+    ) -> None:
+        host = new_host(rules_of(kernel), pages=pages, pools=pools)
+        super().__init__(new_buffers(audited(host) if audit else host, skb_rules_of(kernel), skbs=skbs))
+
     def run(self, operation: Operation) -> Iterator[tuple[str, object, object]]:
         """Do one operation and yield field, expected and actual wherever the state differs."""
-        perform = OPERATIONS.get(operation.name)
-        napi = None if perform is None else self.enter(operation.context)
-        if perform is None or napi is None:
-            name = "op" if perform is None else "ctx"
-            yield name, getattr(operation, "name" if name == "op" else "context"), "unknown"
-            return
-        context = self.host.context
-        context.warnings = 0
         try:
-            actual = perform(self, operation.arguments)
-        except (KeyError, TypeError, IndexError) as error:
-            yield "arguments", operation.arguments, f"not understood: {error!r}"
+            actual = self.perform(operation.name, operation.context, operation.arguments)
+        except _Unknown as unknown:
+            yield unknown.args
             return
-        finally:
-            self.leave(napi)
-        if context.warnings:
-            actual["warn"] = int(context.warnings)
-        actual |= self.state()
         expected = operation.state
         for field in sorted(expected.keys() - _STATE_FIELDS):
             yield field, expected[field], "unknown field"
@@ -131,7 +169,29 @@ class _Replay(SkbReplay):
                 yield field, expected.get(field), actual.get(field)
         for field in ("dma", "pages", "skbs"):
             yield from _differences(field, expected.get(field), actual.get(field))
-        yield from self.pool_differences(expected.get("pools"))
+        yield from _pool_differences(expected.get("pools"), actual["pools"])
+
+    def perform(self, name: str, context: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Do one operation; returns what a recording says of it afterwards."""
+        return self.do_operation(name, context, arguments) | self.state()
+
+    def do_operation(self, name: str, context: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Do one operation; returns its results."""
+        operation = OPERATIONS.get(name)
+        if operation is None:
+            raise _Unknown("op", name, "unknown")
+        napi = self.enter(context)
+        if napi is None:
+            raise _Unknown("ctx", context, "unknown")
+        where = self.host.context
+        where.warnings = 0
+        try:
+            results = operation(self, arguments)
+        except (KeyError, TypeError, IndexError) as error:
+            raise _Unknown("arguments", arguments, f"not understood: {error!r}") from None
+        finally:
+            self.leave(napi)
+        return results | {"warn": int(where.warnings)} if where.warnings else results
 
     def enter(self, context: str) -> int | None:
         """Be in a recorded context; the NAPI instance that is polled, NO_NAPI, or None if unknown."""
@@ -153,23 +213,30 @@ class _Replay(SkbReplay):
             self.host.device.napi_owner[napi] = NO_CPU
             self.host.device.napi_scheduled[napi] = 0
 
-    def pool_differences(self, expected: object) -> Iterator[tuple[str, object, object]]:
-        actual = self.pool_states()
-        if not isinstance(expected, list) or len(expected) != len(actual):
-            yield "pools", expected, actual
-            return
-        for number, (before, after) in enumerate(zip(expected, actual, strict=True)):
-            yield from _differences(f"pools[{number}]", before, after)
-
     def state(self) -> dict[str, Any]:
         # skbs first: pages that they name for the first time get their ids in this order
         state: dict[str, Any] = {"skbs": self.changed_skbs(), "pages": self.changed_pages()}
+        state["pools"] = self.pool_states()
         device = self.host.device
         if device.maps:  # the recorder leaves it out until then
             state["dma"] = {
                 name: int(device[name]) for name in ("maps", "unmaps", "syncs", "last_off", "last_len")
             }
         return state
+
+
+class _Unknown(Exception):  # noqa: N818 - a finding, not an error
+    """What a recording asks for is not known here: field, what it says, and what is wrong with it."""
+
+    args: tuple[str, object, str]
+
+
+def _pool_differences(expected: object, actual: list[Any]) -> Iterator[tuple[str, object, object]]:
+    if not isinstance(expected, list) or len(expected) != len(actual):
+        yield "pools", expected, actual
+        return
+    for number, (before, after) in enumerate(zip(expected, actual, strict=True)):
+        yield from _differences(f"pools[{number}]", before, after)
 
 
 def _differences(name: str, expected: object, actual: object) -> Iterator[tuple[str, object, object]]:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pool_impl.jit import compiled
 from pool_impl.layout import FLAG_DMA_SYNC_DEV, FLAG_PAGE_FRAG, PFMEMALLOC, Host
-from pool_impl.observe import STRUCT_PAGE
+from pool_impl.observe import SHARES_SET, STRUCT_PAGE
 from pool_impl.pool import PAGE_BYTES, WHOLE, alloc, drop_shares, release, sync_for_device
 
 
@@ -79,6 +79,7 @@ def _start_frag_page(host: Host, pool: Any, page: int, rounded: int) -> int:
 def set_shares(host: Host, page: int, number: int) -> None:
     """Set the fragment count of a page that the caller owns alone (``page_pool_fragment_page``)."""
     host.observer.touch(STRUCT_PAGE, page, True)
+    host.observer.own(SHARES_SET, page, number)
     host.pages[page].frag_count = number
 
 

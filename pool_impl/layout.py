@@ -96,10 +96,11 @@ POOL = _lines(
     ],
     producer=_words("ring_prod"),
     release=_words("release"),
-    control=_words("napi", "cpuid", "user_cnt", "destroy_cnt", "freed", "index"),
+    control=_words("napi", "cpuid", "user_cnt", "destroy_cnt", "freed", "index", "created", "stalls"),
     recycle=[("recycle", "<i8", (MAX_CPUS, 8))],
 )
-"""one pool; consumer-only, producer and release words lie on lines of their own (spec 1.7)"""
+"""one pool; consumer-only, producer and release words lie on lines of their own (spec 1.7). ``created``
+counts the pools that the record has been, ``stalls`` the warnings that the last one waits for pages"""
 
 RECYCLE_CACHED, RECYCLE_CACHE_FULL, RECYCLE_RING, RECYCLE_RING_FULL, RECYCLE_RELEASED_REFCNT = range(5)
 RECYCLE_DECLINED = 5
@@ -109,6 +110,7 @@ statistic: pages that the pool's variant did not want back"""
 PAGE_ALLOCATOR = _lines(
     shared=[
         *_words("pcp_high", "pcp_batch", "end", "serial", "peak_pages", "zone_lock", "fresh"),
+        *_words("fail_skip", "fail_count"),
         ("free_head", "<i8", (MAX_NODES, MAX_ORDER + 1)),
     ],
     used=[("used_pages", "<i8", (MAX_CPUS, SLOTS_PER_LINE))],
@@ -120,18 +122,22 @@ PAGE_ALLOCATOR = _lines(
 )
 """per-CPU lists (circular, newest first) above one free list for each node and order; ``zone_lock`` guards
 ``fresh``, the first page never used, and the free lists; ``end`` is one more than the last page. Each CPU has
-lines of its own: one word of ``used_pages``, and of the lists one word for each node"""
+lines of its own: one word of ``used_pages``, and of the lists one word for each node. Failures injected:
+``fail_skip`` pages are still given, then ``fail_count`` requests end short"""
 
 DEVICE = np.dtype(
     [
         *_words("maps", "unmaps", "syncs", "sync_bytes", "last_off", "last_len", "fail_skip", "fail_count"),
+        *_words("removed", "late_unmaps"),
         ("napi_owner", "<i8", (MAX_NAPIS,)),
         ("napi_scheduled", "<i8", (MAX_NAPIS,)),
     ],
     align=True,
 )
-"""the device: DMA calls counted (``maps`` only if they succeeded), failures injected; for each NAPI instance
-the CPU that polls it or NO_CPU, and whether it is disabled or about to be polled"""
+"""the device: DMA calls counted (``maps`` only if they succeeded), failures injected (``fail_skip`` maps
+succeed, then ``fail_count`` fail); ``removed`` is set when its driver is gone, ``late_unmaps`` are unmaps
+after that, which a real IOMMU may not survive (spec 4.4); for each NAPI instance the CPU that polls it or
+NO_CPU, and whether it is disabled or about to be polled"""
 
 CONTEXT = np.dtype(_words("cpu", "nid", "in_softirq", "no_direct", "warnings"), align=True)
 """where the running code is: its CPU, that CPU's memory node, and PROCESS, BH_DISABLED or SERVING_SOFTIRQ;

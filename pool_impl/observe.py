@@ -1,10 +1,11 @@
 """What the allocator tells an observer: lines it touched and work it did.
 
-An observer is a NamedTuple class with two methods. Its type is part of a compiled function's signature,
+An observer is a NamedTuple class with three methods. Its type is part of a compiled function's signature,
 so :class:`NullObserver` costs nothing and a pricing observer is compiled into the hot path.
 
 * ``touch(kind, index, write)``: one object was read, or written if ``write``; kinds are below.
 * ``work(kind, amount)``: an operation was done ``amount`` times (bytes for DMA syncs).
+* ``own(change, page, number)``: a share or a plain reference of a page changed hands; for checks only.
 """
 
 from typing import NamedTuple
@@ -40,6 +41,17 @@ DMA_SYNC_FOR_DEVICE = 15  # bytes; each report is one call
 CONSUMER_LOCK = 16  # lock and unlock
 FIRST_OWN_WORK = 17  # a user's further kinds start here
 
+# changes of who owns a page (spec 6.1), and what number means
+PAGE_TAKEN = 0  # out of the page allocator, with one plain reference
+PAGE_GIVEN = 1  # back to it
+REFERENCES = 2  # plain references more, or less if negative
+SHARES = 3  # shares more, or less if negative
+SHARES_SET = 4  # shares that a page is cut up into
+POOL_ENTERED = 5  # pool, to which the reference belongs now
+POOL_HANDED_OUT = 6  # shares that the caller of alloc has with it
+POOL_RETURNED = 7  # pool that decides about a page of which nobody has a share
+POOL_LEFT = 8  # pool; its reference is a plain one now
+
 
 class NullObserver(NamedTuple):
     """Hears nothing and costs nothing: for replay, benchmarks and real threads."""
@@ -50,6 +62,9 @@ class NullObserver(NamedTuple):
         """Ignore."""
 
     def work(self, kind: int, amount: int) -> None:
+        """Ignore."""
+
+    def own(self, change: int, page: int, number: int) -> None:
         """Ignore."""
 
 

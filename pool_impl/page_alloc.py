@@ -12,7 +12,16 @@ from typing import Any
 
 from pool_impl.jit import compiled, nonnegative
 from pool_impl.layout import MAX_CPUS, NO_NODE, NO_POOL, PCP_CAPACITY, Host
-from pool_impl.observe import BUDDY_PAGE, PAGE_BULK_ALLOC, PAGE_FREE, PAGE_REF, STRUCT_PAGE
+from pool_impl.observe import (
+    BUDDY_PAGE,
+    PAGE_BULK_ALLOC,
+    PAGE_FREE,
+    PAGE_GIVEN,
+    PAGE_REF,
+    PAGE_TAKEN,
+    REFERENCES,
+    STRUCT_PAGE,
+)
 
 
 @compiled()
@@ -20,6 +29,7 @@ def get_page(host: Host, page: int) -> None:
     """Take one more plain reference."""
     host.observer.work(PAGE_REF, 1)
     host.observer.touch(STRUCT_PAGE, page, True)
+    host.observer.own(REFERENCES, page, 1)
     host.access.take_ref(host.pages[page])
 
 
@@ -28,6 +38,7 @@ def put_page(host: Host, page: int) -> None:
     """Drop one plain reference; the last one gives the page back to the page allocator."""
     host.observer.work(PAGE_REF, 1)
     host.observer.touch(STRUCT_PAGE, page, True)
+    host.observer.own(REFERENCES, page, -1)
     if host.access.drop_ref(host.pages[page]):
         _free(host, page)
 
@@ -38,6 +49,7 @@ def alloc_bulk(host: Host, nid: int, count: int, into: Any) -> int:
     node = host.context.nid if nid == NO_NODE else nid
     allocator = host.page_allocator
     cpu = nonnegative(host.context.cpu)
+    count = _granted(allocator, count)
     got = 0
     while got < count:
         taken = min(_listed(host, node), count - got)
@@ -61,6 +73,8 @@ def alloc(host: Host, nid: int, order: int) -> int:
     """One page of an order, 0 when memory is exhausted."""
     node = host.context.nid if nid == NO_NODE else nid
     allocator = host.page_allocator
+    if _granted(allocator, 1) == 0:
+        return 0
     if order == 0:
         page = _pop_pcp(host, node)
     else:
@@ -92,9 +106,24 @@ def used_pages(allocator: Any, cpus: int) -> int:
 
 
 @compiled()
+def _granted(allocator: Any, count: int) -> int:
+    """How many pages injected failures leave of a request."""
+    if allocator.fail_count == 0:
+        return count
+    if allocator.fail_skip >= count:
+        allocator.fail_skip -= count
+        return count
+    left = allocator.fail_skip
+    allocator.fail_skip = 0
+    allocator.fail_count -= 1
+    return int(left)
+
+
+@compiled()
 def _hand_out(host: Host, page: int, serial: int) -> None:
     host.observer.work(PAGE_BULK_ALLOC, 1)
     host.observer.touch(STRUCT_PAGE, page, True)
+    host.observer.own(PAGE_TAKEN, page, 0)
     host.pages[page].refcount = 1
     host.pages[page].next = serial
 
@@ -102,6 +131,7 @@ def _hand_out(host: Host, page: int, serial: int) -> None:
 @compiled(inline=False)
 def _free(host: Host, page: int) -> None:
     host.observer.work(PAGE_FREE, 1)
+    host.observer.own(PAGE_GIVEN, page, 0)
     record = host.pages[page]
     # the allocator's own lists use these words
     record.magic = 0

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pool_impl import fragments, page_alloc, pool
+from pool_impl import fragments, page_alloc, pool, xdp
 from pool_impl.jit import POOL_IMPL_DIGEST, entry
 from pool_impl.layout import Host
 
@@ -79,3 +79,19 @@ def alloc_any(host: Host, number: int, size: int, granted: Any) -> int:
     """Page; offset and size go into ``granted``."""
     page, granted[0], granted[1] = fragments.alloc_any(host, host.pools[number], size)
     return page
+
+
+XDP_FRAME, XDP_FRAME_RX_NAPI, XDP_FRAME_BULK, XDP_FLUSH = range(4)
+
+
+@entry(POOL_IMPL_DIGEST)
+def return_frame(host: Host, memory: Any, bulk: Any, code: int, page: int, identity: int) -> None:
+    """A page of an XDP frame comes back, or what was collected of them goes out."""
+    if code == XDP_FRAME:
+        xdp.return_frame(host, memory, page, identity)
+    elif code == XDP_FRAME_RX_NAPI:
+        xdp.return_frame_rx_napi(host, memory, page, identity)
+    elif code == XDP_FRAME_BULK:
+        xdp.return_frame_bulk(host, memory, bulk, page, identity)
+    else:
+        xdp.flush_bulk(host, memory, bulk)

@@ -45,16 +45,24 @@ from pool_impl.observe import (
     PAGE_RELEASE,
     POOL_ALLOC,
     POOL_CONSUMER,
+    POOL_ENTERED,
+    POOL_HANDED_OUT,
+    POOL_LEFT,
     POOL_PRODUCER,
     POOL_PUT,
+    POOL_RETURNED,
     PRODUCER_LOCK,
     RELEASE_COUNT,
     SHARE_COUNT,
+    SHARES,
     STRUCT_PAGE,
 )
 from pool_impl.variant import CACHE, RELEASE
 
 PAGE_BYTES = 4096
+
+STALL_SECONDS = 60
+"""between two warnings that a destroyed pool still waits for pages"""
 
 WHOLE = -1
 """sync length that means all of the page: the kernel's -1 as an unsigned number"""
@@ -108,10 +116,12 @@ def create(host: Host, index: int, params: PoolParams) -> None:
 
     pool = host.pools[index]
     base = pool.ring_base
+    created = pool.created + 1
     host.pools[index : index + 1].view("u1")[:] = 0
     host.slots[base : base + size] = 0
     pool.index = index
     pool.ring_base = base
+    pool.created = created
     pool.ring_size = size
     pool.ring_batch = RING_BATCH if size // 2 >= RING_BATCH else 1
     pool.pool_flags = params.flags
@@ -137,7 +147,7 @@ def alloc(host: Host, pool: Any) -> int:
         host.observer.work(POOL_ALLOC, 1)
         pool.alloc_fast += 1
         pool.cache_count = count - 1
-        return int(pool.cache[count - 1])
+        return _handed_out(host, pool, pool.cache[count - 1])
     page = _refill(host, pool)
     if page != 0:
         return page
@@ -186,7 +196,7 @@ def _take_from_ring(host: Host, pool: Any) -> int:
         return 0
     pool.alloc_refill += 1
     pool.cache_count = count - 1
-    return int(pool.cache[count - 1])
+    return _handed_out(host, pool, pool.cache[count - 1])
 
 
 @compiled()
@@ -217,7 +227,7 @@ def _alloc_bulk(host: Host, pool: Any) -> int:
         return 0
     pool.alloc_slow += 1
     pool.cache_count = count - 1
-    return int(pool.cache[count - 1])
+    return _handed_out(host, pool, pool.cache[count - 1])
 
 
 @compiled(inline=False)
@@ -230,7 +240,7 @@ def _alloc_high_order(host: Host, pool: Any) -> int:
         return 0
     pool.alloc_slow_high_order += 1
     _adopt(host, pool, page)
-    return page
+    return _handed_out(host, pool, page)
 
 
 @compiled()
@@ -242,7 +252,16 @@ def _adopt(host: Host, pool: Any, page: int) -> None:
         record.pp = pool.index
     record.magic |= SIGNATURE  # not stored: the pfmemalloc bit has to survive
     record.frag_count = host.rules.idle_shares
+    host.observer.own(POOL_ENTERED, page, pool.index)
     pool.hold = (pool.hold + 1) & COUNT_MASK
+
+
+@compiled()
+def _handed_out(host: Host, pool: Any, page: int) -> int:
+    """The page comes with one share, but for releases that want it to be set first (spec 2.4)."""
+    is_set_later = host.rules.frag_flag_needed and pool.pool_flags & FLAG_PAGE_FRAG
+    host.observer.own(POOL_HANDED_OUT, page, 0 if is_set_later else 1)
+    return int(page)
 
 
 @compiled(inline=False)
@@ -266,7 +285,7 @@ def _dma_map(host: Host, pool: Any, page: int) -> bool:
     elif device.fail_count > 0:
         device.fail_count -= 1
         return False
-    device.maps += 1
+    host.access.count_map(device)
     host.pages[page].dma_addr = page
     if pool.pool_flags & FLAG_DMA_SYNC_DEV:
         sync_for_device(host, pool, WHOLE)
@@ -279,7 +298,9 @@ def _dma_unmap(host: Host, page: Any) -> None:
     if page.dma_addr == 0:
         return
     host.observer.work(DMA_UNMAP, 1)
-    host.device.unmaps += 1
+    host.access.count_unmap(host.device)
+    if host.device.removed:
+        host.access.count_late_unmap(host.device)
     page.dma_addr = 0
 
 
@@ -289,8 +310,7 @@ def sync_for_device(host: Host, pool: Any, length: int) -> None:
     device = host.device
     covered = pool.max_len if length == WHOLE else min(length, pool.max_len)
     host.observer.work(DMA_SYNC_FOR_DEVICE, covered)
-    device.syncs += 1
-    device.sync_bytes += covered
+    host.access.count_sync(device, covered)
     device.last_off = pool.offset
     device.last_len = covered
 
@@ -314,6 +334,7 @@ def put(host: Host, pool: Any, page: int, length: int, direct: bool) -> None:
 def is_last_share(host: Host, pool: Any, page: int) -> bool:
     """Give up one share; True when no share is left. Without fragments every page has one."""
     if host.rules.frag_flag_needed and not pool.pool_flags & FLAG_PAGE_FRAG:
+        host.observer.own(SHARES, page, -1)
         return True
     return drop_shares(host, page, 1) == 0
 
@@ -328,6 +349,7 @@ def drop_shares(host: Host, page: int, number: int) -> int:
     """
     record = host.pages[page]
     host.observer.touch(STRUCT_PAGE, page, False)
+    host.observer.own(SHARES, page, -number)
     if record.frag_count == number:
         if number != 1 and host.rules.idle_shares:
             host.observer.touch(STRUCT_PAGE, page, True)
@@ -348,6 +370,7 @@ def add_share(host: Host, page: int) -> None:
     """One more share of a page that the caller has a share of (``page_pool_ref_page``)."""
     host.observer.work(SHARE_COUNT, 1)
     host.observer.touch(STRUCT_PAGE, page, True)
+    host.observer.own(SHARES, page, 1)
     host.access.add_share(host.pages[page], 1)
 
 
@@ -387,6 +410,7 @@ def _recycle(host: Host, pool: Any, page: int, length: int, direct: bool) -> boo
     record = host.pages[page]
     host.observer.work(POOL_PUT, 1)
     host.observer.touch(STRUCT_PAGE, page, False)
+    host.observer.own(POOL_RETURNED, page, pool.index)
     if record.refcount != 1 or record.magic & PFMEMALLOC:
         pool.recycle[nonnegative(context.cpu), RECYCLE_RELEASED_REFCNT] += 1
         release(host, pool, page)
@@ -445,6 +469,7 @@ def release_page(host: Host, pool: Any, page: int) -> None:
     """The page leaves the pool; the caller keeps its reference, now a plain one."""
     host.observer.work(PAGE_RELEASE, 1)
     host.observer.touch(STRUCT_PAGE, page, True)
+    host.observer.own(POOL_LEFT, page, pool.index)
     record = host.pages[page]
     if pool.pool_flags & FLAG_DMA_MAP:
         _dma_unmap(host, record)
@@ -564,7 +589,11 @@ def release_tick(host: Host, pool: Any) -> bool:
         return False
     if left < 0:
         host.context.warnings += 1
-        return bool(host.rules.retries_when_negative)
+        if not host.rules.retries_when_negative:
+            return False
+    # the first pass is that of the destruction, the others follow one a second
+    if pool.destroy_cnt > 1 and (pool.destroy_cnt - 1) % STALL_SECONDS == 0:
+        pool.stalls += 1
     return True
 
 

@@ -55,6 +55,8 @@ class Rules(NamedTuple):
     pool_sets_owner: int
     """1: a page names its pool from when it enters until it leaves; 0: an skb's driver names it for each
     packet, and freeing the skb takes the name away (spec 6.2)"""
+    xdp_finds_pool_by_id: int
+    """1: a returned XDP frame names its pool by memory id; 0: its page does (spec 6.8)"""
     bulk_honours_nid: int
     """0: a bulk fill takes pages of the local node whatever the pool prefers (spec 2.2)"""
     refill_locks_ring: int
@@ -79,6 +81,7 @@ RELEASES = {
         direct_context=SERVING_SOFTIRQ,
         local_recycling=0,
         pool_sets_owner=0,
+        xdp_finds_pool_by_id=1,
         bulk_honours_nid=0,
         refill_locks_ring=1,
         unmaps_at_destroy=0,
@@ -96,6 +99,7 @@ RELEASES = {
         direct_context=BH_DISABLED,
         local_recycling=0,
         pool_sets_owner=1,
+        xdp_finds_pool_by_id=0,
         bulk_honours_nid=1,
         refill_locks_ring=0,
         unmaps_at_destroy=0,
@@ -113,6 +117,7 @@ RELEASES = {
         direct_context=PROCESS,
         local_recycling=1,
         pool_sets_owner=1,
+        xdp_finds_pool_by_id=0,
         bulk_honours_nid=1,
         refill_locks_ring=0,
         unmaps_at_destroy=1,

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pool_impl import page_calls, pool
+from pool_impl import page_calls, pool, xdp
 from pool_impl.errors import CreateError
 from pool_impl.layout import (
     FLAG_SYSTEM_POOL,
@@ -20,6 +20,7 @@ from pool_impl.layout import (
     RECYCLE_RING,
     RECYCLE_RING_FULL,
     Host,
+    records,
 )
 
 Results = dict[str, Any]
@@ -50,6 +51,8 @@ class PageReplay:
         self.next_id = 1
         self.ended: list[int] = []
         """ids of pages that were freed and came again within one operation"""
+        self.xdp_memory = records(xdp.XDP_MEMORY, 1)[0]
+        self.xdp_bulk = records(xdp.BULK, 1)[0]
         self.seen: dict[int, list[int | None]] = {}
         """state of each page id after the operation before"""
 
@@ -272,7 +275,7 @@ class PageReplay:
         return {}
 
     def use_xdp_mem(self, arguments: Mapping[str, Any]) -> Results:
-        self.host.pools[arguments["pool"]].user_cnt += 1
+        xdp.register(self.host, self.xdp_memory, arguments["pool"])
         return {}
 
     def disable_direct(self, arguments: Mapping[str, Any]) -> Results:
@@ -305,6 +308,39 @@ class PageReplay:
         device = self.host.device
         device.fail_skip = arguments["skip"]
         device.fail_count = arguments["count"]
+        return {}
+
+    def page_fail(self, arguments: Mapping[str, Any]) -> Results:
+        allocator = self.host.page_allocator
+        allocator.fail_skip = arguments["skip"]
+        allocator.fail_count = arguments["count"]
+        return {}
+
+    def store_mem_info(self, arguments: Mapping[str, Any]) -> Results:
+        self.host.pages[self.handles[arguments["h"]].page].pp = arguments["pool"]
+        return {}
+
+    def no_direct(self, arguments: Mapping[str, Any]) -> Results:
+        self.host.context.no_direct = arguments["on"]
+        return {}
+
+    def xdp_return_frame(self, arguments: Mapping[str, Any]) -> Results:
+        return self.return_frame(page_calls.XDP_FRAME, arguments)
+
+    def xdp_return_frame_rx_napi(self, arguments: Mapping[str, Any]) -> Results:
+        return self.return_frame(page_calls.XDP_FRAME_RX_NAPI, arguments)
+
+    def xdp_return_frame_bulk(self, arguments: Mapping[str, Any]) -> Results:
+        return self.return_frame(page_calls.XDP_FRAME_BULK, arguments)
+
+    def xdp_flush_frame_bulk(self, _arguments: Mapping[str, Any]) -> Results:
+        page_calls.return_frame(self.host, self.xdp_memory, self.xdp_bulk, page_calls.XDP_FLUSH, 0, 0)
+        return {}
+
+    def return_frame(self, code: int, arguments: Mapping[str, Any]) -> Results:
+        identity = arguments["id"]
+        page = self.give_reference(arguments["h"]) if identity == xdp.ORDINARY else self.give(arguments["h"])
+        page_calls.return_frame(self.host, self.xdp_memory, self.xdp_bulk, code, page, identity)
         return {}
 
     def nop(self, _arguments: Mapping[str, Any]) -> Results:
@@ -364,6 +400,13 @@ PAGE_OPERATIONS: tuple[Callable[[Any, Mapping[str, Any]], Results], ...] = (
     PageReplay.destroy,
     PageReplay.release_tick,
     PageReplay.dma_fail,
+    PageReplay.page_fail,
+    PageReplay.store_mem_info,
+    PageReplay.no_direct,
+    PageReplay.xdp_return_frame,
+    PageReplay.xdp_return_frame_rx_napi,
+    PageReplay.xdp_return_frame_bulk,
+    PageReplay.xdp_flush_frame_bulk,
     PageReplay.nop,
 )
 """operations by name, but for ``free_va``, which is ``put_full`` by address"""

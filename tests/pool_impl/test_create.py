@@ -34,3 +34,18 @@ def test_refusals_name_the_field_and_leave_nothing_behind(params: PoolParams, fi
         create(host, 0, params)
     assert (caught.value.errno, caught.value.field) == (errno.EINVAL, field)
     assert host.pools.tobytes() == before
+
+
+def test_nothing_is_asked_for_by_default() -> None:
+    assert PoolParams() == PoolParams(0, 0, 0, -1, 0, 0, 0, -1, -1, 0)
+
+
+def test_a_direction_does_not_matter_without_maps() -> None:
+    host = new_host(RELEASES["6.1"], pages=1)
+    create(host, 0, PoolParams(dma_dir=1))
+    assert host.pools[0].user_cnt == 1
+
+
+def test_a_refusal_shows_the_value() -> None:
+    with pytest.raises(CreateError, match="max_len = 0: "):
+        create(new_host(RELEASES["6.1"], pages=1), 0, PoolParams(flags=FLAG_DMA_MAP | FLAG_DMA_SYNC_DEV))

@@ -1,4 +1,5 @@
-"""One thread allocates and others return pages: none is recycled while in use, duplicated or lost."""
+"""One thread allocates and others return pages: none is recycled while in use, duplicated or lost, and the
+pool goes only when nobody uses it any more."""
 
 import threading
 from typing import Any, NamedTuple
@@ -9,9 +10,20 @@ import pytest
 from pool_impl import page_alloc, pool
 from pool_impl.access import Threads
 from pool_impl.host import new_host
-from pool_impl.jit import POOL_IMPL_DIGEST, atomic_swap, back_off, entry, load_at, store_at
+from pool_impl.jit import (
+    POOL_IMPL_DIGEST,
+    atomic_store,
+    atomic_swap,
+    back_off,
+    entry,
+    load_at,
+    pause,
+    store_at,
+)
 from pool_impl.layout import (
     CONTEXT,
+    FLAG_DMA_MAP,
+    FLAG_DMA_SYNC_DEV,
     PCP_CAPACITY,
     RECYCLE_CACHED,
     RECYCLE_RELEASED_REFCNT,
@@ -35,10 +47,14 @@ ROUNDS = 200
 """most attempts at the fault below; the first few find it where two cores are free"""
 KEPT = 10
 """pages that stay out at the end"""
+LONG = 2000
+"""pauses"""
 DIRECT_EVERY = 8
 REFERENCED_EVERY = 64
 """of the pages returned by a producer, one in so many has a second reference and leaves the pool"""
 FREE, OUT = range(2)
+SOMETHING_ELSE = 77
+"""what a freed pool's memory may contain"""
 
 MARK = np.dtype([("mark", "<i8")])
 FOUND = np.dtype([("wrong", "<i8"), ("returns", "<i8"), ("exhausted", "<i8"), ("_pad", "<i8", (5,))])
@@ -121,6 +137,18 @@ def produce(host: Host, marks: Any, queue: Any, counts: Any) -> None:
             pool.put(host, owner, page, pool.WHOLE, False)
 
 
+@entry(POOL_IMPL_DIGEST)
+def end(host: Host) -> None:
+    """Destroy the pool, wait for its pages, and use its memory for something else."""
+    owner = host.pools[0]
+    pool.destroy(host, owner)
+    waits = 0
+    while not owner.freed:
+        waits = back_off(waits)
+        pool.release_tick(host, owner)
+    atomic_store(owner, "ring_prod", SOMETHING_ELSE)
+
+
 class Run(NamedTuple):
     """What a run left behind."""
 
@@ -130,14 +158,22 @@ class Run(NamedTuple):
     turns: int
 
 
-def run(access: Threads, producers: int, ring: int, turns: int) -> Run:
+def run(access: Threads, producers: int, ring: int, turns: int, destroyer: Threads | None = None) -> Run:
+    """With a destroyer's access, no page is kept and the pool is destroyed as soon as all are handed out."""
+    flags = FLAG_DMA_MAP | FLAG_DMA_SYNC_DEV
     host = new_host(rules_of("6.1"), pages=PAGES, access=access)
-    pool.create(host, 0, pool.PoolParams(pool_size=ring))
+    pool.create(host, 0, pool.PoolParams(pool_size=ring, flags=flags, max_len=1))
     marks = records(MARK, PAGES + 1)
     queues = words(producers * QUEUE)
     counts = records(FOUND, producers + 1)
-    consumer = (on_cpu(host, 0), marks, queues, producers, counts, turns, KEPT)
-    threads = [threading.Thread(target=consume, args=consumer)]
+    consumer = on_cpu(host, 0)
+
+    def consume_all() -> None:
+        consume(consumer, marks, queues, producers, counts, turns, 0 if destroyer else KEPT)
+        if destroyer:
+            end(consumer._replace(access=destroyer))
+
+    threads = [threading.Thread(target=consume_all)]
     for number in range(producers):
         own = queues[number * QUEUE : (number + 1) * QUEUE]
         threads.append(threading.Thread(target=produce, args=(on_cpu(host, number + 1), marks, own, counts)))
@@ -209,6 +245,9 @@ def faults(run: Run) -> list[str]:
         ("pages out", len(at["out"]), KEPT),
         ("hold - release", int(owner.hold - owner.release), inside),
         ("release", int(owner.release), ring_full + released),
+        ("maps", int(run.host.device.maps), int(owner.hold)),
+        ("unmaps", int(run.host.device.unmaps), int(owner.release)),
+        ("syncs", int(run.host.device.syncs), int(owner.hold) + returns - released),
         ("pages in use", int(allocator.used_pages.sum()), inside),
         ("serials", int(allocator.serial), int(owner.hold)),
         ("every page once", everywhere == list(range(1, PAGES + 1)), True),
@@ -245,3 +284,44 @@ def test_a_missing_producer_lock_is_detected() -> None:
         if faults(run(Unlocked(), 4, RING, 200_000)):
             return
     pytest.fail(f"{ROUNDS} rounds of producers without a lock and nothing was found")
+
+
+class SlowUnlock(Threads):
+    """Producers that take their time to leave the ring."""
+
+    def unlock_producer(self, pool: Any, index: int) -> None:
+        """Hand the producer side on, later."""
+        for _ in range(LONG):
+            pause()
+        atomic_store(pool, "ring_prod", index)
+
+
+def after_the_end(done: Run) -> list[str]:
+    """What is wrong with a pool that is gone."""
+    owner = done.host.pools[0]
+    claims = [
+        ("freed", int(owner.freed), 1),
+        ("memory of the pool", int(owner.ring_prod), SOMETHING_ELSE),
+        ("hold - release", int(owner.hold - owner.release), 0),
+        ("pages in use", int(done.host.page_allocator.used_pages.sum()), 0),
+        ("mapped", int(done.host.device.maps - done.host.device.unmaps), 0),
+        ("marks as expected", int(done.counts["wrong"].sum()), 0),
+    ]
+    return [f"{name}: {found}, not {expected}" for name, found, expected in claims if found != expected]
+
+
+def test_a_pool_goes_while_its_pages_are_being_returned() -> None:
+    """Corner cases 25 and 26: nobody touches it afterwards."""
+    for _ in range(5):
+        assert after_the_end(run(Threads(), 2, RING, 20_000, Threads())) == []
+
+
+@pytest.mark.long
+def test_a_pool_that_does_not_wait_for_its_producers_is_detected() -> None:
+    """The check above has teeth: without cycling the lock a producer writes to memory of others."""
+    for _ in range(20):
+        assert after_the_end(run(SlowUnlock(), 2, RING, 2_000, Threads())) == []
+    for _ in range(ROUNDS):
+        if after_the_end(run(SlowUnlock(), 2, RING, 2_000, Unlocked())):
+            return
+    pytest.fail(f"{ROUNDS} rounds without waiting and nothing was found")

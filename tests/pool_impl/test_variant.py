@@ -51,6 +51,9 @@ class Counting(NamedTuple):
         """Note an operation."""
         self.worked[kind] += 1
 
+    def own(self, change: int, page: int, number: int) -> None:
+        """Ignore."""
+
 
 # not an entry: its types are this test's, which no other process that reads a code cache could find
 @numba.njit(**OPTIONS)

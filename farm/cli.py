@@ -176,6 +176,7 @@ def run(
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="Run what this run misses; SWEEP may be left out.")
     ] = None,
+    bundled: Annotated[bool, typer.Option("--list", help="Name the bundled sweeps and stop.")] = False,
     as_json: Json = False,
 ) -> int:
     """Run a sweep and show what it found."""
@@ -186,6 +187,8 @@ def run(
     from farm.store import default_root, find
     from farm.terminal import progress_shown, reserved_stdout, say
 
+    if bundled:
+        return _print_bundled(as_json)
     if address is not None and executor is not ExecutorName.RAY:
         raise SweepError(f"--address {address}: only --executor ray goes to a cluster; leave one out")
     root = store or default_root()
@@ -492,6 +495,19 @@ def bench(
     )
     if farm:
         tables.console().print(tables.rows(("", "", ""), benchmark.farm_table(farm), text_columns=1))
+
+
+def _print_bundled(as_json: bool) -> int:
+    from farm import sweep as sweeps
+    from farm import tables
+    from farm.terminal import print_json
+
+    found = {name: sweeps.summary(name) for name in sweeps.bundled()}
+    if as_json:
+        print_json(found)
+    else:
+        tables.console().print(tables.rows(("sweep", ""), found.items(), text_columns=2))
+    return 0
 
 
 def _executor(name: ExecutorName, address: str | None) -> "AbstractContextManager[Executor]":

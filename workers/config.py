@@ -19,6 +19,8 @@ from workers.errors import ConfigError
 
 Value = int | float | str | bool
 
+NIC_WORKLOAD = "nic"
+
 KERNEL_VARIANT = "kernel"
 """the pool as the release has it"""
 
@@ -147,6 +149,13 @@ class AppConfig(_Group):
 class TrialConfig(_Group):
     """One trial: one cell of a sweep with one seed."""
 
+    workload: Annotated[
+        Literal["nic", "pool_fast", "pool_ring", "pool_slow", "page_bulk"],
+        Field(
+            description="packets through a NIC, or a loop of the page_pool benchmark: one page a turn "
+            "from and to the cache, the ring or the page allocator, or 64 at a time without a pool"
+        ),
+    ] = "nic"
     arch: Annotated[str, Field(description="architecture profile, see farm arch list")] = "broadwell-ep"
     kernel: Annotated[
         str,
@@ -274,6 +283,13 @@ def _offered_load_fits_the_link(config: TrialConfig) -> None:
         )
 
 
+def _loops_have_no_packets_to_mark(config: TrialConfig) -> None:
+    if config.workload != NIC_WORKLOAD and not config.pool.recycle:
+        raise ConfigError(
+            "pool.recycle", False, f"workload = {config.workload} has no packets; leave it true, or use nic"
+        )
+
+
 WIRE_OVERHEAD_BYTES = 20
 """preamble and start delimiter (8) and inter-frame gap (12) around each Ethernet frame"""
 
@@ -282,7 +298,7 @@ IMIX_BYTES = (64,) * 7 + (594,) * 4 + (1518,)
 
 MEAN_IMIX_BYTES = sum(IMIX_BYTES) // len(IMIX_BYTES)
 
-SEED_FIELDS = ("traffic.kind", "traffic.packet_size")
+SEED_FIELDS = ("workload", "traffic.kind", "traffic.packet_size")
 """what decides whether the seed matters, see :func:`seed_matters`"""
 
 INPUT_FIELDS = ("arch", "pool.variant", "traffic.kind", "traffic.capture", "traffic.capture_destination")
@@ -290,6 +306,7 @@ INPUT_FIELDS = ("arch", "pool.variant", "traffic.kind", "traffic.capture", "traf
 
 RULES = (
     Rule(("nic.rx_ring",), _rx_ring_is_a_power_of_two),
+    Rule(("workload", "pool.recycle"), _loops_have_no_packets_to_mark),
     Rule(("warmup_ms", "duration_ms"), _warmup_ends_before_the_trial),
     Rule(
         ("traffic.kind", "traffic.rate_pps", "traffic.packet_size", "nic.link_gbps"),
@@ -332,7 +349,7 @@ def check_name(name: str) -> None:
 def seed_matters(config: TrialConfig) -> bool:
     """Whether anything in this trial is drawn at random; if not, one seed stands for all."""
     traffic = config.traffic
-    if traffic.kind == "capture":
+    if config.workload != NIC_WORKLOAD or traffic.kind == "capture":
         return False
     return traffic.kind in ("poisson", "bursts") or traffic.packet_size == "imix"
 

@@ -62,6 +62,7 @@ Store = Annotated[
     Path | None,
     typer.Option("--store", metavar="ROOT", help="Directory of runs; default $FARM_STORE, else ./runs."),
 ]
+SweepName = Annotated[str, typer.Argument(metavar="SWEEP", help="A TOML file, or a bundled sweep.")]
 RunName = Annotated[
     str,
     typer.Argument(
@@ -105,7 +106,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 @app.command()
 def plan(
-    sweep: Annotated[str, typer.Argument(metavar="SWEEP", help="A TOML file, or a bundled sweep.")],
+    sweep: SweepName,
     overrides: Overrides = None,
     executor: Where = ExecutorName.RAY,
     store: Store = None,
@@ -217,6 +218,40 @@ def run(
     if progress.compile_seconds >= 1:
         say(f"a worker took {progress.compile_seconds:.0f} s to compile or load the event loop")
     return _print_result(started.run, query.cells(started.run), as_json)
+
+
+@app.command()
+def search(
+    sweep: SweepName,
+    overrides: Overrides = None,
+    drop_ratio: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of packets that may be dropped.")
+    ] = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Find the highest packet rate of each cell of a sweep that drops nothing, or little."""
+    from farm import sweep as sweeps
+    from farm import tables
+    from farm.search import no_drop_rates
+    from farm.terminal import print_json
+
+    given = sweeps.load(sweep, overrides or [])
+    found = list(no_drop_rates(given, drop_ratio))
+    axes = list(given.axes())
+    if as_json:
+        cells = [{"cell": {a: one.fields[a] for a in axes}, **one._asdict()} for one in found]
+        print_json([{name: value for name, value in cell.items() if name != "fields"} for cell in cells])
+        return
+    body = [
+        (
+            *(tables.word(one.fields[name]) for name in axes),
+            tables.in_unit("per second", one.rate_pps),
+            "the link's" if one.rate_pps == one.link_pps else "",
+        )
+        for one in found
+    ]
+    heads = (*axes, "packets/s", "limit")
+    tables.console().print(tables.rows(heads, body, text_columns=len(axes)))
 
 
 @app.command("list")

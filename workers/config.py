@@ -271,9 +271,7 @@ def _offered_load_fits_the_link(config: TrialConfig) -> None:
     traffic = config.traffic
     if traffic.kind in ("saturation", "capture"):
         return
-    frame_bytes = MEAN_IMIX_BYTES if traffic.packet_size == "imix" else traffic.packet_size
-    assert not isinstance(frame_bytes, str)
-    most = config.nic.link_gbps * 10**9 // ((frame_bytes + WIRE_OVERHEAD_BYTES) * 8)
+    most = most_packets_per_second(config)
     if traffic.rate_pps > most:
         raise ConfigError(
             "traffic.rate_pps",
@@ -281,6 +279,13 @@ def _offered_load_fits_the_link(config: TrialConfig) -> None:
             f"a {config.nic.link_gbps} Gbit/s link carries at most {most} packets/s of this size; "
             "lower it or raise nic.link_gbps",
         )
+
+
+def most_packets_per_second(config: TrialConfig) -> int:
+    """What the link carries of frames of this size."""
+    size = config.traffic.packet_size
+    frame_bytes = MEAN_IMIX_BYTES if isinstance(size, str) else size
+    return config.nic.link_gbps * 10**9 // ((frame_bytes + WIRE_OVERHEAD_BYTES) * 8)
 
 
 def _loops_have_no_packets_to_mark(config: TrialConfig) -> None:

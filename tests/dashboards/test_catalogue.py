@@ -102,7 +102,8 @@ def test_help_says_rate_statistic_and_direction() -> None:
         "packets that found no free descriptor, per simulated second (median over seeds, lower is better)"
     )
     assert METRICS["pagepool_farm_busy_seconds_per_packet_high"].help == (
-        "CPU time per packet that left the receive ring (highest of the seeds, lower is better)"
+        "CPU time per packet taken from the receive ring, or page of a loop "
+        "(highest of the seeds, lower is better)"
     )
 
 

@@ -104,6 +104,7 @@ MEASURES = (
     Measure("packets_handled_rate", "per second", "higher", "packets delivered or dropped early per second"),
     Measure("drop_ratio", "ratio", "lower", "missed and socket drops over packets offered"),
     Measure("busy_ns_per_packet", "ns", "lower", "CPU time per packet that left the receive ring"),
+    Measure("latency_mean_ns", "ns", "lower", "wire to consumer, mean, exact"),
     Measure("latency_p50_ns", "ns", "lower", "wire to consumer, median"),
     Measure("latency_p90_ns", "ns", "lower", "wire to consumer, 90th percentile"),
     Measure("latency_p99_ns", "ns", "lower", "wire to consumer, 99th percentile"),

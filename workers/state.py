@@ -50,6 +50,9 @@ READER = _words(
     "drops",  # 1: no socket, packets are dropped in the stack
     "wake_ps",
     "work_ps",
+    "work_varies",  # 1: work_ps is the mean of an exponential distribution
+    "key",  # of the reader's own random numbers, and how many it has drawn
+    "draws",
     "head",  # packets dequeued and enqueued since the start; index = count & mask
     "tail",
     "mask",
@@ -76,6 +79,7 @@ TALLY = np.dtype(
                 "waive_seen",
                 "declined_seen",
                 "latency_max_ps",
+                "latency_sum_ps",
                 "integrated_to_ps",
                 "used_page_ps",
             )

@@ -32,7 +32,7 @@ from workers.errors import ConfigError
 from workers.measures import CATEGORIES, COUNTERS, LOCATIONS, MEASURES, OBJECTS, SLOW_CAUSES
 from workers.stack import BUCKETS, bucket_low_ns
 from workers.state import DESCRIPTOR, NAPI, NIC, READER, SKB, TALLY, Trial
-from workers.traffic import PS_PER_SECOND, new_arrivals
+from workers.traffic import PS_PER_SECOND, new_arrivals, work_key
 
 PS_PER_MS = 10**9
 
@@ -251,6 +251,8 @@ def _new_trial(config: TrialConfig) -> Trial:
     reader.cpu = int(config.app.reader_cpu == "other" and not drops)
     reader.drops = int(drops)
     reader.work_ps = config.app.work_ns * PS_PER_NS if config.app.reader == "slow" else 0
+    reader.work_varies = int(config.app.work_distribution == "exponential")
+    reader.key = work_key(config.seed)
     capacity = 1 << socket_packets.bit_length()
     reader.mask = capacity - 1
     reader.truesize = TRUESIZE_BYTES
@@ -313,6 +315,7 @@ def _record(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
         "packets_handled_rate": handled / seconds,
         "drop_ratio": _ratio(lost, int(tally.offered)),
         "busy_ns_per_packet": _ratio(int(busy_ps.sum()), packets * PS_PER_NS),
+        "latency_mean_ns": _ratio(int(tally.latency_sum_ps), handled * PS_PER_NS),
         "latency_p50_ns": _quantile(trial.latency, 50),
         "latency_p90_ns": _quantile(trial.latency, 90),
         "latency_p99_ns": _quantile(trial.latency, 99),

@@ -38,6 +38,7 @@ NIC = _words(
     "budget",
     "rx_usecs_ps",
     "saturated",
+    "end_ps",  # what arrives before it is offered, also if no poll sees it
 )
 """the receive queue"""
 

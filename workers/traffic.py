@@ -1,4 +1,4 @@
-"""Arrivals, in chunks of gap and frame size, drawn with integers only.
+"""Arrivals, in chunks of gap and frame size, drawn with integers only; and the generator itself.
 
 The generator is counter-based: draw number ``i`` of a trial is a hash of the seed and ``i``, so a record
 depends neither on the CPU nor on a library's version.

@@ -146,9 +146,7 @@ def run_trial(config: TrialConfig) -> Record:
         TrialError: an input is unusable, or the books of the trial do not balance.
     """
     trial = _new_trial(config)
-    end_ps = config.duration_ms * PS_PER_MS
-    if config.traffic.kind == "capture":
-        end_ps = min(end_ps, int(trial.arrivals.gaps_ps.sum()) + 1)
+    end_ps = int(trial.nic.end_ps)
     warmup_ps = config.warmup_ms * PS_PER_MS
     if warmup_ps >= end_ps:
         raise ConfigError(
@@ -243,8 +241,10 @@ def _new_trial(config: TrialConfig) -> Trial:
     nic.rx_usecs_ps = config.nic.rx_usecs * 1000 * PS_PER_NS
     nic.saturated = int(config.traffic.kind == "saturation")
     arrivals = new_arrivals(config, replay)
+    nic.end_ps = config.duration_ms * PS_PER_MS
     if replay is not None:
         nic.chunk_packets = len(arrivals.gaps_ps)
+        nic.end_ps = min(nic.end_ps, int(arrivals.gaps_ps.sum()) + 1)
     nic.chunk_position = -1
 
     reader = records(READER, 1)[0]

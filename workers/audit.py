@@ -41,7 +41,7 @@ def queued_packets(trial: Trial) -> int:
 
 def _fates(trial: Trial) -> None:
     tally = trial.tally
-    fates = tally.delivered + tally.dropped_early + tally.missed + tally.dropped_socket
+    fates = tally.delivered + tally.dropped_early + tally.missed + tally.dropped_socket + tally.dropped_driver
     _equal("packets offered", int(tally.offered), "their fates", int(fates) + queued_packets(trial))
 
 

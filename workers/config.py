@@ -74,8 +74,11 @@ class DriverConfig(_Group):
     """How the driver uses the pool."""
 
     model: Annotated[
-        Literal["page-per-packet"],
-        Field(description="receive pattern; page-per-packet is that of mvneta and mvpp2"),
+        Literal["page-per-packet", "replace-before-pass"],
+        Field(
+            description="receive pattern: page-per-packet refills after the poll, as mvneta; "
+            "replace-before-pass has a new page before it lets go of the packet's, as mvpp2"
+        ),
     ] = "page-per-packet"
     sync: Annotated[
         Literal["pool", "driver"],

@@ -1,5 +1,9 @@
-"""Receive patterns of drivers. Page per packet, as in mvneta and mvpp2 (spec 7.1): one page for each
-descriptor, an skb built around it, empty descriptors refilled after the poll."""
+"""Receive patterns of drivers: one page for each descriptor, an skb built around it.
+
+Page per packet, as in mvneta (spec 7.1), refills empty descriptors after the poll. Replace before pass, as in
+mvpp2 (spec 7.2), has a page for the descriptor before it lets go of the packet's: a packet without one is
+dropped, and its page posted again.
+"""
 
 from pool_impl import pool
 from pool_impl.jit import compiled
@@ -9,7 +13,7 @@ from pool_impl.observe import SHARED_INFO, SKB, STRUCT_PAGE
 from workers import cost
 from workers.cache import DESCRIPTOR, HEADER
 from workers.nic import descriptor_posted
-from workers.state import DECLINED, HELD, NOT_RECYCLED, OVERFLOW, QUEUE_CPU, WRONG_NODE, Trial
+from workers.state import DECLINED, HELD, NO_SKB, NOT_RECYCLED, OVERFLOW, QUEUE_CPU, WRONG_NODE, Trial
 
 HEADROOM_BYTES = 256
 """XDP_PACKET_HEADROOM, where the device starts to write"""
@@ -27,7 +31,7 @@ REFILL_LIMIT = 64
 
 @compiled()
 def receive_packet(trial: Trial) -> int:
-    """Take the next packet from the ring and build an skb; returns the skb's index."""
+    """Take the next packet from the ring and build an skb; returns the skb's index, or NO_SKB."""
     nic = trial.nic
     host = trial.host
     observer = host.observer
@@ -52,6 +56,13 @@ def receive_packet(trial: Trial) -> int:
     skb.frame_bytes = descriptor.frame_bytes
     skb.arrival_ps = descriptor.arrival_ps
     skb.pp_recycle = nic.recycle
+    if nic.replaces:
+        replacement = _allocate(trial)
+        _post(trial, page if replacement == 0 else replacement)
+        if replacement == 0:
+            trial.tally.dropped_driver += 1 if skb.arrival_ps >= trial.tally.measure_from_ps else 0
+            _free_shell(trial, number)
+            return NO_SKB
     if not nic.recycle:
         pool.release_page(host, host.pools[0], page)
     elif not host.rules.pool_sets_owner:
@@ -70,7 +81,13 @@ def free_skb(trial: Trial, number: int) -> None:
     host.observer.touch(SHARED_INFO, page, False)
     host.observer.touch(SKB, number, True)
     pool.drop_skb_page(host, page, skb.pp_recycle != 0)
-    skb.page = 0
+    _free_shell(trial, number)
+
+
+@compiled()
+def _free_shell(trial: Trial, number: int) -> None:
+    """Free an skb but not its page, which has gone elsewhere."""
+    trial.skbs[number].page = 0
     reader = trial.reader
     trial.free_skbs[reader.free_skbs] = number
     reader.free_skbs += 1
@@ -80,29 +97,48 @@ def free_skb(trial: Trial, number: int) -> None:
 def refill(trial: Trial, limit: int) -> None:
     """Post a page for each empty descriptor, oldest first, up to a limit; stop when there is no page."""
     nic = trial.nic
-    host = trial.host
-    owner = host.pools[0]
-    meter = host.observer.meter
-    held_before = owner.hold
-    posted = 0
-    while posted < limit and nic.posted - nic.read <= nic.mask:
-        page = pool.alloc(host, owner)
+    meter = trial.host.observer.meter
+    left = limit
+    while left > 0 and nic.posted - nic.read <= nic.mask:
+        page = _allocate(trial)
         if page == 0:
             break
-        index = nic.posted & nic.mask
-        trial.descriptors[index].page = page
-        if nic.driver_syncs:
+        _post(trial, page)
+        left -= 1
+    if nic.unannounced:
+        cost.charge(meter, QUEUE_CPU, cost.DEVICE_REGISTER, meter.register_write_ps)
+        nic.unannounced = 0
+
+
+@compiled()
+def _allocate(trial: Trial) -> int:
+    """A page that the device may write to, 0 if there is none."""
+    host = trial.host
+    owner = host.pools[0]
+    held_before = owner.hold
+    page = pool.alloc(host, owner)
+    _blame(trial, (owner.hold - held_before) & COUNT_MASK)
+    if page != 0:
+        trial.tally.pages_allocated += 1
+        if trial.nic.driver_syncs:
             # all that the device may write; who used the page before, and how much of it, nobody knows here
             pool.sync_for_device(host, owner, pool.WHOLE)
-        host.observer.touch(DESCRIPTOR, index, True)
-        if meter.register_writes_per_buffer:
-            cost.write_register(host.observer)
-        descriptor_posted(trial)
-        posted += 1
-    if posted:
-        cost.charge(meter, QUEUE_CPU, cost.DEVICE_REGISTER, meter.register_write_ps)
-    trial.tally.pages_allocated += posted
-    _blame(trial, (owner.hold - held_before) & COUNT_MASK)
+    return int(page)
+
+
+@compiled()
+def _post(trial: Trial, page: int) -> None:
+    """Give a page to the next descriptor. The device learns of it at once where each buffer has a register
+    write, else by the one after the poll."""
+    nic = trial.nic
+    observer = trial.host.observer
+    index = nic.posted & nic.mask
+    trial.descriptors[index].page = page
+    observer.touch(DESCRIPTOR, index, True)
+    if observer.meter.register_writes_per_buffer:
+        cost.write_register(observer)
+    descriptor_posted(trial)
+    nic.unannounced += 1
 
 
 @compiled()

@@ -17,6 +17,7 @@ from workers.state import (
     IN_RX_RING,
     IN_SOCKET,
     NAPI,
+    NO_SKB,
     POLLING,
     QUEUE_CPU,
     YIELDED,
@@ -66,7 +67,7 @@ def run(trial: Trial, until_ps: int) -> None:
             before = reader_ps
             slept = stack.wake_reader(trial)
             number = stack.read_packet(trial, slept)
-        if number != stack.NO_SKB:
+        if number != NO_SKB:
             # in one place for all: this is most of the compiled code
             drivers.free_skb(trial, number)
         if not is_queue:
@@ -107,23 +108,24 @@ def _step_queue(trial: Trial, now: int) -> int:
         trial.host.device.napi_owner[NAPI] = QUEUE_CPU
         queue.polled = 0
         queue.poll_started_ps = now
-        return stack.NO_SKB
+        return NO_SKB
     nic.receive_until(trial, now)
     if queue.dma != queue.read and queue.polled < queue.budget:
         queue.polled += 1
         trial.tally.read += 1
-        return stack.deliver(trial, drivers.receive_packet(trial))
+        number = drivers.receive_packet(trial)
+        return number if number == NO_SKB else stack.deliver(trial, number)
     drivers.refill(trial, drivers.REFILL_LIMIT)
     if queue.polled < queue.budget:
         queue.phase = IDLE
         trial.host.device.napi_owner[NAPI] = NO_CPU
-        return stack.NO_SKB
+        return NO_SKB
     # more to do: poll again, after the reader on this CPU has had as long a turn (ksoftirqd and the
     # application are equals to the scheduler)
     queue.phase = YIELDED
     if trial.reader.cpu == QUEUE_CPU:
         queue.reader_turn_ps = cost.clock(observer.meter, QUEUE_CPU) - queue.poll_started_ps
-    return stack.NO_SKB
+    return NO_SKB
 
 
 @compiled()

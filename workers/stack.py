@@ -5,10 +5,8 @@ from pool_impl.layout import PROCESS, SERVING_SOFTIRQ
 from pool_impl.observe import SHARED_INFO, SKB
 from workers import cost
 from workers.cache import HEADER, PAYLOAD, stream
-from workers.state import QUEUE_CPU, Trial
+from workers.state import NO_SKB, QUEUE_CPU, Trial
 from workers.traffic import FOREVER, exponential
-
-NO_SKB = -1
 
 SUB_BUCKET_BITS = 6
 """significant bits that a bucket of the latency histogram keeps: quantiles are at most 1/32 too low"""

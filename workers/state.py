@@ -18,6 +18,8 @@ QUEUE_CPU = 0
 NAPI = 0
 """the receive queue's NAPI instance, which its pool belongs to"""
 
+NO_SKB = -1
+
 DOWN, IDLE, POLLING, YIELDED = range(4)
 """phases of the receive queue: not started, interrupt armed, in NAPI poll, poll waiting for the reader"""
 
@@ -35,6 +37,8 @@ NIC = _words(
     "mask",
     "recycle",
     "driver_syncs",  # 1: the pool leaves syncs for the device to the driver
+    "replaces",  # 1: a page takes the packet's place in the descriptor before the packet is passed on
+    "unannounced",  # descriptors posted since the device was last told
     "budget",
     "rx_usecs_ps",
     "saturated",
@@ -74,6 +78,7 @@ TALLY = np.dtype(
                 "dropped_early",
                 "missed",
                 "dropped_socket",
+                "dropped_driver",
                 "read",  # all packets taken from the receive ring, by time
                 "pages_allocated",
                 "overflow_seen",  # ring_full, waive and declined counts already blamed for slow allocations

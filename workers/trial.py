@@ -237,6 +237,7 @@ def _new_trial(config: TrialConfig) -> Trial:
     nic.mask = config.nic.rx_ring - 1
     nic.recycle = int(config.pool.recycle)
     nic.driver_syncs = int(driver_syncs)
+    nic.replaces = int(config.driver.model == "replace-before-pass")
     nic.budget = config.nic.budget
     nic.rx_usecs_ps = config.nic.rx_usecs * 1000 * PS_PER_NS
     nic.saturated = int(config.traffic.kind == "saturation")
@@ -301,7 +302,7 @@ def _record(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
     packets = delta["read"]
     seconds = window_ps / PS_PER_SECOND
     handled = int(tally.delivered + tally.dropped_early)
-    lost = int(tally.missed + tally.dropped_socket)
+    lost = int(tally.missed + tally.dropped_socket + tally.dropped_driver)
     allocated = delta["pages_allocated"]
     entered = delta["hold"] & 0xFFFFFFFF
     record: Record = {
@@ -311,6 +312,7 @@ def _record(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
         "packets_dropped_early": int(tally.dropped_early),
         "packets_missed": int(tally.missed),
         "packets_dropped_socket": int(tally.dropped_socket),
+        "packets_dropped_driver": int(tally.dropped_driver),
         "packets_queued": audit.queued_packets(trial),
         "packets_handled_rate": handled / seconds,
         "drop_ratio": _ratio(lost, int(tally.offered)),

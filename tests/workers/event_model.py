@@ -97,6 +97,7 @@ class Machine:
         self.posted: deque[int] = deque()
         self.filled: deque[tuple[int, int, int]] = deque()
         self.socket: deque[tuple[int, int, int]] = deque()
+        self.unannounced = False
         self.armed = False
         self.interrupt = self.env.event()
         self.arrived_in_socket: simpy.Event | None = None
@@ -229,6 +230,8 @@ class Machine:
         self._work("driver", "driver_ns")
         self._sync("sync_for_cpu", frame_bytes)
         self._work("skb_alloc", "skb_alloc_ns")
+        if self.fields["driver.model"] == "replace-before-pass":
+            self._post()
         if not self.recycles:
             self._leave_pool()
         self._work("protocol", "protocol_ns")
@@ -281,11 +284,16 @@ class Machine:
         """Post pages, oldest descriptor first."""
         missing = self.fields["nic.rx_ring"] - len(self.posted) - len(self.filled)
         for _ in range(min(most, missing)):
-            self.posted.append(self._alloc())
-            if not self.pool_syncs:
-                self._sync_for_device()
-        if missing:
+            self._post()
+        if self.unannounced:
             self._work("device_register", "register_write_ns")
+            self.unannounced = False
+
+    def _post(self) -> None:
+        self.posted.append(self._alloc())
+        if not self.pool_syncs:
+            self._sync_for_device()
+        self.unannounced = True
 
     # The pool and the page allocator
 

@@ -30,7 +30,7 @@ BURSTS: dict[str, Value] = {"traffic.kind": "bursts", "traffic.burst_packets": 3
 SCENARIOS: dict[str, dict[str, Value]] = {
     "constant-drop": {**DROP, **CONSTANT},
     "poisson-drop-without-moderation": {**DROP, "nic.rx_usecs": 0},
-    "bursts-drop-local": {**DROP, **BURSTS, "kernel": "6.12"},
+    "bursts-drop-local-in-long-polls": {**DROP, **BURSTS, "kernel": "6.12", "nic.budget": 300},
     "bursts-drop-that-miss-descriptors": {**DROP, **BURSTS, "nic.rx_ring": 64, "nic.budget": 16},
     "constant-slow": {**SLOW, **CONSTANT},
     "constant-overflow": {**OVERFLOW, **CONSTANT},

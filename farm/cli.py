@@ -62,6 +62,7 @@ Store = Annotated[
     Path | None,
     typer.Option("--store", metavar="ROOT", help="Directory of runs; default $FARM_STORE, else ./runs."),
 ]
+SweepName = Annotated[str, typer.Argument(metavar="SWEEP", help="A TOML file, or a bundled sweep.")]
 RunName = Annotated[
     str,
     typer.Argument(
@@ -105,7 +106,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
 
 @app.command()
 def plan(
-    sweep: Annotated[str, typer.Argument(metavar="SWEEP", help="A TOML file, or a bundled sweep.")],
+    sweep: SweepName,
     overrides: Overrides = None,
     executor: Where = ExecutorName.RAY,
     store: Store = None,
@@ -176,6 +177,7 @@ def run(
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="Run what this run misses; SWEEP may be left out.")
     ] = None,
+    bundled: Annotated[bool, typer.Option("--list", help="Name the bundled sweeps and stop.")] = False,
     as_json: Json = False,
 ) -> int:
     """Run a sweep and show what it found."""
@@ -186,6 +188,8 @@ def run(
     from farm.store import default_root, find
     from farm.terminal import progress_shown, reserved_stdout, say
 
+    if bundled:
+        return _print_bundled(as_json)
     if address is not None and executor is not ExecutorName.RAY:
         raise SweepError(f"--address {address}: only --executor ray goes to a cluster; leave one out")
     root = store or default_root()
@@ -214,6 +218,40 @@ def run(
     if progress.compile_seconds >= 1:
         say(f"a worker took {progress.compile_seconds:.0f} s to compile or load the event loop")
     return _print_result(started.run, query.cells(started.run), as_json)
+
+
+@app.command()
+def search(
+    sweep: SweepName,
+    overrides: Overrides = None,
+    drop_ratio: Annotated[
+        float, typer.Option(min=0, max=1, help="Share of packets that may be dropped.")
+    ] = 0.0,
+    as_json: Json = False,
+) -> None:
+    """Find the highest packet rate of each cell of a sweep that drops nothing, or little."""
+    from farm import sweep as sweeps
+    from farm import tables
+    from farm.search import no_drop_rates
+    from farm.terminal import print_json
+
+    given = sweeps.load(sweep, overrides or [])
+    found = list(no_drop_rates(given, drop_ratio))
+    axes = list(given.axes())
+    if as_json:
+        cells = [{"cell": {a: one.fields[a] for a in axes}, **one._asdict()} for one in found]
+        print_json([{name: value for name, value in cell.items() if name != "fields"} for cell in cells])
+        return
+    body = [
+        (
+            *(tables.word(one.fields[name]) for name in axes),
+            tables.in_unit("per second", one.rate_pps),
+            "the link's" if one.rate_pps == one.link_pps else "",
+        )
+        for one in found
+    ]
+    heads = (*axes, "packets/s", "limit")
+    tables.console().print(tables.rows(heads, body, text_columns=len(axes)))
 
 
 @app.command("list")
@@ -492,6 +530,19 @@ def bench(
     )
     if farm:
         tables.console().print(tables.rows(("", "", ""), benchmark.farm_table(farm), text_columns=1))
+
+
+def _print_bundled(as_json: bool) -> int:
+    from farm import sweep as sweeps
+    from farm import tables
+    from farm.terminal import print_json
+
+    found = {name: sweeps.summary(name) for name in sweeps.bundled()}
+    if as_json:
+        print_json(found)
+    else:
+        tables.console().print(tables.rows(("sweep", ""), found.items(), text_columns=2))
+    return 0
 
 
 def _executor(name: ExecutorName, address: str | None) -> "AbstractContextManager[Executor]":

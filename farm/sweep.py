@@ -6,6 +6,7 @@ The result is *resolved*: every field of a trial is either an axis or fixed, def
 """
 
 import difflib
+import itertools
 import json
 import re
 import tomllib
@@ -112,6 +113,12 @@ def bundled() -> list[str]:
     """Names of the sweeps that ship with the package."""
     directory = resources.files("farm") / "sweeps"
     return sorted(entry.name[:-5] for entry in directory.iterdir() if entry.name.endswith(".toml"))
+
+
+def summary(name: str) -> str:
+    """What a bundled sweep is for: the comment that it starts with."""
+    lines = itertools.takewhile(lambda line: line.startswith("#"), _read(name).splitlines())
+    return " ".join(line.removeprefix("#").strip() for line in lines)
 
 
 def _read(source: str) -> str:

@@ -8,13 +8,13 @@ distributes it is transport. The names below load the compiled model when first 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from workers.model import model_digest
     from workers.trial import (
         Input,
         Record,
         expected_packets,
         inputs,
         locate,
-        model_digest,
         prepare,
         run_trial,
         trial_id,
@@ -36,6 +36,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in __all__:
         raise AttributeError(f"module 'workers' has no attribute {name!r}")
-    from workers import trial
+    from workers import model, trial
 
-    return getattr(trial, name)
+    return getattr(model if name == "model_digest" else trial, name)

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from pool_impl.layout import COUNT_MASK, SIGNATURE, SIGNATURE_MASK
+from pool_impl.layout import COUNT_MASK, SIGNATURE, SIGNATURE_MASK, Host
 from workers.errors import CheckError
 from workers.state import Trial
 
@@ -29,6 +29,19 @@ def check(trial: Trial) -> None:
     )
 
 
+def check_idle_pool(host: Host) -> None:
+    """Check that all pages of a pool are idle, and no others in use.
+
+    Raises:
+        CheckError: naming the two sides that differ.
+    """
+    owner = host.pools[0]
+    inflight = int(owner.hold - owner.release) & COUNT_MASK
+    idle = len(_idle_pages(host, owner))
+    _equal("pages in flight", inflight, "pages in cache and ring", idle)
+    _equal("pages in use", int(host.page_allocator.used_pages.sum()), "pages in flight", inflight)
+
+
 def queued_packets(trial: Trial) -> int:
     """Counted packets that wait in the receive ring or the socket."""
     nic, reader, since = trial.nic, trial.reader, trial.tally.measure_from_ps
@@ -49,14 +62,9 @@ def _pages(trial: Trial) -> None:
     """Walk every place where a page can be; each page is in one place, and none is missing."""
     host, nic, reader = trial.host, trial.nic, trial.reader
     owner = host.pools[0]
-    slots = host.slots[owner.ring_base : owner.ring_base + owner.ring_size]
-    live = (np.arange(owner.ring_size) + owner.ring_head) % owner.ring_size
-    consumed = (owner.ring_head - owner.ring_tail) % owner.ring_size
-    in_ring = slots[live[: owner.ring_size - consumed]]
     in_socket = trial.skbs[trial.socket[np.arange(reader.head, reader.tail) & reader.mask]].page
     places = [
-        owner.cache[: owner.cache_count],
-        in_ring[in_ring != 0],
+        _idle_pages(host, owner),
         trial.descriptors[np.arange(nic.read, nic.posted) & nic.mask].page,
     ]
     if nic.recycle:
@@ -70,6 +78,15 @@ def _pages(trial: Trial) -> None:
     outside = 0 if nic.recycle else len(in_socket)
     used = int(host.page_allocator.used_pages.sum())
     _equal("pages in use", used, "pages in flight and in unmarked skbs", inflight + outside)
+
+
+def _idle_pages(host: Host, owner: Any) -> Any:
+    """Pages in the cache and the ring of a pool."""
+    slots = host.slots[owner.ring_base : owner.ring_base + owner.ring_size]
+    live = (np.arange(owner.ring_size) + owner.ring_head) % owner.ring_size
+    consumed = (owner.ring_head - owner.ring_tail) % owner.ring_size
+    in_ring = slots[live[: owner.ring_size - consumed]]
+    return np.concatenate([owner.cache[: owner.cache_count], in_ring[in_ring != 0]])
 
 
 def _counters(owner: Any, trial: Trial) -> None:

@@ -19,6 +19,8 @@ from workers.errors import ConfigError
 
 Value = int | float | str | bool
 
+NIC_WORKLOAD = "nic"
+
 KERNEL_VARIANT = "kernel"
 """the pool as the release has it"""
 
@@ -155,6 +157,13 @@ class AppConfig(_Group):
 class TrialConfig(_Group):
     """One trial: one cell of a sweep with one seed."""
 
+    workload: Annotated[
+        Literal["nic", "pool_fast", "pool_ring", "pool_slow", "page_bulk"],
+        Field(
+            description="packets through a NIC, or a loop of the page_pool benchmark: one page a turn "
+            "from and to the cache, the ring or the page allocator, or 64 at a time without a pool"
+        ),
+    ] = "nic"
     arch: Annotated[str, Field(description="architecture profile, see farm arch list")] = "broadwell-ep"
     kernel: Annotated[
         str,
@@ -270,15 +279,27 @@ def _offered_load_fits_the_link(config: TrialConfig) -> None:
     traffic = config.traffic
     if traffic.kind in ("saturation", "capture"):
         return
-    frame_bytes = MEAN_IMIX_BYTES if traffic.packet_size == "imix" else traffic.packet_size
-    assert not isinstance(frame_bytes, str)
-    most = config.nic.link_gbps * 10**9 // ((frame_bytes + WIRE_OVERHEAD_BYTES) * 8)
+    most = most_packets_per_second(config)
     if traffic.rate_pps > most:
         raise ConfigError(
             "traffic.rate_pps",
             traffic.rate_pps,
             f"a {config.nic.link_gbps} Gbit/s link carries at most {most} packets/s of this size; "
             "lower it or raise nic.link_gbps",
+        )
+
+
+def most_packets_per_second(config: TrialConfig) -> int:
+    """What the link carries of frames of this size."""
+    size = config.traffic.packet_size
+    frame_bytes = MEAN_IMIX_BYTES if isinstance(size, str) else size
+    return config.nic.link_gbps * 10**9 // ((frame_bytes + WIRE_OVERHEAD_BYTES) * 8)
+
+
+def _loops_have_no_packets_to_mark(config: TrialConfig) -> None:
+    if config.workload != NIC_WORKLOAD and not config.pool.recycle:
+        raise ConfigError(
+            "pool.recycle", False, f"workload = {config.workload} has no packets; leave it true, or use nic"
         )
 
 
@@ -290,7 +311,7 @@ IMIX_BYTES = (64,) * 7 + (594,) * 4 + (1518,)
 
 MEAN_IMIX_BYTES = sum(IMIX_BYTES) // len(IMIX_BYTES)
 
-SEED_FIELDS = ("traffic.kind", "traffic.packet_size", "app.reader", "app.work_distribution")
+SEED_FIELDS = ("workload", "traffic.kind", "traffic.packet_size", "app.reader", "app.work_distribution")
 """what decides whether the seed matters, see :func:`seed_matters`"""
 
 INPUT_FIELDS = ("arch", "pool.variant", "traffic.kind", "traffic.capture", "traffic.capture_destination")
@@ -298,6 +319,7 @@ INPUT_FIELDS = ("arch", "pool.variant", "traffic.kind", "traffic.capture", "traf
 
 RULES = (
     Rule(("nic.rx_ring",), _rx_ring_is_a_power_of_two),
+    Rule(("workload", "pool.recycle"), _loops_have_no_packets_to_mark),
     Rule(("warmup_ms", "duration_ms"), _warmup_ends_before_the_trial),
     Rule(
         ("traffic.kind", "traffic.rate_pps", "traffic.packet_size", "nic.link_gbps"),
@@ -340,6 +362,8 @@ def check_name(name: str) -> None:
 def seed_matters(config: TrialConfig) -> bool:
     """Whether anything in this trial is drawn at random; if not, one seed stands for all."""
     traffic, app = config.traffic, config.app
+    if config.workload != NIC_WORKLOAD:
+        return False
     if app.reader == "slow" and app.work_distribution == "exponential":
         return True
     if traffic.kind == "capture":

@@ -104,7 +104,12 @@ MEASURES = (
     Measure("packets_queued", "packets", "lower", "packets still queued at the end"),
     Measure("packets_handled_rate", "per second", "higher", "packets delivered or dropped early per second"),
     Measure("drop_ratio", "ratio", "lower", "missed, driver and socket drops over packets offered"),
-    Measure("busy_ns_per_packet", "ns", "lower", "CPU time per packet that left the receive ring"),
+    Measure(
+        "busy_ns_per_packet",
+        "ns",
+        "lower",
+        "CPU time per packet taken from the receive ring, or page of a loop",
+    ),
     Measure("latency_mean_ns", "ns", "lower", "wire to consumer, mean, exact"),
     Measure("latency_p50_ns", "ns", "lower", "wire to consumer, median"),
     Measure("latency_p90_ns", "ns", "lower", "wire to consumer, 90th percentile"),

@@ -14,9 +14,9 @@ from pool_impl import page_alloc, pool, ring
 from pool_impl.access import Threads
 from pool_impl.host import new_host
 from pool_impl.jit import atomic_add, atomic_load, back_off, compiled, entry
-from pool_impl.layout import REFILL, SERVING_SOFTIRQ, Host
+from pool_impl.layout import NO_NODE, REFILL, SERVING_SOFTIRQ, Host
 from pool_impl.release import DEFAULT_RELEASE, rules_of
-from workers.trial import MODEL_DIGEST
+from workers.model import MODEL_DIGEST
 
 
 class Loop(NamedTuple):
@@ -27,17 +27,22 @@ class Loop(NamedTuple):
     run: Callable[[Host, int], int]
     kernel_ns: float | None = None
     """what the kernel's benchmark printed in softirq on a Xeon E5-1650 v4 at 3.6 GHz (6.13-rc6, January 2025;
-    spec 9.1)"""
+    spec 9.1; the page allocator's: xdp-project notes page_pool06)"""
 
 
 def bench_host() -> Host:
     """A machine with real atomics and locks, whose first pool is prepared as the kernel's benchmark does."""
     host = new_host(rules_of(DEFAULT_RELEASE), pages=4096, pools=2, access=Threads())
-    for number in range(2):
-        pool.create(host, number, pool.PoolParams())
     host.context.in_softirq = SERVING_SOFTIRQ
-    _prefill(host, np.zeros(REFILL, np.int64))
+    pool.create(host, 1, pool.PoolParams())
+    fill(host, 0)
     return host
+
+
+def fill(host: Host, pool_size: int) -> None:
+    """Create the first pool, with 64 pages in its ring."""
+    pool.create(host, 0, pool.PoolParams(pool_size=pool_size))
+    _prefill(host, np.zeros(REFILL, np.int64))
 
 
 @entry(MODEL_DIGEST)
@@ -152,6 +157,17 @@ def take_back(host: Host, turns: int) -> None:
         pool.put(host, owner, page, pool.WHOLE, False)
 
 
+@entry(MODEL_DIGEST)
+def _page_bulk(host: Host, turns: int) -> int:
+    scratch = host.pools[0].cache
+    got = 0
+    for turn in range(turns):
+        if turn % REFILL == 0:
+            got = page_alloc.alloc_bulk(host, NO_NODE, REFILL, scratch)
+        page_alloc.put_page(host, scratch[turn % REFILL])
+    return got
+
+
 LOOPS = (
     Loop("empty_loop", "empty loop", _empty),
     Loop("two_cycles", "two cycles", _cycle),
@@ -160,4 +176,5 @@ LOOPS = (
     Loop("pool_fast", "pool: fast, cache", _fast, 5.4),
     Loop("pool_ring", "pool: ring", _ring, 15.1),
     Loop("pool_slow", "pool: slow, allocator", _slow, 66.1),
+    Loop("page_bulk", "page allocator: bulk of 64", _page_bulk, 30.6),
 )

@@ -9,34 +9,32 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pool_impl.host import new_host
-from pool_impl.jit import entry, source_digest
+from pool_impl.jit import entry
 from pool_impl.layout import (
     CACHE_CAPACITY,
     FLAG_DMA_MAP,
     FLAG_DMA_SYNC_DEV,
     RECYCLE_DECLINED,
-    SERVING_SOFTIRQ,
     records,
     words,
     words_of,
 )
 from pool_impl.pool import PAGE_BYTES, PoolParams, create
 from pool_impl.release import rules_of
-from workers import arch, audit, capture, engine, variants
-from workers.cache import KIND_OF_OBJECT, stamps_needed
-from workers.config import KERNEL_VARIANT, TrialConfig
-from workers.cost import PS_PER_NS, Pricing, new_pricing
+from workers import arch, audit, capture, engine, loop_trial, variants
+from workers.cache import KIND_OF_OBJECT
+from workers.config import KERNEL_VARIANT, NIC_WORKLOAD, TrialConfig
+from workers.cost import PS_PER_NS
 from workers.drivers import HEADROOM_BYTES, MOST_BYTES, TRUESIZE_BYTES
 from workers.errors import ConfigError
+from workers.machine import checked_variant, new_machine
 from workers.measures import CATEGORIES, COUNTERS, LOCATIONS, MEASURES, OBJECTS, SLOW_CAUSES
+from workers.model import MODEL_DIGEST
 from workers.stack import BUCKETS, bucket_low_ns
 from workers.state import DESCRIPTOR, NAPI, NIC, READER, SKB, TALLY, Trial
 from workers.traffic import PS_PER_SECOND, new_arrivals, work_key
 
 PS_PER_MS = 10**9
-
-MODEL_DIGEST = source_digest(Path(__file__).parent, Path(__file__).parent.parent / "pool_impl")
 
 DMA_COUNTS = ("maps", "unmaps", "syncs", "sync_bytes")
 """what the device counts, by the names of its record and, with ``dma_`` before, of measures"""
@@ -62,11 +60,6 @@ class Input(NamedTuple):
         return self.path.read_bytes()
 
 
-def model_digest() -> str:
-    """Hash of the sources of pool_impl and workers; names the code cache, and is part of trial ids."""
-    return MODEL_DIGEST
-
-
 def inputs(config: TrialConfig) -> tuple[Input, ...]:
     """The files whose content decides a trial's record: the profile, the variant unless it is the
     kernel's, and the capture if one is replayed.
@@ -78,7 +71,7 @@ def inputs(config: TrialConfig) -> tuple[Input, ...]:
     found = [Input(config.arch, profile.digest, profile.path)]
     written = variants.source(config.pool.variant)
     if written is not None:
-        _variant(config)
+        checked_variant(config)
         found.append(Input(config.pool.variant, written.sha256, written.path))
     if config.traffic.kind == "capture":
         name = config.traffic.capture
@@ -124,6 +117,8 @@ def trial_id(config: TrialConfig) -> str:
 
 def expected_packets(config: TrialConfig) -> int:
     """About how many packets a trial will simulate, for estimates."""
+    if config.workload != NIC_WORKLOAD:
+        return loop_trial.TURNS
     traffic = config.traffic
     if traffic.kind == "capture":
         arrivals = capture.load(traffic.capture, traffic.capture_destination).arrival_ns
@@ -145,6 +140,8 @@ def run_trial(config: TrialConfig) -> Record:
     Raises:
         TrialError: an input is unusable, or the books of the trial do not balance.
     """
+    if config.workload != NIC_WORKLOAD:
+        return loop_trial.run(config)
     trial = _new_trial(config)
     end_ps = int(trial.nic.end_ps)
     warmup_ps = config.warmup_ms * PS_PER_MS
@@ -189,17 +186,7 @@ _run = _loop("")
 """the loop for the kernel's own pool"""
 
 
-def _variant(config: TrialConfig) -> Any:
-    """The variant of a trial, checked for its pool."""
-    name = config.pool.variant
-    found = variants.load(name)
-    if found.code:
-        variants.check(found, name, config.kernel, config.pool.size)
-    return found.instance
-
-
 def _new_trial(config: TrialConfig) -> Trial:
-    profile = arch.load(config.arch)
     replay = None
     if config.traffic.kind == "capture":
         name = config.traffic.capture
@@ -207,21 +194,10 @@ def _new_trial(config: TrialConfig) -> Trial:
     rules = rules_of(config.kernel)
     drops = config.app.reader == "drop"
     socket_packets = 1 if drops else config.app.socket_bytes // TRUESIZE_BYTES + 1
-    pcp_high = int(profile["pcp_high_pages"])
     ring_slots = min(config.pool.size or 1024, rules.ring_size_limit)
-    pages = config.nic.rx_ring + ring_slots + socket_packets + 5 * CACHE_CAPACITY + 2 * pcp_high
-    host = new_host(
-        rules,
-        pages=pages,
-        observer=Pricing(None, None, None, None),
-        variant=_variant(config),
-        pcp_high=pcp_high,
-        pcp_batch=int(profile["pcp_batch_pages"]),
-    )
     skbs = socket_packets + 1
-    stamps = stamps_needed(pages + 1, len(host.slots), config.nic.rx_ring, skbs)
-    host = host._replace(observer=new_pricing(profile, host.context, stamps))
-    host.context.in_softirq = SERVING_SOFTIRQ
+    pages = config.nic.rx_ring + ring_slots + socket_packets + 5 * CACHE_CAPACITY
+    host = new_machine(config, pages=pages, descriptors=config.nic.rx_ring, skbs=skbs)
     driver_syncs = config.driver.sync == "driver"
     params = PoolParams(
         pool_size=config.pool.size,

@@ -101,6 +101,22 @@ def test_fields_and_measures_are_listed(farm: Farm) -> None:
     assert "pool.size" in farm("fields")[1]
 
 
+def test_bundled_sweeps_are_listed_with_what_they_are_for(farm: Farm) -> None:
+    code, out, err = farm("run", "--list", "--json")
+    assert (code, err) == (0, "")
+    found = json.loads(out)
+    assert list(found) == sweep.bundled()
+    assert found["quickstart"].startswith("Does recycling pay, where, and how large must the pool be?")
+    assert "Does recycling pay" in farm("run", "--list")[1]
+
+
+def test_a_sweep_of_loops_ends_in_a_table(farm: Farm) -> None:
+    code, out, _ = farm("run", "pool-bench", "arch=broadwell-ep", "--executor", "serial")
+    assert code == 0
+    assert "pool_ring" in out
+    assert "15.8" in out
+
+
 def test_architectures_are_listed_and_shown(farm: Farm) -> None:
     names = {row["name"] for row in json.loads(farm("arch", "list", "--json")[1])}
     assert names >= {"broadwell-ep", "armada-8040", "armada-3720"}

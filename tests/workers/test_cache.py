@@ -9,7 +9,7 @@ import pytest
 from pool_impl.jit import entry
 from workers import arch, cache
 from workers.cost import new_pricing
-from workers.trial import MODEL_DIGEST
+from workers.model import MODEL_DIGEST
 
 KIND = cache.HEADER
 

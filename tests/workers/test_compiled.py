@@ -8,6 +8,7 @@ from numba.core.caching import NullCache
 from pool_impl.jit import entry
 from workers import micro, trial
 from workers.config import TrialConfig
+from workers.model import MODEL_DIGEST
 
 
 def compiled_code(loop: Any, *arguments: object) -> str:
@@ -37,4 +38,4 @@ def test_the_event_loop_counts_no_references() -> None:
 def test_the_event_loop_is_cached_under_the_model_digest() -> None:
     trial.prepare()
     run: Any = trial._run
-    assert trial.MODEL_DIGEST in run._cache.cache_path
+    assert MODEL_DIGEST in run._cache.cache_path

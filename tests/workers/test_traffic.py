@@ -9,7 +9,7 @@ import pytest
 from pool_impl.jit import entry
 from workers import traffic
 from workers.config import TrialConfig, Value
-from workers.trial import MODEL_DIGEST
+from workers.model import MODEL_DIGEST
 
 CHUNKS = 200
 

@@ -1,0 +1,40 @@
+"""A trial without a NIC: a loop of the page_pool benchmark on a simulated architecture, one page a turn.
+
+What the kernel's own benchmark prints on a machine can so be predicted like everything else.
+"""
+
+from typing import Any
+
+from workers import audit, micro
+from workers.config import TrialConfig
+from workers.cost import PS_PER_NS
+from workers.machine import new_machine
+from workers.measures import CATEGORIES, MEASURES
+
+TURNS = 128_000
+"""measured; a multiple of the 64 pages that move at a time"""
+WARM_UP_TURNS = 16_000
+
+
+def run(config: TrialConfig) -> dict[str, Any]:
+    """Run a loop; its record has time by category for each page, as if pages were packets, and None for what
+    a loop does not have.
+
+    Raises:
+        CheckError: the books do not balance.
+    """
+    [loop] = [loop for loop in micro.LOOPS if loop.name == config.workload]
+    host = new_machine(config, pages=4096 + config.pool.size)
+    micro.fill(host, config.pool.size)
+    loop.run(host, WARM_UP_TURNS)
+    ledger = host.observer.meter.ledger
+    before = ledger.sum(axis=0)
+    loop.run(host, TURNS)
+    spent_ps = (ledger.sum(axis=0) - before).tolist()
+    audit.check_idle_pool(host)
+    record: dict[str, Any] = dict.fromkeys(measure.name for measure in MEASURES)
+    record["measured_seconds"] = sum(spent_ps) / PS_PER_NS / 1e9
+    record["busy_ns_per_packet"] = sum(spent_ps) / TURNS / PS_PER_NS
+    for name, category_ps in zip(CATEGORIES, spent_ps, strict=False):
+        record[f"{name}_ns_per_packet"] = category_ps / TURNS / PS_PER_NS
+    return record

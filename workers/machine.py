@@ -1,0 +1,48 @@
+"""The simulated machine that a trial runs on: pools and page allocator, priced by a profile."""
+
+from typing import Any
+
+from pool_impl.host import new_host
+from pool_impl.layout import SERVING_SOFTIRQ, Host
+from pool_impl.release import rules_of
+from workers import arch, variants
+from workers.cache import stamps_needed
+from workers.config import TrialConfig
+from workers.cost import Pricing, new_pricing
+
+
+def new_machine(config: TrialConfig, *, pages: int, descriptors: int = 0, skbs: int = 0) -> Host:
+    """A machine without pools, in softirq on CPU 0.
+
+    Args:
+        pages: that can be out of the per-CPU list at a time.
+        descriptors: receive descriptors whose cache lines are followed.
+        skbs: likewise.
+    """
+    profile = arch.load(config.arch)
+    pcp_high = int(profile["pcp_high_pages"])
+    pages += 2 * pcp_high
+    host = new_host(
+        rules_of(config.kernel),
+        pages=pages,
+        observer=Pricing(None, None, None, None),
+        variant=checked_variant(config),
+        pcp_high=pcp_high,
+        pcp_batch=int(profile["pcp_batch_pages"]),
+    )
+    host.context.in_softirq = SERVING_SOFTIRQ
+    stamps = stamps_needed(pages + 1, len(host.slots), descriptors, skbs)
+    return host._replace(observer=new_pricing(profile, host.context, stamps))
+
+
+def checked_variant(config: TrialConfig) -> Any:
+    """The variant of a trial, checked for its pool.
+
+    Raises:
+        ConfigError: there is none, or it is unusable.
+    """
+    name = config.pool.variant
+    found = variants.load(name)
+    if found.code:
+        variants.check(found, name, config.kernel, config.pool.size)
+    return found.instance

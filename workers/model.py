@@ -1,0 +1,12 @@
+"""The identity of the model: a hash of the sources that decide what a trial comes out at."""
+
+from pathlib import Path
+
+from pool_impl.jit import source_digest
+
+MODEL_DIGEST = source_digest(Path(__file__).parent, Path(__file__).parent.parent / "pool_impl")
+
+
+def model_digest() -> str:
+    """Hash of the sources of pool_impl and workers; names the code cache, and is part of trial ids."""
+    return MODEL_DIGEST

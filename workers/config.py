@@ -138,8 +138,16 @@ class AppConfig(_Group):
     ] = "other"
     work_ns: Annotated[
         int,
-        Field(ge=0, le=1_000_000_000, description="time a slow reader works on a packet after receiving it"),
+        Field(
+            ge=0,
+            le=1_000_000_000,
+            description="time a slow reader works on a packet after receiving it; the mean if it is drawn",
+        ),
     ] = 2_500
+    work_distribution: Annotated[
+        Literal["constant", "exponential"],
+        Field(description="of a slow reader's work: the same for each packet, or drawn with that mean"),
+    ] = "constant"
     socket_bytes: Annotated[
         int,
         Field(ge=2304, le=1 << 30, description="receive buffer limit, counted in truesize as SO_RCVBUF"),
@@ -303,7 +311,7 @@ IMIX_BYTES = (64,) * 7 + (594,) * 4 + (1518,)
 
 MEAN_IMIX_BYTES = sum(IMIX_BYTES) // len(IMIX_BYTES)
 
-SEED_FIELDS = ("workload", "traffic.kind", "traffic.packet_size")
+SEED_FIELDS = ("workload", "traffic.kind", "traffic.packet_size", "app.reader", "app.work_distribution")
 """what decides whether the seed matters, see :func:`seed_matters`"""
 
 INPUT_FIELDS = ("arch", "pool.variant", "traffic.kind", "traffic.capture", "traffic.capture_destination")
@@ -353,8 +361,12 @@ def check_name(name: str) -> None:
 
 def seed_matters(config: TrialConfig) -> bool:
     """Whether anything in this trial is drawn at random; if not, one seed stands for all."""
-    traffic = config.traffic
-    if config.workload != NIC_WORKLOAD or traffic.kind == "capture":
+    traffic, app = config.traffic, config.app
+    if config.workload != NIC_WORKLOAD:
+        return False
+    if app.reader == "slow" and app.work_distribution == "exponential":
+        return True
+    if traffic.kind == "capture":
         return False
     return traffic.kind in ("poisson", "bursts") or traffic.packet_size == "imix"
 

@@ -80,6 +80,8 @@ def run(trial: Trial, until_ps: int) -> None:
             queue_now = now
         if cpu == reader_cpu:
             reader_now = now
+    if until_ps >= queue.end_ps:
+        nic.receive_until(trial, until_ps - 1)
     _integrate(trial, until_ps)
 
 
@@ -87,8 +89,6 @@ def run(trial: Trial, until_ps: int) -> None:
 def _queue_ready_ps(trial: Trial, now: int) -> int:
     queue = trial.nic
     if queue.phase == IDLE:
-        if queue.dma != queue.read:
-            return int(now)
         return max(now, nic.interrupt_ps(queue))
     if queue.phase == YIELDED and queue.reader_turn_ps > 0 and trial.reader.head != trial.reader.tail:
         return FOREVER

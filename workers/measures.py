@@ -110,6 +110,7 @@ MEASURES = (
         "lower",
         "CPU time per packet taken from the receive ring, or page of a loop",
     ),
+    Measure("latency_mean_ns", "ns", "lower", "wire to consumer, mean, exact"),
     Measure("latency_p50_ns", "ns", "lower", "wire to consumer, median"),
     Measure("latency_p90_ns", "ns", "lower", "wire to consumer, 90th percentile"),
     Measure("latency_p99_ns", "ns", "lower", "wire to consumer, 99th percentile"),

@@ -6,7 +6,7 @@ from pool_impl.observe import SHARED_INFO, SKB
 from workers import cost
 from workers.cache import HEADER, PAYLOAD, stream
 from workers.state import NO_SKB, QUEUE_CPU, Trial
-from workers.traffic import FOREVER
+from workers.traffic import FOREVER, exponential
 
 SUB_BUCKET_BITS = 6
 """significant bits that a bucket of the latency histogram keeps: quantiles are at most 1/32 too low"""
@@ -92,7 +92,11 @@ def read_packet(trial: Trial, slept: bool) -> int:
 def work_on_packet(trial: Trial) -> None:
     """What the application does with a packet that it has received; the softirq's context comes back."""
     context = trial.host.context
-    cost.charge(trial.host.observer.meter, context.cpu, cost.APPLICATION, trial.reader.work_ps)
+    reader = trial.reader
+    work_ps = reader.work_ps
+    if reader.work_varies:
+        work_ps = exponential(reader, trial.arrivals.exponential, work_ps)
+    cost.charge(trial.host.observer.meter, context.cpu, cost.APPLICATION, work_ps)
     context.cpu = QUEUE_CPU
     context.in_softirq = SERVING_SOFTIRQ
 
@@ -100,6 +104,7 @@ def work_on_packet(trial: Trial) -> None:
 @compiled()
 def _count_latency(trial: Trial, latency_ps: int) -> None:
     trial.latency[latency_bucket(latency_ps // cost.PS_PER_NS)] += 1
+    trial.tally.latency_sum_ps += latency_ps
     trial.tally.latency_max_ps = max(trial.tally.latency_max_ps, latency_ps)
 
 

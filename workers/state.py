@@ -42,6 +42,7 @@ NIC = _words(
     "budget",
     "rx_usecs_ps",
     "saturated",
+    "end_ps",  # what arrives before it is offered, also if no poll sees it
 )
 """the receive queue"""
 
@@ -54,6 +55,9 @@ READER = _words(
     "drops",  # 1: no socket, packets are dropped in the stack
     "wake_ps",
     "work_ps",
+    "work_varies",  # 1: work_ps is the mean of an exponential distribution
+    "key",  # of the reader's own random numbers, and how many it has drawn
+    "draws",
     "head",  # packets dequeued and enqueued since the start; index = count & mask
     "tail",
     "mask",
@@ -81,6 +85,7 @@ TALLY = np.dtype(
                 "waive_seen",
                 "declined_seen",
                 "latency_max_ps",
+                "latency_sum_ps",
                 "integrated_to_ps",
                 "used_page_ps",
             )

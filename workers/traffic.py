@@ -1,4 +1,4 @@
-"""Arrivals, in chunks of gap and frame size, drawn with integers only.
+"""Arrivals, in chunks of gap and frame size, drawn with integers only; and the generator itself.
 
 The generator is counter-based: draw number ``i`` of a trial is a hash of the seed and ``i``, so a record
 depends neither on the CPU nor on a library's version.
@@ -107,14 +107,14 @@ def next_chunk(arrivals: Arrivals) -> int:
         if source.kind == CONSTANT:
             gap = source.gap_ps
         elif source.kind == POISSON:
-            gap = _exponential(source, arrivals.exponential, source.gap_ps)
+            gap = exponential(source, arrivals.exponential, source.gap_ps)
         elif source.kind == SATURATION:
             gap = source.last_wire_ps
         else:
             gap = source.last_wire_ps
             if source.burst_left == 0:
-                source.burst_left = 1 + _exponential(source, arrivals.exponential, source.burst_mean - 1)
-                gap += _exponential(source, arrivals.exponential, source.pause_ps)
+                source.burst_left = 1 + exponential(source, arrivals.exponential, source.burst_mean - 1)
+                gap += exponential(source, arrivals.exponential, source.pause_ps)
             source.burst_left -= 1
         source.last_wire_ps = (frame + WIRE_OVERHEAD_BYTES) * 8000 // source.link_gbps
         arrivals.gaps_ps[position] = gap
@@ -139,9 +139,15 @@ def mix64(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
+def work_key(seed: int) -> int:
+    """Key of the numbers that a reader draws: others than those of the arrivals."""
+    return mix64(~mix64(seed))
+
+
 @compiled()
 def _draw(source: Any) -> int:
-    """The next 63 random bits: splitmix64 of the trial's key and the number of the draw."""
+    """The next 63 random bits: splitmix64 of the source's key and the number of the draw. A source is any
+    record with ``key`` and ``draws``."""
     source.draws += 1
     value = source.key + source.draws * _GAMMA
     value = (value ^ ((value >> 30) & 0x3FFFFFFFF)) * _MIX_1
@@ -175,7 +181,7 @@ def exponential_table() -> Any:
 
 
 @compiled()
-def _exponential(source: Any, table: Any, mean: int) -> int:
+def exponential(source: Any, table: Any, mean: int) -> int:
     """Exponentially distributed with this mean (at most about 2**55): -ln(u) by halving u until it is
     above 1/2, then linear interpolation."""
     bits = _draw(source)

@@ -32,7 +32,7 @@ from workers.measures import CATEGORIES, COUNTERS, LOCATIONS, MEASURES, OBJECTS,
 from workers.model import MODEL_DIGEST
 from workers.stack import BUCKETS, bucket_low_ns
 from workers.state import DESCRIPTOR, NAPI, NIC, READER, SKB, TALLY, Trial
-from workers.traffic import PS_PER_SECOND, new_arrivals
+from workers.traffic import PS_PER_SECOND, new_arrivals, work_key
 
 PS_PER_MS = 10**9
 
@@ -143,9 +143,7 @@ def run_trial(config: TrialConfig) -> Record:
     if config.workload != NIC_WORKLOAD:
         return loop_trial.run(config)
     trial = _new_trial(config)
-    end_ps = config.duration_ms * PS_PER_MS
-    if config.traffic.kind == "capture":
-        end_ps = min(end_ps, int(trial.arrivals.gaps_ps.sum()) + 1)
+    end_ps = int(trial.nic.end_ps)
     warmup_ps = config.warmup_ms * PS_PER_MS
     if warmup_ps >= end_ps:
         raise ConfigError(
@@ -220,14 +218,18 @@ def _new_trial(config: TrialConfig) -> Trial:
     nic.rx_usecs_ps = config.nic.rx_usecs * 1000 * PS_PER_NS
     nic.saturated = int(config.traffic.kind == "saturation")
     arrivals = new_arrivals(config, replay)
+    nic.end_ps = config.duration_ms * PS_PER_MS
     if replay is not None:
         nic.chunk_packets = len(arrivals.gaps_ps)
+        nic.end_ps = min(nic.end_ps, int(arrivals.gaps_ps.sum()) + 1)
     nic.chunk_position = -1
 
     reader = records(READER, 1)[0]
     reader.cpu = int(config.app.reader_cpu == "other" and not drops)
     reader.drops = int(drops)
     reader.work_ps = config.app.work_ns * PS_PER_NS if config.app.reader == "slow" else 0
+    reader.work_varies = int(config.app.work_distribution == "exponential")
+    reader.key = work_key(config.seed)
     capacity = 1 << socket_packets.bit_length()
     reader.mask = capacity - 1
     reader.truesize = TRUESIZE_BYTES
@@ -291,6 +293,7 @@ def _record(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
         "packets_handled_rate": handled / seconds,
         "drop_ratio": _ratio(lost, int(tally.offered)),
         "busy_ns_per_packet": _ratio(int(busy_ps.sum()), packets * PS_PER_NS),
+        "latency_mean_ns": _ratio(int(tally.latency_sum_ps), handled * PS_PER_NS),
         "latency_p50_ns": _quantile(trial.latency, 50),
         "latency_p90_ns": _quantile(trial.latency, 90),
         "latency_p99_ns": _quantile(trial.latency, 99),

@@ -20,6 +20,8 @@ VALUES: dict[str, list[Value]] = {
     "nic.budget": [16, 32, 64],
     "traffic.kind": ["constant", "poisson", "capture"],
     "traffic.packet_size": [64, "imix", 1000],
+    "app.reader": ["drop", "fast", "slow"],
+    "app.work_distribution": ["constant", "exponential"],
     "arch": ["broadwell-ep", "armada-8040"],
 }
 
@@ -130,7 +132,6 @@ OTHER_FIELDS = {
     int: [3000, 4000],
     float: [0.5, 2.0],
     bool: [True, False],
-    "app.reader": ["drop", "fast", "slow"],
     "app.reader_cpu": ["same", "other"],
     "nic.link_gbps": [1, 10],
     "nic.budget": [16, 64],
@@ -141,10 +142,19 @@ OTHER_FIELDS = {
 @pytest.mark.parametrize("field", [f for f in fields() if f.name not in SEED_FIELDS], ids=lambda f: f.name)
 def test_only_the_seed_fields_decide_whether_the_seed_matters(field: TrialField) -> None:
     values = OTHER_FIELDS.get(field.name, OTHER_FIELDS.get(type(field.default), [field.default]))
-    for kind, size in product(VALUES["traffic.kind"], VALUES["traffic.packet_size"]):
-        plain = {"traffic.kind": kind, "traffic.packet_size": size}
+    values_of = {**VALUES, "workload": ["nic", "pool_ring"]}
+    for row in product(*(values_of[name] for name in SEED_FIELDS)):
+        plain = dict(zip(SEED_FIELDS, row, strict=True))
         found = {seed_matters(TrialConfig.unchecked({**plain, field.name: value})) for value in values}
         assert found == {seed_matters(TrialConfig.unchecked(plain))}
+
+
+def test_the_seeds_of_drawn_work_are_kept_and_those_of_the_rest_collapsed() -> None:
+    text = (
+        'name = "s"\nseeds = 3\n[fixed]\ntraffic.kind = "constant"\n[grid]\napp.reader = ["fast", "slow"]\n'
+    )
+    plan = Plan(parse(text + 'app.work_distribution = ["constant", "exponential"]', "x"))
+    assert (plan.cells, plan.trials) == (4, 3 + 3)
 
 
 def test_ids_differ_between_trials_and_not_between_plans(small: str) -> None:

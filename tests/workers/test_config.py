@@ -70,6 +70,10 @@ def test_typed_text_becomes_the_fields_type(name: str, text: str, value: config.
     assert type(parsed) is type(value)
 
 
+SLOW = {"app.reader": "slow"}
+DRAWN = {"app.work_distribution": "exponential"}
+
+
 @pytest.mark.parametrize(
     ("fields", "matters"),
     [
@@ -79,6 +83,11 @@ def test_typed_text_becomes_the_fields_type(name: str, text: str, value: config.
         ({"traffic.kind": "poisson"}, True),
         ({"traffic.kind": "bursts"}, True),
         ({"traffic.kind": "capture", "traffic.packet_size": "imix"}, False),
+        ({"traffic.kind": "capture", **SLOW, **DRAWN}, True),
+        ({"traffic.kind": "constant", **SLOW, **DRAWN}, True),
+        ({"traffic.kind": "constant", **DRAWN}, False),
+        ({"traffic.kind": "constant", **DRAWN, "app.reader": "fast"}, False),
+        ({"traffic.kind": "constant", **SLOW}, False),
     ],
 )
 def test_a_seed_matters_only_where_something_is_drawn(fields: dict[str, config.Value], matters: bool) -> None:

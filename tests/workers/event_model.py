@@ -1,0 +1,375 @@
+"""The machine of a trial once more, as processes in SimPy, to compare the engine with.
+
+Written from the specification and from the rules that the engine and the fields document, with nothing of
+the engine's code: a wire, the queue's CPU and the reader's, a pool with a list as cache and a deque as ring.
+A step's changes happen as it starts, and its time passes after. Costs are constant; there are no caches.
+
+SimPy's clock counts ticks, four for each picosecond: what happens at one time happens on the wire first,
+then on the queue's CPU, then on the reader's.
+"""
+
+from collections import Counter, deque
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import simpy
+
+TICKS = 4
+QUEUE, READER = 0, 1
+
+CACHE_PAGES = 128
+REFILL_PAGES = 64
+CLEARED_AT_ONCE = 16
+"""ring slots that the consumer gives back together, one at a time in a ring of less than twice as many"""
+
+PAGE_BYTES = 4096
+TRUESIZE_BYTES = PAGE_BYTES + 256
+WRITABLE_BYTES = PAGE_BYTES - 256 - 320
+"""without the headroom and the shared info"""
+LINE_BYTES = 64
+
+Steps = Iterator[Any]
+
+
+class Ring:
+    """FIFO in which consumed slots stay taken until several of them are cleared together (spec 5)."""
+
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.batch = CLEARED_AT_ONCE if size >= 2 * CLEARED_AT_ONCE else 1
+        self.pages: deque[int] = deque()
+        self.stale = 0
+        self.position = 0
+
+    def produce(self, page: int) -> bool:
+        if len(self.pages) + self.stale == self.size:
+            return False
+        self.pages.append(page)
+        return True
+
+    def consume(self) -> int:
+        self.stale += 1
+        self.position += 1
+        if self.stale == self.batch or self.position == self.size:
+            self.stale = 0
+        if self.position == self.size:
+            self.position = 0
+        return self.pages.popleft()
+
+
+class Machine:
+    """One trial.
+
+    Args:
+        fields: of the trial, by dotted name.
+        prices: value of each parameter of the profile, by name.
+        arrivals: time in picoseconds and frame size of each packet.
+    """
+
+    def __init__(
+        self, fields: Mapping[str, Any], prices: Mapping[str, float], arrivals: Iterable[tuple[int, int]]
+    ) -> None:
+        self.fields = fields
+        self.prices = prices
+        self.arrivals = arrivals
+        self.shared_cpu = fields["app.reader"] == "drop" or fields["app.reader_cpu"] == "same"
+        self.reader_cpu = QUEUE if self.shared_cpu else READER
+        self.returns_are_local = fields["kernel"] == "6.12"
+        self.refill_takes_lock = fields["kernel"] == "5.14"
+        self.pool_syncs = fields["driver.sync"] == "pool"
+        self.recycles = fields["pool.recycle"]
+
+        self.env = simpy.Environment()
+        self.cpu = QUEUE
+        self.elapsed_ps = 0
+        self.clock_ps = [0, 0]
+        self.spent_ps: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
+        self.page_ps: Counter[str] = Counter()
+        self.integrated_to_ps = 0
+        self.fates: Counter[str] = Counter()
+        self.counters: Counter[str] = Counter()
+        self.latency_sum_ps = self.latency_max_ps = 0
+
+        self.last_page = 0
+        self.listed = [0, 0]
+        self.cache: list[int] = []
+        self.ring = Ring(fields["pool.size"] or 1024)
+        self.posted: deque[int] = deque()
+        self.filled: deque[tuple[int, int, int]] = deque()
+        self.socket: deque[tuple[int, int, int]] = deque()
+        self.unannounced = False
+        self.armed = False
+        self.interrupt = self.env.event()
+        self.arrived_in_socket: simpy.Event | None = None
+        self.wake_ps = 0
+
+    def run(self, until_ps: int) -> None:
+        """Everything that starts before a time."""
+        self._refill(self.fields["nic.rx_ring"])
+        self.spent_ps[QUEUE].clear()
+        self.elapsed_ps = 0
+        self.armed = True
+        self.env.process(self._wire())
+        self.env.process(self._queue_cpu())
+        if not self.shared_cpu:
+            self.env.process(self._reader_cpu())
+        self.env.run(until=TICKS * until_ps)
+        self._integrate(until_ps)
+        self.fates["queued"] = len(self.filled) + len(self.socket)
+
+    # Time
+
+    @property
+    def now_ps(self) -> int:
+        return self.env.now // TICKS
+
+    def _until(self, time_ps: int, turn: int) -> Any:
+        return self.env.timeout(TICKS * time_ps + turn - self.env.now)
+
+    def _charge(self, category: str, price_ps: int) -> None:
+        self.spent_ps[self.cpu][category] += price_ps
+        self.elapsed_ps += price_ps
+
+    def _work(self, category: str, parameter: str, times: int = 1) -> None:
+        self._charge(category, times * self._price_ps(parameter))
+
+    def _price_ps(self, parameter: str) -> int:
+        return round(self.prices[parameter] * 1000)
+
+    def _sync(self, category: str, size_bytes: int) -> None:
+        self._work(category, "dma_sync_call_ns")
+        self._work(category, "dma_sync_line_ns", -(-size_bytes // LINE_BYTES))
+
+    def _begin(self, cpu: int) -> None:
+        self._integrate(self.now_ps)
+        self.cpu = cpu
+        self.elapsed_ps = 0
+
+    def _end(self) -> Any:
+        self.clock_ps[self.cpu] = self.now_ps + self.elapsed_ps
+        return self.env.timeout(TICKS * self.elapsed_ps)
+
+    def _integrate(self, now_ps: int) -> None:
+        elapsed = now_ps - self.integrated_to_ps
+        self.integrated_to_ps = now_ps
+        self.page_ps["cache"] += elapsed * len(self.cache)
+        self.page_ps["ring"] += elapsed * len(self.ring.pages)
+        self.page_ps["rx_ring"] += elapsed * (len(self.posted) + len(self.filled))
+        self.page_ps["socket"] += elapsed * len(self.socket)
+
+    # Processes
+
+    def _wire(self) -> Steps:
+        for time_ps, frame_bytes in self.arrivals:
+            yield self._until(time_ps, 0)
+            self.fates["offered"] += 1
+            if self.posted:
+                self.filled.append((self.posted.popleft(), time_ps, frame_bytes))
+            else:
+                self.fates["missed"] += 1
+            if self.armed:
+                self.armed = False
+                self.env.process(self._moderate())
+
+    def _moderate(self) -> Steps:
+        yield self.env.timeout(TICKS * self.fields["nic.rx_usecs"] * 10**6)
+        self.interrupt.succeed()
+
+    def _queue_cpu(self) -> Steps:
+        yield self._until(0, 1)
+        while True:
+            while self.shared_cpu and self.socket and not self.interrupt.triggered:
+                yield from self._read(False)
+            yield self.interrupt
+            yield self._until(self.now_ps, 1)
+            self._begin(QUEUE)
+            self._work("interrupt", "interrupt_ns")
+            while (yield from self._poll()):
+                self._begin(QUEUE)
+
+    def _poll(self) -> Iterator[Any]:
+        """One poll, its first step has begun; whether there is more to do."""
+        started_ps = self.now_ps
+        self._work("poll", "poll_ns")
+        yield self._end()
+        polled = 0
+        while self.filled and polled < self.fields["nic.budget"]:
+            polled += 1
+            self._begin(QUEUE)
+            self._handle(*self.filled.popleft())
+            yield self._end()
+        self._begin(QUEUE)
+        self._refill(64)
+        if polled < self.fields["nic.budget"]:
+            self.interrupt = self.env.event()
+            self.armed = True
+            yield self._end()
+            return False
+        yield self._end()
+        turn_ps = self.now_ps - started_ps
+        while self.shared_cpu and turn_ps > 0 and self.socket:
+            before_ps = self.now_ps
+            yield from self._read(False)
+            turn_ps -= self.now_ps - before_ps
+        return True
+
+    def _reader_cpu(self) -> Steps:
+        while True:
+            slept = not self.socket
+            if slept:
+                self.arrived_in_socket = self.env.event()
+                yield self.arrived_in_socket
+            slept |= self.wake_ps > self.now_ps
+            yield self._until(max(self.wake_ps, self.now_ps), 2)
+            yield from self._read(slept)
+
+    # What a packet goes through
+
+    def _handle(self, page: int, arrival_ps: int, frame_bytes: int) -> None:
+        self.fates["read"] += 1
+        self._work("driver", "driver_ns")
+        self._sync("sync_for_cpu", frame_bytes)
+        self._work("skb_alloc", "skb_alloc_ns")
+        if self.fields["driver.model"] == "replace-before-pass":
+            self._post()
+        if not self.recycles:
+            self._leave_pool()
+        self._work("protocol", "protocol_ns")
+        if self.fields["app.reader"] == "drop":
+            self._consumed("dropped_early", arrival_ps)
+            self._free(page)
+            return
+        self._work("protocol", "udp_ns")
+        if (len(self.socket) + 1) * TRUESIZE_BYTES > self.fields["app.socket_bytes"]:
+            self.fates["dropped_socket"] += 1
+            self._free(page)
+            return
+        self._work("socket", "socket_ns")
+        if not self.socket:
+            self.wake_ps = self.now_ps + self.elapsed_ps
+            if self.arrived_in_socket is not None:
+                self.arrived_in_socket.succeed()
+                self.arrived_in_socket = None
+        self.socket.append((page, arrival_ps, frame_bytes))
+
+    def _read(self, slept: bool) -> Steps:
+        self._begin(self.reader_cpu)
+        if slept:
+            self._work("interrupt", "interrupt_ns")
+        page, arrival_ps, frame_bytes = self.socket.popleft()
+        self._work("application", "receive_ns")
+        kib_ps = round(1024 * 1000 / self.prices["copy_bytes_per_ns"])
+        self._charge("copy", frame_bytes * kib_ps // 1024)
+        self._consumed("delivered", arrival_ps)
+        self._work("ring_lock", "bh_toggle_ns")
+        self._free(page, in_softirq=False)
+        if self.fields["app.reader"] == "slow":
+            self._charge("application", self.fields["app.work_ns"] * 1000)
+        yield self._end()
+
+    def _consumed(self, fate: str, arrival_ps: int) -> None:
+        self.fates[fate] += 1
+        latency_ps = self.now_ps + self.elapsed_ps - arrival_ps
+        self.latency_sum_ps += latency_ps
+        self.latency_max_ps = max(self.latency_max_ps, latency_ps)
+
+    def _free(self, page: int, in_softirq: bool = True) -> None:
+        self._work("skb_free", "skb_free_ns")
+        if self.recycles:
+            self._put(page, in_softirq and self.returns_are_local)
+        else:
+            self._give_page()
+
+    def _refill(self, most: int) -> None:
+        """Post pages, oldest descriptor first."""
+        missing = self.fields["nic.rx_ring"] - len(self.posted) - len(self.filled)
+        for _ in range(min(most, missing)):
+            self._post()
+        if self.unannounced:
+            self._work("device_register", "register_write_ns")
+            self.unannounced = False
+
+    def _post(self) -> None:
+        self.posted.append(self._alloc())
+        if not self.pool_syncs:
+            self._sync_for_device()
+        self.unannounced = True
+
+    # The pool and the page allocator
+
+    def _alloc(self) -> int:
+        if self.cache:
+            self.counters["alloc_fast"] += 1
+            self._work("pool_alloc", "pool_alloc_ns")
+            return self.cache.pop()
+        if self.ring.pages:
+            self.counters["alloc_refill"] += 1
+            if self.refill_takes_lock:
+                self._work("ring_lock", "lock_unlock_ns")
+            while len(self.cache) < REFILL_PAGES:
+                # the last look finds the ring empty
+                self._work("pool_refill", "ring_slot_ns")
+                if not self.ring.pages:
+                    break
+                self.cache.append(self.ring.consume())
+            return self.cache.pop()
+        self.counters["alloc_empty"] += 1
+        self.counters["alloc_slow"] += 1
+        for _ in range(REFILL_PAGES):
+            self._take_page()
+            self.counters["maps"] += 1
+            self._work("dma_map", "dma_map_ns")
+            if self.pool_syncs:
+                self._sync_for_device()
+            self._work("pool_refill", "page_adopt_ns")
+            self.counters["hold"] += 1
+            self.last_page += 1
+            self.cache.append(self.last_page)
+        return self.cache.pop()
+
+    def _put(self, page: int, direct: bool) -> None:
+        self._work("pool_put", "pool_put_ns")
+        if self.pool_syncs:
+            self._sync_for_device()
+        if direct:
+            if len(self.cache) < CACHE_PAGES:
+                self.counters["recycle_cached"] += 1
+                self.cache.append(page)
+                return
+            self.counters["recycle_cache_full"] += 1
+        self._work("ring_lock", "lock_unlock_ns")
+        self._work("pool_put", "ring_slot_ns")
+        if self.ring.produce(page):
+            self.counters["recycle_ring"] += 1
+            return
+        self.counters["recycle_ring_full"] += 1
+        self._leave_pool()
+        self._give_page()
+
+    def _leave_pool(self) -> None:
+        self.counters["release"] += 1
+        self.counters["unmaps"] += 1
+        self._work("pool_release", "page_release_ns")
+        self._work("dma_unmap", "dma_unmap_ns")
+        self._work("pool_release", "atomic_ns")
+
+    def _sync_for_device(self) -> None:
+        self.counters["syncs"] += 1
+        self._sync("sync_for_device", WRITABLE_BYTES)
+
+    def _take_page(self) -> None:
+        """From this CPU's list, which takes a batch from the shared lists when it is empty."""
+        if self.listed[self.cpu] == 0:
+            self.listed[self.cpu] = int(self.prices["pcp_batch_pages"])
+            self._work("page_alloc", "buddy_page_ns", self.listed[self.cpu])
+        self.listed[self.cpu] -= 1
+        self._work("page_alloc", "page_bulk_alloc_ns")
+
+    def _give_page(self) -> None:
+        """Drop the last reference; a list that has reached its limit gives a batch away."""
+        self._work("page_free", "atomic_ns")
+        self._work("page_free", "page_free_ns")
+        self.listed[self.cpu] += 1
+        if self.listed[self.cpu] >= self.prices["pcp_high_pages"]:
+            self.listed[self.cpu] -= int(self.prices["pcp_batch_pages"])
+            self._work("page_alloc", "buddy_page_ns", int(self.prices["pcp_batch_pages"]))

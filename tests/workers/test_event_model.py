@@ -1,0 +1,146 @@
+"""The engine against an independent event simulation: the same packets, pages and picoseconds."""
+
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pool_impl.jit import entry
+from tests.workers.event_model import Machine
+from workers import arch, audit, traffic, trial
+from workers.config import TrialConfig, Value
+from workers.measures import CATEGORIES, COUNTERS, LOCATIONS
+from workers.state import Trial
+
+PRICED = Path(__file__).parent / "profiles" / "priced.toml"
+
+MILLISECONDS = 6
+UNTIL_PS = MILLISECONDS * trial.PS_PER_MS
+
+DROP: dict[str, Value] = {"app.reader": "drop"}
+SLOW: dict[str, Value] = {"app.reader": "slow", "app.work_ns": 2_000}
+OVERFLOW: dict[str, Value] = {**SLOW, "app.work_ns": 9_000, "app.socket_bytes": 60 * 4352}
+SHARED: dict[str, Value] = {**SLOW, "app.reader_cpu": "same", "app.work_ns": 1_000}
+CONSTANT: dict[str, Value] = {"traffic.kind": "constant"}
+REPLACE: dict[str, Value] = {"driver.model": "replace-before-pass", "driver.sync": "driver"}
+BURSTS: dict[str, Value] = {"traffic.kind": "bursts", "traffic.burst_packets": 300}
+
+SCENARIOS: dict[str, dict[str, Value]] = {
+    "constant-drop": {**DROP, **CONSTANT},
+    "poisson-drop-without-moderation": {**DROP, "nic.rx_usecs": 0},
+    "bursts-drop-local-in-long-polls": {**DROP, **BURSTS, "kernel": "6.12", "nic.budget": 300},
+    "bursts-drop-that-miss-descriptors": {**DROP, **BURSTS, "nic.rx_ring": 64, "nic.budget": 16},
+    "constant-slow": {**SLOW, **CONSTANT},
+    "constant-overflow": {**OVERFLOW, **CONSTANT},
+    "poisson-overflow-local": {**OVERFLOW, "kernel": "6.12"},
+    "bursts-overflow-of-a-small-pool": {**OVERFLOW, **BURSTS, "pool.size": 24},
+    "bursts-of-mixed-sizes-fast": {**BURSTS, "app.reader": "fast", "traffic.packet_size": "imix"},
+    "bursts-slow-with-a-lock-at-refill": {**SLOW, **BURSTS, "kernel": "5.14", "pool.size": 100},
+    "bursts-slow-without-recycling": {**SLOW, **BURSTS, "pool.recycle": False},
+    "bursts-slow-and-the-driver-syncs": {**SLOW, **BURSTS, "driver.sync": "driver"},
+    "bursts-drop-replaced-before": {**DROP, **BURSTS, **REPLACE, "kernel": "6.12"},
+    "bursts-overflow-replaced-before": {**OVERFLOW, **BURSTS, **REPLACE, "pool.size": 40},
+    "poisson-slow-replaced-without-recycling": {**SLOW, **REPLACE, "pool.recycle": False},
+    "poisson-same-cpu": SHARED,
+    "bursts-same-cpu": {**SHARED, **BURSTS, "nic.budget": 32},
+    "constant-same-cpu-overload": {**SHARED, **CONSTANT, "traffic.rate_pps": 1_500_000, "nic.budget": 32},
+}
+
+
+@entry("test-event-model-" + trial.MODEL_DIGEST)
+def next_chunk(arrivals: Any) -> int:
+    return traffic.next_chunk(arrivals)
+
+
+def arrivals_of(config: TrialConfig, until_ps: int) -> list[tuple[int, int]]:
+    """What the engine's own generator lets arrive before a time."""
+    arrivals = traffic.new_arrivals(config)
+    now_ps, found = 0, []
+    while now_ps < until_ps:
+        next_chunk(arrivals)
+        times = now_ps + np.cumsum(arrivals.gaps_ps)
+        found += zip(times.tolist(), arrivals.frame_bytes.tolist(), strict=True)
+        now_ps = int(times[-1])
+    assert all(before <= after for (before, _), (after, _) in pairwise(found))
+    return [arrival for arrival in found if arrival[0] < until_ps]
+
+
+def of_engine(finished: Trial) -> dict[str, Any]:
+    host, tally = finished.host, finished.tally
+    pool, meter = host.pools[0], host.observer.meter
+    recycled = pool.recycle.sum(axis=0).tolist()
+    alloc = {name: int(pool[name]) for name in COUNTERS if name.startswith("alloc_")}
+    other = dict(zip([name for name in COUNTERS if name not in alloc], recycled, strict=False))
+    device = {name: int(host.device[name]) for name in ("maps", "unmaps", "syncs")}
+    pages = {"hold": int(pool.hold), "release": int(pool.release)}
+    fates = ("offered", "delivered", "dropped_early", "missed", "dropped_socket", "dropped_driver", "read")
+    spent = meter.ledger[:, : len(CATEGORIES)].tolist()
+    return {
+        "fates": {name: int(tally[name]) for name in fates} | {"queued": audit.queued_packets(finished)},
+        "counters": alloc | other | device | pages,
+        "spent": [dict(zip(CATEGORIES, cpu, strict=True)) for cpu in spent],
+        "busy": tally.busy_ps.tolist(),
+        "clock": [int(meter.idle_ps[cpu] + meter.ledger[cpu].sum()) for cpu in range(2)],
+        "page_ps": dict(zip(LOCATIONS, tally.page_ps.tolist(), strict=True)),
+        "latency": [int(tally.latency_sum_ps), int(tally.latency_max_ps)],
+        "left": [int(pool.cache_count), int(finished.nic.posted - finished.nic.read)],
+    }
+
+
+def of_model(machine: Machine) -> dict[str, Any]:
+    return {
+        "fates": machine.fates,
+        "counters": machine.counters,
+        "spent": machine.spent_ps,
+        "busy": [sum(cpu.values()) for cpu in machine.spent_ps],
+        "clock": machine.clock_ps,
+        "page_ps": machine.page_ps,
+        "latency": [machine.latency_sum_ps, machine.latency_max_ps],
+        "left": [len(machine.cache), len(machine.posted) + len(machine.filled)],
+    }
+
+
+def without_zeros(found: Any) -> Any:
+    """Counts of what did not happen may be missing."""
+    if isinstance(found, dict):
+        return {name: without_zeros(part) for name, part in found.items() if part != 0}
+    return [without_zeros(part) for part in found] if isinstance(found, list | tuple) else found
+
+
+def config_of(scenario: dict[str, Value]) -> TrialConfig:
+    fields: dict[str, Value] = {"arch": str(PRICED), "duration_ms": MILLISECONDS, "traffic.rate_pps": 300_000}
+    return TrialConfig.from_fields({**fields, **scenario})
+
+
+def simulate(config: TrialConfig) -> dict[str, Any]:
+    prepared = trial._new_trial(config)
+    trial._run(prepared, UNTIL_PS)
+    audit.check(prepared)
+    return of_engine(prepared)
+
+
+@pytest.mark.parametrize("name", SCENARIOS)
+def test_the_engine_is_equal_to_an_event_simulation_to_the_picosecond(name: str) -> None:
+    """Fates, the pool's counters, time by CPU and category, clocks, pages by place over time."""
+    config = config_of(SCENARIOS[name])
+    profile = arch.load(str(PRICED))
+    prices = {parameter.name: parameter.value for parameter in profile.parameters.values()}
+    machine = Machine(config.to_fields(), prices, arrivals_of(config, UNTIL_PS))
+    machine.run(UNTIL_PS)
+    assert without_zeros(simulate(config)) == without_zeros(of_model(machine))
+
+
+def test_the_scenarios_reach_all_that_can_happen() -> None:
+    """But what such a trial has none of: high orders, other nodes, references beside the
+    skb's, a lack of memory."""
+    found = [simulate(config_of(scenario)) for scenario in SCENARIOS.values()]
+    for group, impossible in (
+        ("fates", {"dropped_driver"}),
+        ("counters", {"alloc_slow_high_order", "alloc_waive", "recycle_released_refcnt"}),
+    ):
+        never = {name for name in found[0][group] if not any(one[group][name] for one in found)}
+        assert never == impossible
+    for cpu, parts in enumerate(({"poll", "page_alloc", "page_free"}, {"copy", "page_free", "dma_unmap"})):
+        assert all(any(one["spent"][cpu][part] for one in found) for part in parts)

@@ -1,0 +1,108 @@
+"""Records pinned by digest: the same on any machine, compiled or not, for whatever CPU.
+
+A digest that changes says that the model has changed: on purpose it gets an entry in CHANGELOG.md, and the
+new digests, which the failing test prints, take the place of the old ones here. Executors are compared with
+each other in tests/farm.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from workers import run_trial
+from workers.config import TrialConfig, Value
+
+ROOT = Path(__file__).parents[2]
+
+BRIEF: dict[str, Value] = {"duration_ms": 2, "warmup_ms": 1, "traffic.rate_pps": 200_000}
+BURSTS: dict[str, Value] = {"traffic.kind": "bursts", "traffic.burst_packets": 50}
+SLOW: dict[str, Value] = {**BRIEF, "app.reader": "slow", "app.work_ns": 4_000}
+
+TRIALS: dict[str, dict[str, Value]] = {
+    "drop-constant": {**BRIEF, "traffic.kind": "constant"},
+    "drop-saturation": {
+        "duration_ms": 1,
+        "warmup_ms": 0,
+        "arch": "armada-3720",
+        "traffic.kind": "saturation",
+    },
+    "drop-poisson-local": {**BRIEF, "kernel": "6.12"},
+    "drop-bursts-without-recycling": {**BRIEF, **BURSTS, "pool.recycle": False},
+    "fast-imix-software-coherence": {
+        **BRIEF,
+        "arch": "armada-3720",
+        "app.reader": "fast",
+        "traffic.packet_size": "imix",
+    },
+    "fast-capture": {
+        **BRIEF,
+        "app.reader": "fast",
+        "traffic.kind": "capture",
+        "traffic.capture_destination": "10.77.0.2",
+    },
+    "slow-bursts-small-pool": {**SLOW, **BURSTS, "pool.size": 32, "nic.rx_ring": 64},
+    "slow-poisson-drawn-work": {**SLOW, "app.work_distribution": "exponential", "seed": 7},
+    "slow-same-cpu-oldest-release": {**SLOW, "kernel": "5.14", "app.reader_cpu": "same", "nic.budget": 8},
+    "slow-posted-registers-driver-syncs": {
+        **SLOW,
+        "arch": "armada-8040",
+        "driver.sync": "driver",
+        "driver.model": "replace-before-pass",
+    },
+}
+
+PINNED: dict[str, str] = {
+    "drop-constant": "259d933c014bd4f3",
+    "drop-saturation": "d709eca160c4fc01",
+    "drop-poisson-local": "dd18aa39437b58ef",
+    "drop-bursts-without-recycling": "262273a0a1d44f6b",
+    "fast-imix-software-coherence": "5e146e75a8bc13b6",
+    "fast-capture": "afa7a48cee906529",
+    "slow-bursts-small-pool": "26b8684313d76658",
+    "slow-poisson-drawn-work": "44859317074d8e82",
+    "slow-same-cpu-oldest-release": "c91fb953a82b5896",
+    "slow-posted-registers-driver-syncs": "f61c722d4c2396df",
+}
+
+
+def digests() -> dict[str, str]:
+    """SHA-256 of each record as JSON, first 16 hex digits."""
+    found = {}
+    for name, fields in TRIALS.items():
+        record = run_trial(TrialConfig.from_fields(fields))
+        assert record["packets_offered"], name
+        found[name] = hashlib.sha256(json.dumps(record).encode()).hexdigest()[:16]
+    return found
+
+
+def digests_with(**environment: str) -> dict[str, str]:
+    """The same in another process."""
+    script = (
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
+        "import json; from tests.workers import test_pinned; print(json.dumps(test_pinned.digests()))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found: dict[str, str] = json.loads(done.stdout)
+    return found
+
+
+def test_compiled_for_this_cpu() -> None:
+    assert digests() == PINNED
+
+
+def test_not_compiled_at_all() -> None:
+    assert digests_with(NUMBA_DISABLE_JIT="1") == PINNED
+
+
+def test_compiled_for_any_cpu() -> None:
+    """No vector or fused instructions of this CPU: what an older machine of a cluster runs."""
+    assert digests_with(NUMBA_CPU_NAME="generic") == PINNED

@@ -72,3 +72,6 @@ def test_a_pool_in_the_place_of_another_has_nothing_of_it() -> None:
     assert trace.pool.tobytes() == fresh.pools[0].tobytes()
     assert np.flatnonzero(trace.host.slots).tolist() == [of_another]
     assert trace.host.pools[1].tobytes() == before
+    fresh.pools[0].hold = 7
+    create(fresh, 0, PoolParams())
+    assert fresh.pools[0].hold == 0

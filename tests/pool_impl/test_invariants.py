@@ -183,6 +183,14 @@ def test_the_peak_of_pages_is_that_of_all_cpus() -> None:
     assert (allocator.peak_pages, allocator.used_pages.sum()) == (5, 2)
 
 
+def test_a_fill_keeps_the_pages_whose_map_did_not_fail() -> None:
+    trace = Trace(flags=FLAG_DMA_MAP)
+    trace.op("dma_fail", skip=0, count=1)
+    trace.alloc(*range(1, 64))
+    assert len(set(trace.numbers(*range(1, 64)))) == 63
+    assert all(trace.page(handle).dma_addr for handle in range(1, 64))
+
+
 def test_a_page_from_the_reserves_stays_known_as_one() -> None:
     """The signature is added to the word, and found in it whatever the low bits are."""
     trace = Trace()
@@ -394,6 +402,15 @@ def test_more_shares_given_up_at_once_leave_a_count_of_one() -> None:
     assert trace.op("defrag", h=1, nr=3) == {"ret": 0}
     assert page.frag_count == 1
     assert trace.op("defrag", h=1, nr=2) == {"ret": -1, "warn": 1}
+
+
+def test_two_shares_given_up_at_once_leave_a_count_of_one() -> None:
+    trace = Trace("6.12")
+    trace.alloc(1)
+    trace.op("fragment", h=1, nr=2, first=2)
+    page = trace.page(1)
+    assert trace.op("defrag", h=1, nr=2) == {"ret": 0}
+    assert page.frag_count == 1
 
 
 def test_a_whole_page_of_a_pool_for_fragments_has_no_share() -> None:

@@ -5,10 +5,11 @@
 Every mutant is one small change of one module: a comparison, an arithmetic or boolean operator, a number,
 a flag, a negation, or a statement left out. It runs as plain Python (``NUMBA_DISABLE_JIT=1``): the
 compiled form would take half a minute of compilation for each. A process forks for each mutant, loads the
-changed module and does the checks that execute the changed line, the cheapest first, until one fails.
+changed module and does the checks that execute the changed line until one fails: first those that have
+noticed most of the module's mutants for their time, then the cheapest.
 
-Reports of work to observers are not changed, since they have no rules; neither are locks, which matter
-with threads only (test_threads).
+Reports of work to observers are not changed, since they have no rules; neither are locks that hold nothing,
+which matter with threads only (test_threads).
 
 Survivors are compared with ``mutation_survivors.toml``, which has a reason for each. Exit codes: 0 all
 survivors have one, 1 some have none, or a reason is for a mutant that is killed or does not exist.
@@ -31,24 +32,27 @@ import time
 import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
+
+import numpy as np
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pool_impl"
 TESTS = ROOT / "tests" / "pool_impl"
 SURVIVORS = Path(__file__).with_name("mutation_survivors.toml")
 MODULES = ("ring", "pool", "fragments", "page_alloc", "release", "skb", "skb_change", "coalesce", "xdp")
-TEST_MODULES = ("golden", "create", "ring", "release", "xdp", "api", "invariants")
+TEST_MODULES = ("golden", "create", "ring", "release", "xdp", "api", "variant", "invariants")
 LARGEST_RECORDING = 120
 """operations; longer ones repeat what shorter ones show"""
 SEEDS = 6
 """random runs of each release"""
-MOST_SECONDS = 15
-"""of CPU, usual cost of the checks of one mutant: the cheapest that fit, and all tests"""
-LEAST_SECONDS = 2
+MOST_SECONDS = 5
+"""of CPU, usual cost of the recordings of one mutant: the cheapest that fit; tests and random runs all"""
+LEAST_SECONDS = 1
 PATIENCE = 10
 """a check that takes so many times its usual CPU time has failed"""
 
@@ -73,6 +77,12 @@ OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.RShift: ast.LShift,
 }
 FLAG_GROUPS = ("FLAG_", "RECYCLE_", "FCLONE_")
+LOCKS = tuple(f"host.access.{done}_{which}" for done in ("lock", "unlock") for which in ("consumer", "zone"))
+"""not the producer's, whose word is the ring's index"""
+
+
+Path_ = tuple[tuple[str, int | None], ...]
+"""the way to a node, by names of fields and places in lists"""
 
 
 class Mutant(NamedTuple):
@@ -82,7 +92,14 @@ class Mutant(NamedTuple):
     line: int
     key: str
     """module, function, and the source before and after"""
-    tree: ast.Module
+    path: Path_
+    replacement: ast.AST
+
+    def tree(self) -> ast.Module:
+        """The changed module; made when it is needed, since a thousand of them take long and much memory."""
+        changed = ast.parse((PACKAGE / f"{self.module}.py").read_text())
+        _put(changed, self.path, self.replacement)
+        return ast.fix_missing_locations(changed)
 
 
 class Check(NamedTuple):
@@ -112,9 +129,6 @@ def mutants_of(module: str) -> list[Mutant]:
     seen: Counter[str] = Counter()
     for path, node in _places(tree):
         for replacement in _replacements(node, flags):
-            changed = copy.deepcopy(tree)
-            _put(changed, path, ast.copy_location(replacement, node))
-            ast.fix_missing_locations(changed)
             where = _function_at(tree, node.lineno)  # type: ignore[attr-defined]
             before, after = ast.unparse(node).splitlines()[0], ast.unparse(replacement).splitlines()[0]
             context = ast.unparse(_statement_at(tree, path)).splitlines()[0]
@@ -122,11 +136,9 @@ def mutants_of(module: str) -> list[Mutant]:
             seen[key] += 1
             if seen[key] > 1:
                 key += f" #{seen[key]}"
-            found.append(Mutant(module, node.lineno, key, changed))  # type: ignore[attr-defined]
+            ast.copy_location(replacement, node)
+            found.append(Mutant(module, node.lineno, key, path, replacement))  # type: ignore[attr-defined]
     return found
-
-
-Path_ = tuple[tuple[str, int | None], ...]
 
 
 def _places(node: ast.AST, path: Path_ = ()) -> Iterator[tuple[Path_, ast.AST]]:
@@ -157,7 +169,7 @@ def _is_left_alone(node: ast.AST) -> bool:
     if isinstance(node.value, ast.Constant):
         return True
     called = ast.unparse(node.value)
-    return called.startswith(("host.observer.", "host.access.lock_", "host.access.unlock_"))
+    return called.startswith(("host.observer.", *LOCKS))
 
 
 def _replacements(node: ast.AST, flags: list[str]) -> Iterator[ast.AST]:
@@ -298,6 +310,21 @@ def _runs(release: str, seed: int) -> Callable[[], None]:
 # Running
 
 
+def read_fields_first() -> None:
+    """Let records look for a field before anything else: numpy looks for it last, by an exception, which is
+    most of the time of a recording in plain Python."""
+    as_item, as_attribute = np.void.__getitem__, np.void.__getattribute__
+
+    def read(record: Any, name: str) -> Any:
+        try:
+            return as_item(record, name)
+        except ValueError:
+            return as_attribute(record, name)
+
+    np.record.__getattribute__ = read  # type: ignore[method-assign]
+    np.record.__setattr__ = np.void.__setitem__  # type: ignore[method-assign, assignment]
+
+
 class _Changed(importlib.abc.MetaPathFinder, importlib.machinery.SourceFileLoader):
     """Imports one module from a changed tree."""
 
@@ -312,7 +339,7 @@ class _Changed(importlib.abc.MetaPathFinder, importlib.machinery.SourceFileLoade
         return importlib.util.spec_from_file_location(fullname, self.path, loader=self)
 
     def get_code(self, _fullname: str) -> CodeType:
-        return compile(self.mutant.tree, self.path, "exec")
+        return compile(self.mutant.tree(), self.path, "exec")
 
 
 def forget_sources() -> None:
@@ -323,24 +350,14 @@ def forget_sources() -> None:
 
 
 def measure(check: Check) -> Measured:
-    """Time and executed lines on the unchanged source, in a process of its own."""
+    """Cost and executed lines on the unchanged source, in a process of its own."""
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
-        os.close(read_end)
-        forget_sources()
-        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
-            started = time.process_time()
-            check.run()
-            seconds = time.process_time() - started
-            forget_sources()
-            lines: set[tuple[str, int]] = set()
-            sys.settrace(_tracer(lines))
-            check.run()
-            sys.settrace(None)
-        with os.fdopen(write_end, "wb") as stream:
-            pickle.dump(Measured(seconds, frozenset(lines)), stream)
-        os._exit(0)
+        try:
+            _measure_here(check, write_end)
+        finally:
+            os._exit(0)
     os.close(write_end)
     with os.fdopen(read_end, "rb") as stream:
         content = stream.read()
@@ -349,6 +366,21 @@ def measure(check: Check) -> Measured:
         raise SystemExit(f"{check.name}: fails without any change")
     measured: Measured = pickle.loads(content)
     return measured
+
+
+def _measure_here(check: Check, write_end: int) -> None:
+    forget_sources()
+    with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+        started = time.process_time()
+        check.run()
+        seconds = time.process_time() - started
+        forget_sources()
+        lines: set[tuple[str, int]] = set()
+        sys.settrace(_tracer(lines))
+        check.run()
+        sys.settrace(None)
+    with os.fdopen(write_end, "wb") as stream:
+        pickle.dump(Measured(seconds, frozenset(lines)), stream)
 
 
 def _tracer(lines: set[tuple[str, int]]) -> Any:
@@ -365,8 +397,8 @@ def _tracer(lines: set[tuple[str, int]]) -> Any:
     return trace
 
 
-def survives(mutant: Mutant, ordered: list[tuple[Check, float]]) -> bool:
-    """Whether no check fails; in a process that only does this."""
+def noticed_by(mutant: Mutant, ordered: list[tuple[Check, float]]) -> str:
+    """The first check that fails, "" if none does; in a process that only does this."""
     forget_sources()
     sys.meta_path.insert(0, _Changed(mutant))
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
@@ -375,9 +407,9 @@ def survives(mutant: Mutant, ordered: list[tuple[Check, float]]) -> bool:
             try:
                 check.run()
             except BaseException:  # noqa: BLE001 - whatever it is, the mutant was noticed
-                return False
+                return check.name
             signal.setitimer(signal.ITIMER_VIRTUAL, 0)
-    return True
+    return ""
 
 
 def affordable(costs: list[tuple[Check, float]]) -> list[tuple[Check, float]]:
@@ -386,7 +418,7 @@ def affordable(costs: list[tuple[Check, float]]) -> list[tuple[Check, float]]:
     spent = 0.0
     for check, seconds in sorted(costs, key=lambda pair: pair[1]):
         spent += seconds
-        if spent > MOST_SECONDS and not check.name.startswith("test_"):
+        if spent > MOST_SECONDS and not check.name.startswith(("test_", "random ")):
             continue
         chosen.append((check, seconds))
     return chosen
@@ -396,21 +428,29 @@ def outcomes(
     mutants: list[Mutant], measured: list[tuple[Check, Measured]], jobs: int
 ) -> Iterator[tuple[Mutant, bool, bool]]:
     """Each mutant, whether it survived, and whether its line is executed at all."""
-    running: dict[int, tuple[Mutant, bool]] = {}
+    running: dict[int, tuple[Mutant, bool, int]] = {}
+    noticed: Counter[tuple[str, str]] = Counter()
     waiting = list(reversed(mutants))
     while waiting or running:
         while waiting and len(running) < jobs:
             mutant = waiting.pop()
             place = (mutant.module, mutant.line)
             ordered = affordable([(check, cost.seconds) for check, cost in measured if place in cost.lines])
+            ordered.sort(key=lambda pair: -noticed[mutant.module, pair[0].name] / pair[1])
+            read_end, write_end = os.pipe()
             child = os.fork()
             if child == 0:
                 resource.setrlimit(resource.RLIMIT_AS, (8 << 30, 8 << 30))
-                os._exit(0 if survives(mutant, ordered) else 1)
-            running[child] = mutant, bool(ordered)
+                os.write(write_end, noticed_by(mutant, ordered).encode())
+                os._exit(0)
+            os.close(write_end)
+            running[child] = mutant, bool(ordered), read_end
         child, status = os.wait()
-        mutant, executed = running.pop(child)
-        yield mutant, status == 0, executed
+        mutant, executed, read_end = running.pop(child)
+        with os.fdopen(read_end) as stream:
+            name = stream.read()
+        noticed[mutant.module, name] += 1
+        yield mutant, status == 0 and not name, executed
 
 
 def reasons() -> dict[str, str]:
@@ -437,10 +477,13 @@ def main() -> int:
     import numba  # noqa: F401
     import pytest  # noqa: F401
 
+    read_fields_first()
     mutants = [mutant for module in options.modules for mutant in mutants_of(module)]
     if options.sample < 1:
         mutants = random.Random(1).sample(mutants, round(len(mutants) * options.sample))
-    measured = [(check, measure(check)) for check in checks()]
+    wanted = checks()
+    with ThreadPoolExecutor(options.jobs) as threads:
+        measured = list(zip(wanted, threads.map(measure, wanted), strict=True))
     print(
         f"{len(mutants)} mutants, {len(measured)} checks of {sum(m.seconds for _, m in measured):.0f} s",
         flush=True,
@@ -459,7 +502,7 @@ def main() -> int:
         else:
             killed.add(mutant.key)
         totals[mutant.module, state] += 1
-        if totals.total() % 50 == 0:
+        if totals.total() % 20 == 0:
             print(f"... {totals.total()} of {len(mutants)}", file=sys.stderr, flush=True)
     print(f"\n{'module':12} {'mutants':>8} {'killed':>8} {'explained':>10} {'survived':>9}")
     for module in (*options.modules, "all"):

@@ -2,6 +2,7 @@
 
 import errno
 
+import numpy as np
 import pytest
 
 from pool_impl.errors import CreateError
@@ -9,6 +10,7 @@ from pool_impl.host import new_host
 from pool_impl.layout import FLAG_DMA_MAP, FLAG_DMA_SYNC_DEV
 from pool_impl.pool import PoolParams, create
 from pool_impl.release import RELEASES
+from tests.pool_impl.trace import SYNCED, Trace
 
 
 @pytest.mark.parametrize(("asked", "size"), [(0, 1024), (1, 1), (16384, 16384), (40000, 16384)])
@@ -49,3 +51,27 @@ def test_a_direction_does_not_matter_without_maps() -> None:
 def test_a_refusal_shows_the_value() -> None:
     with pytest.raises(CreateError, match="max_len = 0: "):
         create(new_host(RELEASES["6.1"], pages=1), 0, PoolParams(flags=FLAG_DMA_MAP | FLAG_DMA_SYNC_DEV))
+
+
+def test_a_pool_in_the_place_of_another_has_nothing_of_it() -> None:
+    """Not its counters, nor the slots that its ring had not cleared."""
+    trace = Trace(flags=SYNCED, max_len=4096, napi=3, cpuid=2, kernel="6.12")
+    trace.alloc(*range(1, 11))
+    trace.put(*range(1, 11))
+    trace.op("destroy", pool=0)
+    assert trace.pool.freed
+    assert trace.host.slots[:10].all()
+    before = trace.host.pools[1].tobytes()
+    of_another = int(trace.host.pools[1].ring_base)
+    trace.host.slots[of_another] = 5
+    create(trace.host, 0, PoolParams(pool_size=64))
+    fresh = new_host(RELEASES["6.12"], pages=1)
+    create(fresh, 0, PoolParams(pool_size=64))
+    assert (fresh.pools[0].created, trace.pool.created) == (1, 2)
+    trace.pool.created = 1
+    assert trace.pool.tobytes() == fresh.pools[0].tobytes()
+    assert np.flatnonzero(trace.host.slots).tolist() == [of_another]
+    assert trace.host.pools[1].tobytes() == before
+    fresh.pools[0].hold = 7
+    create(fresh, 0, PoolParams())
+    assert fresh.pools[0].hold == 0

@@ -160,6 +160,37 @@ def test_a_failing_map_of_a_large_page_leaves_nothing() -> None:
     assert trace.counters() == {"empty": 3, "slow_high_order": 1, "hold": 1, "maps": 1}
 
 
+@pytest.mark.parametrize("order", [0, 2])
+def test_pages_fail_after_those_that_are_still_given(order: int) -> None:
+    trace = Trace()
+    trace.op("page_fail", skip=2, count=2)
+    got = []
+    for handle in range(1, 7):
+        trace.op("page_alloc", h=handle, order=order)
+        got.append(trace.handles[handle].page != 0)
+    assert got == [True, True, False, False, True, True]
+
+
+def test_the_peak_of_pages_is_that_of_all_cpus() -> None:
+    """A page may come back on another CPU than it was taken on."""
+    trace = Trace()
+    allocator, context = trace.host.page_allocator, trace.host.context
+    trace.op("page_alloc", h=1, order=2)
+    context.cpu = 1
+    trace.op("page_alloc", h=2, order=0)
+    trace.op("put_page", h=1)
+    trace.op("page_alloc", h=3, order=0)
+    assert (allocator.peak_pages, allocator.used_pages.sum()) == (5, 2)
+
+
+def test_a_fill_keeps_the_pages_whose_map_did_not_fail() -> None:
+    trace = Trace(flags=FLAG_DMA_MAP)
+    trace.op("dma_fail", skip=0, count=1)
+    trace.alloc(*range(1, 64))
+    assert len(set(trace.numbers(*range(1, 64)))) == 63
+    assert all(trace.page(handle).dma_addr for handle in range(1, 64))
+
+
 def test_a_page_from_the_reserves_stays_known_as_one() -> None:
     """The signature is added to the word, and found in it whatever the low bits are."""
     trace = Trace()
@@ -373,6 +404,15 @@ def test_more_shares_given_up_at_once_leave_a_count_of_one() -> None:
     assert trace.op("defrag", h=1, nr=2) == {"ret": -1, "warn": 1}
 
 
+def test_two_shares_given_up_at_once_leave_a_count_of_one() -> None:
+    trace = Trace("6.12")
+    trace.alloc(1)
+    trace.op("fragment", h=1, nr=2, first=2)
+    page = trace.page(1)
+    assert trace.op("defrag", h=1, nr=2) == {"ret": 0}
+    assert page.frag_count == 1
+
+
 def test_a_whole_page_of_a_pool_for_fragments_has_no_share() -> None:
     """6.1 leaves the count of such a page as it is, so its return is noticed."""
     trace = Trace(flags=FRAGS)
@@ -582,6 +622,18 @@ def test_a_page_that_outlives_the_device_is_unmapped_late_up_to_6_1(kernel: str,
     trace.op("release_tick", pool=0)
     assert (device.late_unmaps, device.unmaps, trace.pool.freed) == (late, device.maps, 1)
     assert device.syncs - syncs == late
+
+
+def test_a_page_that_got_a_reference_in_the_ring_is_warned_of_at_the_end() -> None:
+    """Somebody took it after its return: the pool drops its own reference only."""
+    trace = Trace()
+    trace.alloc(1, 2)
+    taken, other = trace.numbers(1, 2)
+    trace.put(1, 2)
+    trace.host.pages[taken].refcount = 2
+    assert trace.op("destroy", pool=0) == {"warn": 1}
+    assert (trace.host.pages[taken].refcount, trace.host.pages[other].refcount) == (1, 0)
+    assert trace.pool.freed
 
 
 @ALL

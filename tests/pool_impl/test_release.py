@@ -182,13 +182,15 @@ def test_whether_refill_takes_the_consumer_lock(release: str, locks: int) -> Non
 
 @pytest.mark.parametrize(("release", "goes_on"), [("5.14", 1), ("6.1", 0), ("6.12", 0)])
 def test_the_deferred_release_with_more_pages_gone_than_came(release: str, goes_on: int) -> None:
-    """Spec 4.2: 5.14 stops on exactly 0; all try once more after the first pass."""
+    """Spec 4.2: 5.14 stops on exactly 0; all try once more after the first pass, and warn in each."""
     host = machine(release)
     page = do(host, ALLOC, 0)
     do(host, RELEASE, page)
     host.pools[0].release += 1
     assert do(host, DESTROY, 0) == 1
+    assert host.context.warnings == 1
     assert do(host, TICK, 0) == goes_on
+    assert host.context.warnings == 2
     assert host.pools[0].freed == 0
 
 

@@ -14,18 +14,23 @@ from pool_impl import pool, skb, skb_calls
 from pool_impl.host import new_buffers, new_host
 from pool_impl.jit import OPTIONS
 from pool_impl.layout import (
+    FLAG_DMA_MAP,
+    FLAG_DMA_SYNC_DEV,
     FLAG_PAGE_FRAG,
+    RECYCLE_CACHED,
+    RECYCLE_DECLINED,
     RECYCLE_RELEASED_REFCNT,
     RECYCLE_RING,
     SERVING_SOFTIRQ,
     Buffers,
+    Host,
 )
 from pool_impl.observe import SHARED_INFO, SKB, STRUCT_PAGE
 from pool_impl.page_calls import ALLOC as POOL_ALLOC
-from pool_impl.page_calls import ALLOC_FRAG, DESTROY, PAGE_ALLOC
+from pool_impl.page_calls import ALLOC_FRAG, DESTROY, INFLIGHT, PAGE_ALLOC
 from pool_impl.page_calls import step as page_step
 from pool_impl.release import RELEASES, SKB_RELEASES
-from pool_impl.variant import Kernel
+from pool_impl.variant import CACHE_CAPACITY, Kernel, pool_variant
 from workers.variants import load
 
 README = (Path(__file__).parents[2] / "pool_impl" / "README.md").read_text()
@@ -189,7 +194,7 @@ def test_a_page_with_a_plain_reference_is_recycled_only_if_the_bit_tells_it_apar
     owner = buffers.host.pools[0]
     assert int(owner.recycle[0, column]) == int(owner.recycle.sum()) == 1
     assert buffers.host.pages[page].refcount == refcount
-    assert pool.inflight.py_func(owner) == 63 + refcount
+    assert do_page(buffers, INFLIGHT, 0) == 63 + refcount
 
 
 @pytest.mark.parametrize("order", ["oc", "co"])
@@ -200,7 +205,7 @@ def test_a_page_that_is_cut_up_leaks_if_a_plain_reference_is_dropped_as_a_share(
     buffers, page = freed_in_order(variant, order, flags=FLAG_PAGE_FRAG)
     do_page(buffers, DESTROY, 0)
     owner = buffers.host.pools[0]
-    assert pool.inflight.py_func(owner) == leaked
+    assert do_page(buffers, INFLIGHT, 0) == leaked
     assert bool(owner.freed) is not bool(leaked)
     assert bool(buffers.host.context.warnings) is bool(leaked)
     assert buffers.host.pages[page].refcount == 2 * leaked
@@ -212,4 +217,73 @@ def test_a_forgotten_mark_leaks_only_if_the_bit_decides(variant: Any, leaked: in
     number = around(buffers, pool_page(buffers), marked=False)
     free(buffers._replace(host=buffers.host._replace(variant=variant)), number)
     do_page(buffers, DESTROY, 0)
-    assert pool.inflight.py_func(buffers.host.pools[0]) == leaked
+    assert do_page(buffers, INFLIGHT, 0) == leaked
+
+
+# What decisions about pages do
+
+
+@pool_variant
+class Told:
+    """Limits are fields of the pool that nothing else uses here; a page's number says where it goes."""
+
+    def cache_limit(self, host: Any, pool: Any) -> int:
+        """As told."""
+        return int(pool.max_len)
+
+    def refill_limit(self, host: Any, pool: Any) -> int:
+        """As told."""
+        return int(pool.offset)
+
+    def destination(self, host: Any, pool: Any, page: int, direct: bool) -> int:
+        """RELEASE, RING or CACHE."""
+        return page % 3
+
+
+@numba.njit(**OPTIONS)
+def take_and_give(host: Host, page: int, direct: bool) -> int:
+    if page == 0:
+        return pool.alloc(host, host.pools[0])
+    pool.put(host, host.pools[0], page, pool.WHOLE, direct)
+    return 0
+
+
+def told(cache: int, refill: int, flags: int = 0) -> Host:
+    host = new_host(RELEASES["6.1"], pages=1024, variant=Told())
+    host.context.in_softirq = SERVING_SOFTIRQ
+    host.context.cpu = 3
+    pool.create(host, 0, pool.PoolParams(pool_size=64, flags=flags, max_len=cache, offset=refill))
+    return host
+
+
+@pytest.mark.parametrize(
+    ("cache", "refill", "moved"),
+    [(5, 3, 3), (5, 1, 1), (5, 0, 1), (4, 100, 4), (4000, 2000, CACHE_CAPACITY)],
+)
+def test_a_refill_brings_what_it_may_and_one_page_at_least(cache: int, refill: int, moved: int) -> None:
+    host = told(cache, refill)
+    assert take_and_give(host, 0, False) != 0
+    assert (host.pools[0].hold, host.pools[0].cache_count) == (moved, moved - 1)
+
+
+def test_a_page_goes_where_the_variant_says() -> None:
+    """Out of the pool unsynced; to the ring although the return is direct; to the cache only if it is."""
+    host = told(64, 6, FLAG_DMA_MAP | FLAG_DMA_SYNC_DEV)
+    pages = [take_and_give(host, 0, False) for _ in range(6)]
+    owner, device = host.pools[0], host.device
+    done = []
+    for page, direct in [*((page, True) for page in pages[:3]), *((page, False) for page in pages[3:])]:
+        before = owner.recycle[3].copy(), int(device.syncs), int(owner.release)
+        take_and_give(host, page, direct)
+        columns = np.flatnonzero(owner.recycle[3] - before[0]).tolist()
+        done.append((page % 3, direct, columns, device.syncs - before[1], owner.release - before[2]))
+    expected = {
+        (0, True): ([RECYCLE_DECLINED], 0, 1),
+        (0, False): ([RECYCLE_DECLINED], 0, 1),
+        (1, True): ([RECYCLE_RING], 1, 0),
+        (1, False): ([RECYCLE_RING], 1, 0),
+        (2, True): ([RECYCLE_CACHED], 1, 0),
+        (2, False): ([RECYCLE_RING], 1, 0),
+    }
+    assert {(kind, direct): tuple(rest) for kind, direct, *rest in done} == expected
+    assert owner.recycle[3].sum() == owner.recycle.sum() == 6

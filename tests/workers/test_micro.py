@@ -34,4 +34,3 @@ def test_a_prepared_pool_holds_its_64_pages_in_the_ring() -> None:
 def test_all_loops_are_measured() -> None:
     measured = host.micro_ns(turns=10_000, repeats=5)
     assert list(measured) == [loop.name for loop in micro.LOOPS]
-    assert all(ns > 0 for ns in measured.values())

@@ -60,10 +60,8 @@ def owner_of(host: Host, memory: Any, identity: int) -> int:
     if number < 0:
         return NO_POOL
     owner = host.pools[number]
-    if owner.freed or owner.created != memory.created[identity]:
-        memory.owner[identity] = 0
-        return NO_POOL
-    return number
+    gone = owner.freed or owner.created != memory.created[identity]
+    return NO_POOL if gone else number
 
 
 # Return of single frames

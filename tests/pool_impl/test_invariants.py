@@ -160,6 +160,27 @@ def test_a_failing_map_of_a_large_page_leaves_nothing() -> None:
     assert trace.counters() == {"empty": 3, "slow_high_order": 1, "hold": 1, "maps": 1}
 
 
+def test_a_fill_that_came_short_leaves_nothing_for_the_next() -> None:
+    """Failures injected after 10 pages: one request has those, the next none, then all is well."""
+    trace = Trace()
+    trace.op("page_fail", skip=10, count=2)
+    trace.alloc(*range(1, 11))
+    assert trace.op("alloc", pool=0, h=11) == {"ret": 0}
+    trace.alloc(11)
+    assert trace.counters()["hold"] == 74
+
+
+def test_allocations_are_numbered_in_their_order() -> None:
+    """So that two uses of a page can be told apart, also by those who look on."""
+    bulk = Trace()
+    bulk.alloc(1)
+    filled = bulk.host.pages[bulk.pool.cache[:63]].next
+    assert [*filled, bulk.page(1).next] == list(range(1, 65))
+    single = Trace(order=1)
+    single.alloc(1, 2, 3)
+    assert [single.page(handle).next for handle in (1, 2, 3)] == [1, 2, 3]
+
+
 @pytest.mark.parametrize("order", [0, 2])
 def test_pages_fail_after_those_that_are_still_given(order: int) -> None:
     trace = Trace()

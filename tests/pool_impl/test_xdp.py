@@ -172,8 +172,8 @@ def test_an_id_does_not_name_a_later_pool_in_the_same_place() -> None:
 
 def test_ids_are_cyclic_and_can_run_out() -> None:
     queue = Queue()
-    queue.memory.next_id = xdp.LAST_ID - 1
-    assert xdp.register(queue.host, queue.memory, 0) == xdp.LAST_ID
+    queue.memory.next_id = 0xFFFD
+    assert xdp.register(queue.host, queue.memory, 0) == 0xFFFE
     assert xdp.register(queue.host, queue.memory, 0) == 3
     queue.memory.owner[1:] = 1
     queue.memory.created[1:] = 1

@@ -176,5 +176,5 @@ LOOPS = (
     Loop("pool_fast", "pool: fast, cache", _fast, 5.4),
     Loop("pool_ring", "pool: ring", _ring, 15.1),
     Loop("pool_slow", "pool: slow, allocator", _slow, 66.1),
-    Loop("page_bulk", "page allocator: bulk of 64", _page_bulk, 30.6),
+    Loop("page_bulk", "pages: bulk of 64", _page_bulk, 30.6),
 )

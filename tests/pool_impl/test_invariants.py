@@ -181,6 +181,25 @@ def test_allocations_are_numbered_in_their_order() -> None:
     assert [single.page(handle).next for handle in (1, 2, 3)] == [1, 2, 3]
 
 
+def test_a_long_list_of_a_cpu_gives_its_oldest_pages_away() -> None:
+    """Freed pages come back newest first; three of eight go to the lists that all CPUs share."""
+    trace = Trace()
+    trace.host.page_allocator.pcp_high = 8
+    trace.host.page_allocator.pcp_batch = 3
+    for handle in range(1, 10):
+        trace.op("page_alloc", h=handle, order=0)
+    pages = trace.numbers(*range(1, 10))
+    for handle in range(1, 9):
+        trace.op("put_page", h=handle)
+    assert trace.host.page_allocator.pcp_count[0, 0] == 5
+    for handle in range(11, 19):
+        trace.op("page_alloc", h=handle, order=0)
+    again = trace.numbers(*range(11, 19))
+    assert again[:5] == pages[3:8][::-1]
+    assert sorted(again[5:]) == sorted(pages[:3])
+    assert trace.host.page_allocator.fresh == 10
+
+
 @pytest.mark.parametrize("order", [0, 2])
 def test_pages_fail_after_those_that_are_still_given(order: int) -> None:
     trace = Trace()

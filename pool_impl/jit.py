@@ -120,10 +120,6 @@ def _load_twin(record: Any, name: str) -> int:
     return int(record[name])
 
 
-def _raise_to_twin(record: Any, name: str, value: int) -> None:
-    record[name] = max(int(record[name]), value)
-
-
 def _load_at_twin(array: Any, index: int) -> int:
     return int(array[index])
 
@@ -180,15 +176,6 @@ def _atomic_load(_typing: Any, record: Any, name: Any) -> Any:
         return builder.load_atomic(pointer, "acquire", 8)
 
     return types.int64(record, name), generate
-
-
-def _raise_to(_typing: Any, record: Any, name: Any, value: Any) -> Any:
-    def generate(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
-        pointer = _field_pointer(builder, signature.args[0], arguments[0], name)
-        builder.atomic_rmw("max", pointer, arguments[2], "monotonic")
-        return context.get_dummy_value()
-
-    return types.none(record, name, types.int64), generate
 
 
 def _load_at(_typing: Any, array: Any, index: Any) -> Any:
@@ -301,8 +288,6 @@ nonnegative = _twinned(_nonnegative_twin, _nonnegative)
 index into a field's array needs no look at its sign then"""
 pause = _twinned(_pause_twin, _pause)
 """``pause()``: tell the core that this is a spin loop"""
-raise_to = _twinned(_raise_to_twin, _raise_to)
-"""``raise_to(record, "field", value)``: atomically the larger of the field and the value"""
 load_at = _twinned(_load_at_twin, _load_at)
 """``load_at(array, index)``: with acquire order: what was written before the element was stored is seen"""
 store_at = _twinned(_store_at_twin, _store_at)

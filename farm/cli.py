@@ -239,8 +239,16 @@ def search(
     found = list(no_drop_rates(given, drop_ratio))
     axes = list(given.axes())
     if as_json:
-        cells = [{"cell": {a: one.fields[a] for a in axes}, **one._asdict()} for one in found]
-        print_json([{name: value for name, value in cell.items() if name != "fields"} for cell in cells])
+        print_json(
+            [
+                {
+                    "cell": {name: one.fields[name] for name in axes},
+                    "rate_pps": one.rate_pps,
+                    "link_pps": one.link_pps,
+                }
+                for one in found
+            ]
+        )
         return
     body = [
         (

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from workers.model import model_digest
+    from workers.record import Record
     from workers.trial import (
         Input,
-        Record,
         expected_packets,
         inputs,
         locate,

@@ -17,7 +17,7 @@ def check(trial: Trial) -> None:
     """
     _fates(trial)
     _pages(trial)
-    _counters(trial.host.pools[0], trial)
+    _counters(trial)
     ledger = trial.host.observer.meter.ledger.sum(axis=1)
     for cpu, busy in enumerate(trial.tally.busy_ps):
         _equal(f"time charged to CPU {cpu}", int(ledger[cpu]), "its busy time", int(busy))
@@ -44,12 +44,23 @@ def check_idle_pool(host: Host) -> None:
 
 def queued_packets(trial: Trial) -> int:
     """Counted packets that wait in the receive ring or the socket."""
-    nic, reader, since = trial.nic, trial.reader, trial.tally.measure_from_ps
-    waiting = np.arange(nic.read, nic.dma) & nic.mask
-    in_ring = trial.descriptors[waiting].arrival_ps >= since
-    socket = trial.socket[np.arange(reader.head, reader.tail) & reader.mask]
-    in_socket = trial.skbs[socket].arrival_ps >= since
+    since = trial.tally.measure_from_ps
+    in_ring = _descriptors(trial, "dma").arrival_ps >= since
+    in_socket = trial.skbs[_in_sockets(trial)].arrival_ps >= since
     return int(in_ring.sum() + in_socket.sum())
+
+
+def _descriptors(trial: Trial, until: str) -> Any:
+    """Descriptors of all queues that have not been read, up to those counted by a field of QUEUE."""
+    mask = trial.nic.ring_mask
+    indices = [queue.first + (np.arange(queue.read, queue[until]) & mask) for queue in trial.queues]
+    return trial.descriptors[np.concatenate(indices)]
+
+
+def _in_sockets(trial: Trial) -> Any:
+    """Skbs that wait in sockets."""
+    slots = [reader.first + (np.arange(reader.head, reader.tail) & reader.mask) for reader in trial.readers]
+    return trial.sockets[np.concatenate([*slots, np.arange(0)])]
 
 
 def _fates(trial: Trial) -> None:
@@ -60,22 +71,19 @@ def _fates(trial: Trial) -> None:
 
 def _pages(trial: Trial) -> None:
     """Walk every place where a page can be; each page is in one place, and none is missing."""
-    host, nic, reader = trial.host, trial.nic, trial.reader
-    owner = host.pools[0]
-    in_socket = trial.skbs[trial.socket[np.arange(reader.head, reader.tail) & reader.mask]].page
-    places = [
-        _idle_pages(host, owner),
-        trial.descriptors[np.arange(nic.read, nic.posted) & nic.mask].page,
-    ]
-    if nic.recycle:
-        places.append(in_socket)
+    host = trial.host
+    in_sockets = trial.skbs[_in_sockets(trial)].page
+    places = [_idle_pages(host, owner) for owner in host.pools]
+    places.append(_descriptors(trial, "posted").page)
+    if trial.nic.recycle:
+        places.append(in_sockets)
     found = np.concatenate(places)
-    inflight = int(owner.hold - owner.release) & COUNT_MASK
+    inflight = int(((host.pools.hold - host.pools.release) & COUNT_MASK).sum())
     _equal("pages in flight", inflight, "pages found", len(found))
     _equal("pages found", len(found), "different pages found", len(np.unique(found)))
     signed = int(((host.pages[found].magic & SIGNATURE_MASK) == SIGNATURE).sum())
     _equal("pages with the pool's signature", signed, "pages found", len(found))
-    outside = 0 if nic.recycle else len(in_socket)
+    outside = 0 if trial.nic.recycle else len(in_sockets)
     used = int(host.page_allocator.used_pages.sum())
     _equal("pages in use", used, "pages in flight and in unmarked skbs", inflight + outside)
 
@@ -89,12 +97,14 @@ def _idle_pages(host: Host, owner: Any) -> Any:
     return np.concatenate([owner.cache[: owner.cache_count], in_ring[in_ring != 0]])
 
 
-def _counters(owner: Any, trial: Trial) -> None:
+def _counters(trial: Trial) -> None:
     """Identities of spec 8.2."""
-    served = int(owner.alloc_fast + owner.alloc_slow + owner.alloc_slow_high_order + owner.alloc_refill)
-    _equal("pages allocated", int(trial.tally.pages_allocated), "alloc counters", served)
-    if owner.alloc_waive > owner.alloc_refill + owner.alloc_slow:
-        raise CheckError(f"waive {owner.alloc_waive} exceeds refill + slow")
+    pools = trial.host.pools
+    served = pools.alloc_fast + pools.alloc_slow + pools.alloc_slow_high_order + pools.alloc_refill
+    _equal("pages allocated", int(trial.tally.pages_allocated), "alloc counters", int(served.sum()))
+    for owner in pools:
+        if owner.alloc_waive > owner.alloc_refill + owner.alloc_slow:
+            raise CheckError(f"waive {owner.alloc_waive} exceeds refill + slow")
 
 
 def _equal(left_name: str, left: int, right_name: str, right: int) -> None:

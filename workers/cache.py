@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from pool_impl.jit import compiled
+from pool_impl.layout import MAX_CPUS
 from pool_impl.observe import (
     FIRST_OWN_OBJECT,
     POOL_CONSUMER,
@@ -48,9 +49,6 @@ LINES = np.ones(KINDS, np.int64)
 """lines that a miss fills"""
 LINES[SKB] = 4
 
-CPUS = 2
-"""the receive queue's and the reader's"""
-
 NOBODY = 0
 DEVICE = -1
 """values of a stamp's ``owner``; a CPU is its number plus one"""
@@ -64,8 +62,8 @@ LEVELS = 5
 
 CACHES = np.dtype(
     [
-        ("l1_fills", "<i8", (CPUS,)),
-        ("l2_fills", "<i8", (CPUS,)),
+        ("l1_fills", "<i8", (MAX_CPUS,)),
+        ("l2_fills", "<i8", (MAX_CPUS,)),
         *((name, "<i8") for name in ("llc_fills", "device_fills")),
         *((name, "<i8") for name in ("line_bytes", "l1_bytes", "l2_bytes", "llc_bytes", "ddio_bytes")),
         ("latency_ps", "<i8", (LEVELS,)),

@@ -10,11 +10,10 @@ import numpy as np
 
 from pool_impl import observe
 from pool_impl.jit import compiled
-from pool_impl.layout import records
+from pool_impl.layout import MAX_CPUS, records
 from workers.arch import Profile
 from workers.cache import (
     CACHES,
-    CPUS,
     DRAM,
     KINDS,
     L1,
@@ -84,9 +83,9 @@ LEDGER_WIDTH = (len(CATEGORIES) + 3) // 4 * 4
 
 METER = np.dtype(
     [
-        ("idle_ps", "<i8", (CPUS,)),
-        ("drained_at", "<i8", (CPUS,)),
-        ("ledger", "<i8", (CPUS, LEDGER_WIDTH)),
+        ("idle_ps", "<i8", (MAX_CPUS,)),
+        ("drained_at", "<i8", (MAX_CPUS,)),
+        ("ledger", "<i8", (MAX_CPUS, LEDGER_WIDTH)),
         ("price_ps", "<i8", (KINDS_OF_WORK,)),
         ("category", "<i8", (KINDS_OF_WORK,)),
         *((name, "<i8") for name in ("sync_call_ps", "copy_ps_per_kib", "ordered_atomic_drains")),

@@ -5,6 +5,8 @@ mvpp2 (spec 7.2), has a page for the descriptor before it lets go of the packet'
 dropped, and its page posted again.
 """
 
+from typing import Any
+
 from pool_impl import pool
 from pool_impl.jit import compiled
 from pool_impl.layout import COUNT_MASK, RECYCLE_DECLINED
@@ -13,7 +15,7 @@ from pool_impl.observe import SHARED_INFO, SKB, STRUCT_PAGE
 from workers import cost
 from workers.cache import DESCRIPTOR, HEADER
 from workers.nic import descriptor_posted
-from workers.state import DECLINED, HELD, NO_SKB, NOT_RECYCLED, OVERFLOW, QUEUE_CPU, WRONG_NODE, Trial
+from workers.state import DECLINED, HELD, NO_SKB, NOT_RECYCLED, OVERFLOW, WRONG_NODE, Trial
 
 HEADROOM_BYTES = 256
 """XDP_PACKET_HEADROOM, where the device starts to write"""
@@ -30,13 +32,14 @@ REFILL_LIMIT = 64
 
 
 @compiled()
-def receive_packet(trial: Trial) -> int:
-    """Take the next packet from the ring and build an skb; returns the skb's index, or NO_SKB."""
+def receive_packet(trial: Trial, number: int) -> int:
+    """Take the next packet from a queue's ring and build an skb; returns the skb's index, or NO_SKB."""
     nic = trial.nic
+    queue = trial.queues[number]
     host = trial.host
     observer = host.observer
-    index = nic.read & nic.mask
-    nic.read += 1
+    index = queue.first + (queue.read & nic.ring_mask)
+    queue.read += 1
     descriptor = trial.descriptors[index]
     page = descriptor.page
     descriptor.page = 0
@@ -45,30 +48,29 @@ def receive_packet(trial: Trial) -> int:
     observer.work(cost.SYNC_FOR_CPU, descriptor.frame_bytes)
     observer.touch(HEADER, page, False)
 
-    reader = trial.reader
-    reader.free_skbs -= 1
-    number = trial.free_skbs[reader.free_skbs]
-    skb = trial.skbs[number]
+    trial.stack.free_skbs -= 1
+    built = trial.free_skbs[trial.stack.free_skbs]
+    skb = trial.skbs[built]
     observer.work(cost.SKB_ALLOC, 1)
-    observer.touch(SKB, number, True)
+    observer.touch(SKB, built, True)
     cost.store(observer, SHARED_INFO, page)
     skb.page = page
     skb.frame_bytes = descriptor.frame_bytes
     skb.arrival_ps = descriptor.arrival_ps
     skb.pp_recycle = nic.recycle
     if nic.replaces:
-        replacement = _allocate(trial)
-        _post(trial, page if replacement == 0 else replacement)
+        replacement = _allocate(trial, number)
+        _post(trial, queue, page if replacement == 0 else replacement)
         if replacement == 0:
             trial.tally.dropped_driver += 1 if skb.arrival_ps >= trial.tally.measure_from_ps else 0
-            _free_shell(trial, number)
+            _free_shell(trial, built)
             return NO_SKB
     if not nic.recycle:
-        pool.release_page(host, host.pools[0], page)
+        pool.release_page(host, host.pools[number], page)
     elif not host.rules.pool_sets_owner:
         observer.touch(STRUCT_PAGE, page, True)
-        host.pages[page].pp = host.pools[0].index
-    return int(number)
+        host.pages[page].pp = number
+    return int(built)
 
 
 @compiled()
@@ -88,36 +90,37 @@ def free_skb(trial: Trial, number: int) -> None:
 def _free_shell(trial: Trial, number: int) -> None:
     """Free an skb but not its page, which has gone elsewhere."""
     trial.skbs[number].page = 0
-    reader = trial.reader
-    trial.free_skbs[reader.free_skbs] = number
-    reader.free_skbs += 1
+    trial.free_skbs[trial.stack.free_skbs] = number
+    trial.stack.free_skbs += 1
 
 
 @compiled(inline=False)
-def refill(trial: Trial, limit: int) -> None:
+def refill(trial: Trial, number: int, limit: int) -> None:
     """Post a page for each empty descriptor, oldest first, up to a limit; stop when there is no page."""
-    nic = trial.nic
+    queue = trial.queues[number]
     meter = trial.host.observer.meter
     left = limit
-    while left > 0 and nic.posted - nic.read <= nic.mask:
-        page = _allocate(trial)
+    while left > 0 and queue.posted - queue.read <= trial.nic.ring_mask:
+        page = _allocate(trial, number)
         if page == 0:
             break
-        _post(trial, page)
+        _post(trial, queue, page)
         left -= 1
-    if nic.unannounced:
-        cost.charge(meter, QUEUE_CPU, cost.DEVICE_REGISTER, meter.register_write_ps)
-        nic.unannounced = 0
+    if queue.unannounced:
+        cost.charge(meter, queue.cpu, cost.DEVICE_REGISTER, meter.register_write_ps)
+        queue.unannounced = 0
 
 
 @compiled()
-def _allocate(trial: Trial) -> int:
+def _allocate(trial: Trial, number: int) -> int:
     """A page that the device may write to, 0 if there is none."""
     host = trial.host
-    owner = host.pools[0]
+    owner = host.pools[number]
     held_before = owner.hold
     page = pool.alloc(host, owner)
-    _blame(trial, (owner.hold - held_before) & COUNT_MASK)
+    entered = (owner.hold - held_before) & COUNT_MASK
+    if entered != 0:
+        _blame(trial, number, entered)
     if page != 0:
         trial.tally.pages_allocated += 1
         if trial.nic.driver_syncs:
@@ -127,41 +130,39 @@ def _allocate(trial: Trial) -> int:
 
 
 @compiled()
-def _post(trial: Trial, page: int) -> None:
+def _post(trial: Trial, queue: Any, page: int) -> None:
     """Give a page to the next descriptor. The device learns of it at once where each buffer has a register
     write, else by the one after the poll."""
-    nic = trial.nic
     observer = trial.host.observer
-    index = nic.posted & nic.mask
+    index = queue.first + (queue.posted & trial.nic.ring_mask)
     trial.descriptors[index].page = page
     observer.touch(DESCRIPTOR, index, True)
     if observer.meter.register_writes_per_buffer:
         cost.write_register(observer)
-    descriptor_posted(trial)
-    nic.unannounced += 1
+    descriptor_posted(trial, queue)
+    queue.unannounced += 1
 
 
-@compiled()
-def _blame(trial: Trial, pages: int) -> None:
+@compiled(inline=False)
+def _blame(trial: Trial, number: int, pages: int) -> None:
     """Say why so many pages had to come from the page allocator."""
-    if pages == 0:
-        return
     tally = trial.tally
-    owner = trial.host.pools[0]
+    queue = trial.queues[number]
+    owner = trial.host.pools[number]
     if not trial.nic.recycle:
         tally.slow[NOT_RECYCLED] += pages
         return
     overflowed = 0
     declined = 0
-    for cpu in range(2):
+    for cpu in range(trial.machine.cpus):
         overflowed += owner.recycle[cpu, RING_FULL]
         declined += owner.recycle[cpu, RECYCLE_DECLINED]
-    by_overflow = min(pages, overflowed - tally.overflow_seen)
-    tally.overflow_seen += by_overflow
-    by_node = min(pages - by_overflow, owner.alloc_waive - tally.waive_seen)
-    tally.waive_seen += by_node
-    by_variant = min(pages - by_overflow - by_node, declined - tally.declined_seen)
-    tally.declined_seen += by_variant
+    by_overflow = min(pages, overflowed - queue.overflow_seen)
+    queue.overflow_seen += by_overflow
+    by_node = min(pages - by_overflow, owner.alloc_waive - queue.waive_seen)
+    queue.waive_seen += by_node
+    by_variant = min(pages - by_overflow - by_node, declined - queue.declined_seen)
+    queue.declined_seen += by_variant
     tally.slow[OVERFLOW] += by_overflow
     tally.slow[WRONG_NODE] += by_node
     tally.slow[DECLINED] += by_variant

@@ -11,11 +11,14 @@ from workers.config import TrialConfig
 from workers.cost import Pricing, new_pricing
 
 
-def new_machine(config: TrialConfig, *, pages: int, descriptors: int = 0, skbs: int = 0) -> Host:
+def new_machine(
+    config: TrialConfig, *, pages: int, pools: int = 1, descriptors: int = 0, skbs: int = 0
+) -> Host:
     """A machine without pools, in softirq on CPU 0.
 
     Args:
-        pages: that can be out of the per-CPU list at a time.
+        pages: that can be out of the per-CPU lists at a time.
+        pools: that can be created.
         descriptors: receive descriptors whose cache lines are followed.
         skbs: likewise.
     """
@@ -25,6 +28,7 @@ def new_machine(config: TrialConfig, *, pages: int, descriptors: int = 0, skbs: 
     host = new_host(
         rules_of(config.kernel),
         pages=pages,
+        pools=pools,
         observer=Pricing(None, None, None, None),
         variant=checked_variant(config),
         pcp_high=pcp_high,

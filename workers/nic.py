@@ -1,42 +1,47 @@
-"""The NIC's receive queue: descriptors, DMA writes, the interrupt."""
+"""The NIC: what arrives on the wire, the receive queues' descriptors, DMA writes, the interrupt."""
 
 from typing import Any
 
 from pool_impl.jit import compiled
 from workers.cache import DESCRIPTOR, HEADER, PAYLOAD, device_write
 from workers.cost import clock
-from workers.state import QUEUE_CPU, Trial
+from workers.schedule import interrupt
+from workers.state import IDLE, Trial
 from workers.traffic import FOREVER, next_chunk
 
 
 @compiled()
-def receive_until(trial: Trial, now_ps: int) -> None:
-    """Take in every packet that has arrived by now: into the next posted descriptor, or missed."""
+def receive_until(trial: Trial, until_ps: int) -> None:
+    """Take in every packet that arrives until then, or until an interrupt is due before: into the next
+    posted descriptor, or missed."""
     nic = trial.nic
     tally = trial.tally
-    while nic.next_arrival_ps <= now_ps:
-        if nic.dma == nic.posted and nic.saturated:
+    while nic.next_arrival_ps <= until_ps:
+        queue = trial.queues[0]
+        if queue.dma == queue.posted and nic.saturated:
             # waits on the wire until a descriptor is posted
             return
-        arrival = nic.next_arrival_ps
-        counted = 1 if arrival >= tally.measure_from_ps else 0
+        arrival_ps = nic.next_arrival_ps
+        counted = 1 if arrival_ps >= tally.measure_from_ps else 0
         tally.offered += counted
-        if nic.dma == nic.posted:
+        if queue.dma == queue.posted:
             tally.missed += counted
         else:
-            _dma(trial, arrival, trial.arrivals.frame_bytes[nic.chunk_position])
+            _dma(trial, queue, arrival_ps, trial.arrivals.frame_bytes[nic.chunk_position])
+            if queue.phase == IDLE and queue.event_ps == FOREVER:
+                interrupt(trial, queue, arrival_ps + nic.rx_usecs_ps)
+                until_ps = min(until_ps, trial.cpus[queue.cpu].due_ps)
         advance(trial)
 
 
 @compiled()
-def _dma(trial: Trial, arrival_ps: int, frame_bytes: int) -> None:
-    nic = trial.nic
+def _dma(trial: Trial, queue: Any, arrival_ps: int, frame_bytes: int) -> None:
     observer = trial.host.observer
-    index = nic.dma & nic.mask
+    index = queue.first + (queue.dma & trial.nic.ring_mask)
     descriptor = trial.descriptors[index]
     descriptor.frame_bytes = frame_bytes
     descriptor.arrival_ps = arrival_ps
-    nic.dma += 1
+    queue.dma += 1
     line = observer.caches.line_bytes
     device_write(observer.caches, observer.stamps, HEADER, descriptor.page, line)
     if frame_bytes > line:
@@ -59,18 +64,9 @@ def advance(trial: Trial) -> None:
 
 
 @compiled()
-def descriptor_posted(trial: Trial) -> None:
+def descriptor_posted(trial: Trial, queue: Any) -> None:
     """The driver posted a descriptor; under saturation a packet may take it at once."""
     nic = trial.nic
-    if nic.saturated and nic.dma == nic.posted:
-        now = clock(trial.host.observer.meter, QUEUE_CPU)
-        nic.next_arrival_ps = max(nic.next_arrival_ps, now)
-    nic.posted += 1
-
-
-@compiled()
-def interrupt_ps(nic: Any) -> int:
-    """When the armed interrupt fires: a while after the first packet, which may be yet to come."""
-    if nic.next_arrival_ps == FOREVER:
-        return FOREVER
-    return int(nic.next_arrival_ps + nic.rx_usecs_ps)
+    if nic.saturated and queue.dma == queue.posted:
+        nic.next_arrival_ps = max(nic.next_arrival_ps, clock(trial.host.observer.meter, queue.cpu))
+    queue.posted += 1

@@ -4,8 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pool_impl.layout import Host
-from workers.cache import CPUS
+from pool_impl.layout import MAX_CPUS, Host
 from workers.measures import LOCATIONS, SLOW_CAUSES
 from workers.traffic import Arrivals
 
@@ -14,37 +13,45 @@ def _words(*names: str) -> np.dtype[Any]:
     return np.dtype([(name, "<i8") for name in names], align=True)
 
 
-QUEUE_CPU = 0
-NAPI = 0
-"""the receive queue's NAPI instance, which its pool belongs to"""
-
 NO_SKB = -1
+NOBODY = -1
 
 DOWN, IDLE, POLLING, YIELDED = range(4)
-"""phases of the receive queue: not started, interrupt armed, in NAPI poll, poll waiting for the reader"""
+"""phases of a receive queue: not started, interrupt armed, in NAPI poll, poll to go on after others' turn"""
 
 NIC = _words(
+    "queues",
+    "up",  # 0 until the rings have been filled
     "next_arrival_ps",
     "chunk_position",
     "chunk_packets",
-    "phase",
-    "polled",  # packets of this poll
-    "poll_started_ps",
-    "reader_turn_ps",  # time that the reader may take before the next poll (same CPU)
-    "dma",  # descriptors filled, read and posted since the start; index = count & mask
-    "read",
-    "posted",
-    "mask",
+    "ring_mask",
     "recycle",
     "driver_syncs",  # 1: the pool leaves syncs for the device to the driver
     "replaces",  # 1: a page takes the packet's place in the descriptor before the packet is passed on
-    "unannounced",  # descriptors posted since the device was last told
     "budget",
     "rx_usecs_ps",
     "saturated",
     "end_ps",  # what arrives before it is offered, also if no poll sees it
 )
-"""the receive queue"""
+"""the wire, and what all receive queues share"""
+
+QUEUE = _words(
+    "cpu",
+    "phase",
+    "event_ps",  # when the interrupt fires, FOREVER while nothing has come in; when the last poll yielded
+    "polled",  # packets of this poll
+    "poll_started_ps",
+    "first",  # descriptor
+    "dma",  # descriptors filled, read and posted since the start; index = first + (count & mask)
+    "read",
+    "posted",
+    "unannounced",  # descriptors posted since the device was last told
+    "overflow_seen",  # ring_full, waive and declined counts already blamed for slow allocations
+    "waive_seen",
+    "declined_seen",
+)
+"""a receive queue; its pool and its NAPI instance have its number"""
 
 DESCRIPTOR = _words("page", "frame_bytes", "arrival_ps", "status")
 
@@ -52,20 +59,40 @@ SKB = _words("page", "frame_bytes", "arrival_ps", "pp_recycle")
 
 READER = _words(
     "cpu",
-    "drops",  # 1: no socket, packets are dropped in the stack
     "wake_ps",
     "work_ps",
     "work_varies",  # 1: work_ps is the mean of an exponential distribution
     "key",  # of the reader's own random numbers, and how many it has drawn
     "draws",
-    "head",  # packets dequeued and enqueued since the start; index = count & mask
+    "first",  # slot of the socket
+    "head",  # packets dequeued and enqueued since the start; slot = first + (count & mask)
     "tail",
     "mask",
     "truesize",
     "limit_bytes",
-    "free_skbs",
 )
-"""socket and application"""
+"""a socket and its application"""
+
+STACK = _words("readers", "drops", "free_skbs")
+"""what is above the driver; ``drops`` is 1 where packets are dropped without a socket"""
+
+CPU = _words(
+    "now_ps",
+    "due_ps",  # when its next step may start, and whose it is: see workers.schedule
+    "due_actor",
+    "poller",  # the queue in its NAPI poll, or NOBODY
+    "reader_turn_ps",  # time that readers may take before the next poll
+    "waiting",  # readers with packets to read
+    "first_actor",
+    "actors",
+)
+"""a CPU that takes part in the trial"""
+
+MACHINE = _words("cpus")
+"""how many take part"""
+
+ACTOR = _words("is_reader", "number")
+"""who takes steps on a CPU: a queue's poll, or a reader; in the order of CPUs, queues first"""
 
 TALLY = np.dtype(
     [
@@ -79,18 +106,15 @@ TALLY = np.dtype(
                 "missed",
                 "dropped_socket",
                 "dropped_driver",
-                "read",  # all packets taken from the receive ring, by time
+                "read",  # all packets taken from the receive rings, by time
                 "pages_allocated",
-                "overflow_seen",  # ring_full, waive and declined counts already blamed for slow allocations
-                "waive_seen",
-                "declined_seen",
                 "latency_max_ps",
                 "latency_sum_ps",
                 "integrated_to_ps",
                 "used_page_ps",
             )
         ),
-        ("busy_ps", "<i8", (CPUS,)),
+        ("busy_ps", "<i8", (MAX_CPUS,)),
         ("page_ps", "<i8", (len(LOCATIONS),)),
         ("slow", "<i8", (len(SLOW_CAUSES),)),
     ],
@@ -104,18 +128,28 @@ IN_CACHE, IN_RING, IN_RX_RING, IN_SOCKET = range(len(LOCATIONS))
 
 
 class Trial(NamedTuple):
-    """Everything a trial's compiled loop sees."""
+    """Everything a trial's compiled loop sees; tables unless it says record."""
 
     host: Host
+    machine: Any
+    """record"""
+    cpus: Any
+    actors: Any
     nic: Any
+    """record"""
+    queues: Any
     descriptors: Any
-    reader: Any
+    """of all queues"""
+    stack: Any
+    """record"""
+    readers: Any
     skbs: Any
     free_skbs: Any
     """stack of free SKB indices, as the slab hands out the newest first"""
-    socket: Any
-    """SKB indices in order of arrival"""
+    sockets: Any
+    """slots of all sockets: SKB indices in order of arrival"""
     arrivals: Arrivals
     tally: Any
+    """record"""
     latency: Any
-    """histogram, see workers.engine.latency_bucket"""
+    """histogram, see workers.stack.latency_bucket"""

@@ -6,7 +6,7 @@ import pytest
 from numba.core.caching import NullCache
 
 from pool_impl.jit import entry
-from workers import micro, trial
+from workers import assemble, micro, trial
 from workers.config import TrialConfig
 from workers.model import MODEL_DIGEST
 
@@ -29,7 +29,7 @@ def test_pool_paths_count_no_references(loop: micro.Loop) -> None:
 
 
 def test_the_event_loop_counts_no_references() -> None:
-    code = compiled_code(trial._run, trial._new_trial(TrialConfig()), 1)
+    code = compiled_code(trial._run, assemble.new_trial(TrialConfig()), 1)
     assert code.count("\n") > 1000
     assert "NRT_incref" not in code
     assert "NRT_decref" not in code

@@ -9,7 +9,7 @@ import pytest
 
 from pool_impl.jit import entry
 from tests.workers.event_model import Machine
-from workers import arch, audit, traffic, trial
+from workers import arch, assemble, audit, traffic, trial
 from workers.config import TrialConfig, Value
 from workers.measures import CATEGORIES, COUNTERS, LOCATIONS
 from workers.state import Trial
@@ -17,7 +17,7 @@ from workers.state import Trial
 PRICED = Path(__file__).parent / "profiles" / "priced.toml"
 
 MILLISECONDS = 6
-UNTIL_PS = MILLISECONDS * trial.PS_PER_MS
+UNTIL_PS = MILLISECONDS * assemble.PS_PER_MS
 
 DROP: dict[str, Value] = {"app.reader": "drop"}
 SLOW: dict[str, Value] = {"app.reader": "slow", "app.work_ns": 2_000}
@@ -76,16 +76,16 @@ def of_engine(finished: Trial) -> dict[str, Any]:
     device = {name: int(host.device[name]) for name in ("maps", "unmaps", "syncs")}
     pages = {"hold": int(pool.hold), "release": int(pool.release)}
     fates = ("offered", "delivered", "dropped_early", "missed", "dropped_socket", "dropped_driver", "read")
-    spent = meter.ledger[:, : len(CATEGORIES)].tolist()
+    spent = meter.ledger[:2, : len(CATEGORIES)].tolist()
     return {
         "fates": {name: int(tally[name]) for name in fates} | {"queued": audit.queued_packets(finished)},
         "counters": alloc | other | device | pages,
         "spent": [dict(zip(CATEGORIES, cpu, strict=True)) for cpu in spent],
-        "busy": tally.busy_ps.tolist(),
+        "busy": tally.busy_ps[:2].tolist(),
         "clock": [int(meter.idle_ps[cpu] + meter.ledger[cpu].sum()) for cpu in range(2)],
         "page_ps": dict(zip(LOCATIONS, tally.page_ps.tolist(), strict=True)),
         "latency": [int(tally.latency_sum_ps), int(tally.latency_max_ps)],
-        "left": [int(pool.cache_count), int(finished.nic.posted - finished.nic.read)],
+        "left": [int(pool.cache_count), int(finished.queues[0].posted - finished.queues[0].read)],
     }
 
 
@@ -115,7 +115,7 @@ def config_of(scenario: dict[str, Value]) -> TrialConfig:
 
 
 def simulate(config: TrialConfig) -> dict[str, Any]:
-    prepared = trial._new_trial(config)
+    prepared = assemble.new_trial(config)
     trial._run(prepared, UNTIL_PS)
     audit.check(prepared)
     return of_engine(prepared)

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pool_impl.release import RELEASES
-from workers import arch, audit, capture, run_trial, trial, trial_id
+from workers import arch, assemble, audit, capture, run_trial, trial, trial_id
 from workers.config import TrialConfig, Value
 from workers.drivers import MOST_BYTES
 from workers.errors import CheckError, ConfigError
@@ -58,8 +58,8 @@ def test_another_seed_gives_another_record() -> None:
 
 
 def finished() -> trial.Trial:
-    prepared = trial._new_trial(TrialConfig.from_fields(SLOW_READER))
-    trial._run(prepared, 20 * trial.PS_PER_MS)
+    prepared = assemble.new_trial(TrialConfig.from_fields(SLOW_READER))
+    trial._run(prepared, 20 * assemble.PS_PER_MS)
     audit.check(prepared)
     return prepared
 
@@ -218,9 +218,9 @@ def test_a_packet_without_a_replacement_is_dropped_and_its_page_posted_again() -
     """Spec 7.2: the receive ring never runs dry, while one refilled after the poll does."""
     fields = {**SLOW_READER, "traffic.kind": "constant", "app.work_ns": 20_000}
     for model in ("page-per-packet", "replace-before-pass"):
-        short = trial._new_trial(TrialConfig.from_fields({**fields, "driver.model": model}))
-        short.host.page_allocator.end = short.nic.mask + 1 + 600
-        trial._run(short, 20 * trial.PS_PER_MS)
+        short = assemble.new_trial(TrialConfig.from_fields({**fields, "driver.model": model}))
+        short.host.page_allocator.end = short.nic.ring_mask + 1 + 600
+        trial._run(short, 20 * assemble.PS_PER_MS)
         audit.check(short)
         replaces = model == "replace-before-pass"
         assert bool(short.tally.dropped_driver) is replaces

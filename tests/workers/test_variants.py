@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pool_impl.variant import CACHE_CAPACITY, DECISIONS, Kernel, pool_variant
-from workers import audit, run_trial, trial, trial_id, variants
+from workers import assemble, audit, run_trial, trial, trial_id, variants
 from workers.config import KERNEL_VARIANT, TrialConfig, Value, field
 from workers.errors import ConfigError
 
@@ -56,7 +56,7 @@ def written(directory: Path, text: str, name: str = "mine.py") -> str:
 def most_cached(variant: str) -> int:
     """The most pages that the cache holds at any of many moments of a trial."""
     config = TrialConfig.from_fields({**SMALL_RING, "pool.variant": variant})
-    prepared = trial._new_trial(config)
+    prepared = assemble.new_trial(config)
     step = trial._loop(variants.load(variant).code)
     most = 0
     for microsecond in range(0, 20_000, 20):

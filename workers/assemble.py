@@ -1,0 +1,155 @@
+"""From a configuration to everything that a trial's loop works on."""
+
+from typing import Any
+
+from pool_impl.layout import CACHE_CAPACITY, FLAG_DMA_MAP, FLAG_DMA_SYNC_DEV, records, words, words_of
+from pool_impl.pool import PoolParams, create
+from pool_impl.release import rules_of
+from workers import capture
+from workers.config import TrialConfig
+from workers.cost import PS_PER_NS
+from workers.drivers import HEADROOM_BYTES, MOST_BYTES, TRUESIZE_BYTES
+from workers.machine import new_machine
+from workers.stack import BUCKETS
+from workers.state import (
+    ACTOR,
+    CPU,
+    DESCRIPTOR,
+    MACHINE,
+    NIC,
+    NOBODY,
+    QUEUE,
+    READER,
+    SKB,
+    STACK,
+    TALLY,
+    Trial,
+)
+from workers.traffic import Arrivals, new_arrivals, work_key
+
+PS_PER_MS = 10**9
+
+
+def new_trial(config: TrialConfig) -> Trial:
+    """A trial that has not begun.
+
+    Raises:
+        TrialError: an input is unusable.
+    """
+    replay = None
+    if config.traffic.kind == "capture":
+        name = config.traffic.capture
+        replay = capture.load(name, config.traffic.capture_destination)
+    arrivals = new_arrivals(config, replay)
+    readers = _readers(config)
+    queues = records(QUEUE, 1)
+    rx_ring = config.nic.rx_ring
+    for number in range(len(queues)):
+        queues[number].first = number * rx_ring
+        queues[number].cpu = number
+    descriptors = len(queues) * rx_ring
+    in_sockets = sum(_socket_packets(config) for _ in range(len(readers)))
+    skbs = in_sockets + len(queues)
+    ring_slots = min(config.pool.size or 1024, rules_of(config.kernel).ring_size_limit)
+    host = new_machine(
+        config,
+        pools=len(queues),
+        pages=in_sockets + 1 + len(queues) * (rx_ring + ring_slots + 5 * CACHE_CAPACITY),
+        descriptors=descriptors,
+        skbs=skbs,
+    )
+    for number in range(len(queues)):
+        create(host, number, _pool_params(config, number))
+    cpus, actors = _cpus(queues, readers)
+    machine = records(MACHINE, 1)[0]
+    machine.cpus = len(cpus)
+    stack = records(STACK, 1)[0]
+    stack.readers = len(readers)
+    stack.drops = int(config.app.reader == "drop")
+    stack.free_skbs = skbs
+    return Trial(
+        host=host,
+        machine=machine,
+        cpus=cpus,
+        actors=actors,
+        nic=_nic(config, len(queues), arrivals),
+        queues=queues,
+        descriptors=records(DESCRIPTOR, descriptors),
+        stack=stack,
+        readers=readers,
+        skbs=records(SKB, skbs),
+        free_skbs=words_of(range(skbs - 1, -1, -1)),
+        sockets=words(sum(readers.mask + 1)),
+        arrivals=arrivals,
+        tally=records(TALLY, 1)[0],
+        latency=words(BUCKETS),
+    )
+
+
+def _pool_params(config: TrialConfig, queue: int) -> PoolParams:
+    return PoolParams(
+        pool_size=config.pool.size,
+        flags=FLAG_DMA_MAP if config.driver.sync == "driver" else FLAG_DMA_MAP | FLAG_DMA_SYNC_DEV,
+        dma_dir=2,
+        max_len=MOST_BYTES,
+        offset=HEADROOM_BYTES,
+        napi=queue,
+    )
+
+
+def _nic(config: TrialConfig, queues: int, arrivals: Arrivals) -> Any:
+    nic = records(NIC, 1)[0]
+    nic.queues = queues
+    nic.ring_mask = config.nic.rx_ring - 1
+    nic.recycle = int(config.pool.recycle)
+    nic.driver_syncs = int(config.driver.sync == "driver")
+    nic.replaces = int(config.driver.model == "replace-before-pass")
+    nic.budget = config.nic.budget
+    nic.rx_usecs_ps = config.nic.rx_usecs * 1000 * PS_PER_NS
+    nic.saturated = int(config.traffic.kind == "saturation")
+    nic.end_ps = config.duration_ms * PS_PER_MS
+    if config.traffic.kind == "capture":
+        nic.chunk_packets = len(arrivals.gaps_ps)
+        nic.end_ps = min(nic.end_ps, int(arrivals.gaps_ps.sum()) + 1)
+    nic.chunk_position = -1
+    return nic
+
+
+def _readers(config: TrialConfig) -> Any:
+    app = config.app
+    readers = records(READER, 0 if app.reader == "drop" else 1)
+    first = 0
+    for number in range(len(readers)):
+        reader = readers[number]
+        reader.cpu = number if app.reader_cpu == "same" else 1 + number
+        reader.work_ps = app.work_ns * PS_PER_NS if app.reader == "slow" else 0
+        reader.work_varies = int(app.work_distribution == "exponential")
+        reader.key = work_key(config.seed)
+        reader.first = first
+        reader.mask = (1 << _socket_packets(config).bit_length()) - 1
+        reader.truesize = TRUESIZE_BYTES
+        reader.limit_bytes = app.socket_bytes
+        first += reader.mask + 1
+    return readers
+
+
+def _socket_packets(config: TrialConfig) -> int:
+    """How many packets a socket holds at the most."""
+    return config.app.socket_bytes // TRUESIZE_BYTES + 1
+
+
+def _cpus(queues: Any, readers: Any) -> tuple[Any, Any]:
+    """The CPUs, and who acts on them: queues before readers on each."""
+    found = [(int(queues[number].cpu), 0, number) for number in range(len(queues))]
+    found += [(int(readers[number].cpu), 1, number) for number in range(len(readers))]
+    found.sort()
+    cpus = records(CPU, max(cpu for cpu, _, _ in found) + 1)
+    actors = records(ACTOR, len(found))
+    for index, (cpu, is_reader, number) in enumerate(found):
+        actors[index].is_reader = is_reader
+        actors[index].number = number
+        if cpus[cpu].actors == 0:
+            cpus[cpu].first_actor = index
+        cpus[cpu].actors += 1
+    cpus.poller = NOBODY
+    return cpus, actors

@@ -1,0 +1,62 @@
+"""Whose turn it is: which CPU takes the next step, and which queue or reader on it.
+
+A step is due when its CPU is free and what it waits for has happened. Softirqs go before readers, and a poll
+that has begun is finished first. A poll that used up its budget lets the readers of its CPU have a turn as
+long as it was: ksoftirqd and the application are equals to the scheduler.
+"""
+
+from typing import Any
+
+from pool_impl.jit import compiled
+from workers.state import IDLE, NOBODY, Trial
+from workers.traffic import FOREVER
+
+
+@compiled()
+def next_cpu(trial: Trial) -> int:
+    """The CPU whose step is due first; the lowest number among equals."""
+    found = 0
+    due_ps = trial.cpus[0].due_ps
+    for cpu in range(1, trial.machine.cpus):
+        if trial.cpus[cpu].due_ps < due_ps:
+            found = cpu
+            due_ps = trial.cpus[cpu].due_ps
+    return found
+
+
+@compiled(inline=False)
+def refresh(trial: Trial, number: int) -> None:
+    """Find out anew what is due on a CPU, since its time or something of its actors has changed."""
+    cpu = trial.cpus[number]
+    now_ps = cpu.now_ps
+    if cpu.poller != NOBODY:
+        cpu.due_ps = now_ps
+        return
+    readers_turn = cpu.reader_turn_ps > 0 and cpu.waiting > 0
+    cpu.due_ps = FOREVER
+    waited_since_ps = FOREVER
+    by_reader = 1
+    for index in range(cpu.first_actor, cpu.first_actor + cpu.actors):
+        actor = trial.actors[index]
+        if actor.is_reader:
+            reader = trial.readers[actor.number]
+            event_ps = reader.wake_ps if reader.head != reader.tail else FOREVER
+        else:
+            queue = trial.queues[actor.number]
+            event_ps = FOREVER if readers_turn and queue.phase != IDLE else queue.event_ps
+        start_ps = max(now_ps, event_ps)
+        if start_ps > cpu.due_ps:
+            continue
+        if start_ps == cpu.due_ps and (event_ps >= waited_since_ps or actor.is_reader > by_reader):
+            continue
+        cpu.due_ps = start_ps
+        cpu.due_actor = index
+        waited_since_ps = event_ps
+        by_reader = actor.is_reader
+
+
+@compiled()
+def interrupt(trial: Trial, queue: Any, at_ps: int) -> None:
+    """The interrupt of an idle queue will fire."""
+    queue.event_ps = at_ps
+    refresh(trial, queue.cpu)

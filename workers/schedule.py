@@ -24,14 +24,19 @@ def next_cpu(trial: Trial) -> int:
     return found
 
 
-@compiled(inline=False)
+@compiled()
 def refresh(trial: Trial, number: int) -> None:
     """Find out anew what is due on a CPU, since its time or something of its actors has changed."""
     cpu = trial.cpus[number]
-    now_ps = cpu.now_ps
     if cpu.poller != NOBODY:
-        cpu.due_ps = now_ps
-        return
+        cpu.due_ps = cpu.now_ps
+    else:
+        _choose(trial, cpu)
+
+
+@compiled(inline=False)
+def _choose(trial: Trial, cpu: Any) -> None:
+    now_ps = cpu.now_ps
     readers_turn = cpu.reader_turn_ps > 0 and cpu.waiting > 0
     cpu.due_ps = FOREVER
     waited_since_ps = FOREVER

@@ -18,8 +18,9 @@ RING_SLOT = 1  # slot, counted over all rings
 POOL_CONSUMER = 2  # pool: cache, counters and consumer index
 POOL_PRODUCER = 3  # pool: producer index, whose word is the lock
 SKB = 4  # skb
-SHARED_INFO = 5  # data that clones share; reported where skbs are freed
-FIRST_OWN_OBJECT = 6  # a user's further kinds start here
+SHARED_INFO = 5  # page: the shared info in it; reported where skbs are freed
+SLAB_HEAD = 6  # SHARED record: shared info behind a head that is in no followed page; reported there too
+FIRST_OWN_OBJECT = 7  # a user's further kinds start here
 
 # kinds of work
 POOL_ALLOC = 0  # allocations from the cache

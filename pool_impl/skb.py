@@ -22,7 +22,7 @@ from pool_impl.layout import (
     SKB_BYTES,
     Buffers,
 )
-from pool_impl.observe import SHARED_INFO, SKB
+from pool_impl.observe import SHARED_INFO, SKB, SLAB_HEAD
 
 DATAREF_SHIFT = 16
 DATAREF_MASK = (1 << DATAREF_SHIFT) - 1
@@ -364,12 +364,22 @@ def free_head(buffers: Buffers, skb: int) -> None:
 
 
 @compiled()
+def _touch_shared_info(buffers: Buffers, shared: int, write: bool) -> None:
+    """Report the shared info where it lies: in the head's page, or in an object of the slab."""
+    record = buffers.shared[shared]
+    if record.head_frag and record.head_page != 0:
+        buffers.host.observer.touch(SHARED_INFO, record.head_page, write)
+    else:
+        buffers.host.observer.touch(SLAB_HEAD, shared, write)
+
+
+@compiled()
 def _is_last_holder(buffers: Buffers, skb: int) -> bool:
     """Give up the data; True when nobody else holds it."""
     record = buffers.skbs[skb]
     if not record.cloned:
         return True
-    buffers.host.observer.touch(SHARED_INFO, record.shared, True)
+    _touch_shared_info(buffers, record.shared, True)
     shared = buffers.shared[record.shared]
     shared.dataref -= (1 << DATAREF_SHIFT) + 1 if record.nohdr else 1
     return bool(shared.dataref == 0)
@@ -415,7 +425,7 @@ def _release_frags(buffers: Buffers, skb: int) -> bool:
     if not _is_last_holder(buffers, skb):
         return False
     record = buffers.skbs[skb]
-    buffers.host.observer.touch(SHARED_INFO, record.shared, False)
+    _touch_shared_info(buffers, record.shared, False)
     shared = buffers.shared[record.shared]
     for position in range(shared.nr_frags):
         drop_frag(buffers, skb, position)

@@ -18,8 +18,9 @@ RING_SLOT = 1  # slot, counted over all rings
 POOL_CONSUMER = 2  # pool: cache, counters and consumer index
 POOL_PRODUCER = 3  # pool: producer index, whose word is the lock
 SKB = 4  # skb
-SHARED_INFO = 5  # data that clones share; reported where skbs are freed
-FIRST_OWN_OBJECT = 6  # a user's further kinds start here
+SHARED_INFO = 5  # page: the shared info in it; reported where skbs are freed
+SLAB_HEAD = 6  # SHARED record: shared info behind a head that is in no followed page; reported there too
+FIRST_OWN_OBJECT = 7  # a user's further kinds start here
 
 # kinds of work
 POOL_ALLOC = 0  # allocations from the cache
@@ -31,7 +32,7 @@ PAGE_ADOPT = 5  # pages that entered the pool
 PAGE_RELEASE = 6  # pages that left the pool
 RELEASE_COUNT = 7  # ordered atomic increment of the release count
 SHARE_COUNT = 8  # atomic subtraction from a page's fragment count
-PAGE_BULK_ALLOC = 9  # pages taken from the page allocator
+PAGE_BULK_ALLOC = 9  # pages taken from the page allocator, up to 64 at a time
 PAGE_REF = 10  # atomic change of a page's refcount
 PAGE_FREE = 11  # pages given to the page allocator
 BUDDY_PAGE = 12  # pages moved between a per-CPU list and the buddy lists
@@ -39,7 +40,8 @@ DMA_MAP = 13
 DMA_UNMAP = 14
 DMA_SYNC_FOR_DEVICE = 15  # bytes; each report is one call
 CONSUMER_LOCK = 16  # lock and unlock
-FIRST_OWN_WORK = 17  # a user's further kinds start here
+PAGE_SINGLE_ALLOC = 17  # pages taken one at a time, of any order
+FIRST_OWN_WORK = 18  # a user's further kinds start here
 
 # changes of who owns a page (spec 6.1), and what number means
 PAGE_TAKEN = 0  # out of the page allocator, with one plain reference

@@ -18,6 +18,7 @@ from pool_impl.observe import (
     PAGE_FREE,
     PAGE_GIVEN,
     PAGE_REF,
+    PAGE_SINGLE_ALLOC,
     PAGE_TAKEN,
     REFERENCES,
     STRUCT_PAGE,
@@ -59,6 +60,7 @@ def alloc_bulk(host: Host, nid: int, count: int, into: Any) -> int:
         serial = host.access.take_serials(allocator, taken)
         for step in range(1, taken + 1):
             page = nonnegative(allocator.pcp[cpu, node, (head - step) & (PCP_CAPACITY - 1)])
+            host.observer.work(PAGE_BULK_ALLOC, 1)
             _hand_out(host, page, serial + step)
             into[got] = page
             got += 1
@@ -70,7 +72,8 @@ def alloc_bulk(host: Host, nid: int, count: int, into: Any) -> int:
 
 @compiled(inline=False)
 def alloc(host: Host, nid: int, order: int) -> int:
-    """One page of an order, 0 when memory is exhausted."""
+    """One page of an order, 0 when memory is exhausted (``alloc_pages_node``, as drivers without a pool
+    take theirs; :func:`put_page` is what gives it back)."""
     node = host.context.nid if nid == NO_NODE else nid
     allocator = host.page_allocator
     if _granted(allocator, 1) == 0:
@@ -82,6 +85,7 @@ def alloc(host: Host, nid: int, order: int) -> int:
         page = _pop_free(host, node, order)
         host.access.unlock_zone(allocator)
     if page != 0:
+        host.observer.work(PAGE_SINGLE_ALLOC, 1)
         _hand_out(host, page, host.access.take_serials(allocator, 1) + 1)
         _count_used(host, 1 << order)
     return page
@@ -121,7 +125,6 @@ def _granted(allocator: Any, count: int) -> int:
 
 @compiled()
 def _hand_out(host: Host, page: int, serial: int) -> None:
-    host.observer.work(PAGE_BULK_ALLOC, 1)
     host.observer.touch(STRUCT_PAGE, page, True)
     host.observer.own(PAGE_TAKEN, page, 0)
     host.pages[page].refcount = 1

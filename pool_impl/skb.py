@@ -22,7 +22,7 @@ from pool_impl.layout import (
     SKB_BYTES,
     Buffers,
 )
-from pool_impl.observe import SHARED_INFO, SKB
+from pool_impl.observe import SHARED_INFO, SKB, SLAB_HEAD
 
 DATAREF_SHIFT = 16
 DATAREF_MASK = (1 << DATAREF_SHIFT) - 1
@@ -112,7 +112,7 @@ def get(buffers: Buffers, skb: int) -> None:
 # Records
 
 
-@compiled(inline=False)
+@compiled()
 def _new_skb(buffers: Buffers) -> int:
     """An unmarked skb without data, 0 when there is no room."""
     memory = buffers.memory
@@ -139,7 +139,7 @@ def _new_skb(buffers: Buffers) -> int:
     return int(skb)
 
 
-@compiled(inline=False)
+@compiled()
 def free_shell(buffers: Buffers, skb: int) -> None:
     """Free the skb but not its data, which went elsewhere or has been released."""
     buffers.host.observer.touch(SKB, skb, True)
@@ -151,7 +151,7 @@ def free_shell(buffers: Buffers, skb: int) -> None:
     buffers.memory.skb_free = skb
 
 
-@compiled(inline=False)
+@compiled()
 def new_shared(buffers: Buffers, end: int) -> int:
     """Slab memory for a head and its shared info, with one holder; 0 when there is no room."""
     memory = buffers.memory
@@ -201,7 +201,7 @@ def _around(buffers: Buffers, head: int) -> int:
     return skb
 
 
-@compiled(inline=False)
+@compiled()
 def build(buffers: Buffers, page: int, offset: int, size: int) -> int:
     """An unmarked skb whose head is part of a page (``build_skb``, ``napi_build_skb``); it takes over the
     caller's share or reference. 0 when there is no memory: the page is still the caller's then."""
@@ -353,7 +353,7 @@ def ref_frag(buffers: Buffers, skb: int, position: int) -> int:
     return int(page)
 
 
-@compiled(inline=False)
+@compiled()
 def free_head(buffers: Buffers, skb: int) -> None:
     """Free the head and its shared info; the skb has no data then."""
     record = buffers.skbs[skb]
@@ -364,66 +364,83 @@ def free_head(buffers: Buffers, skb: int) -> None:
 
 
 @compiled()
+def _touch_shared_info(buffers: Buffers, shared: int, write: bool) -> None:
+    """Report the shared info where it lies: in the head's page, or in an object of the slab."""
+    record = buffers.shared[shared]
+    if record.head_frag and record.head_page != 0:
+        buffers.host.observer.touch(SHARED_INFO, record.head_page, write)
+    else:
+        buffers.host.observer.touch(SLAB_HEAD, shared, write)
+
+
+@compiled()
 def _is_last_holder(buffers: Buffers, skb: int) -> bool:
     """Give up the data; True when nobody else holds it."""
     record = buffers.skbs[skb]
+    shared = buffers.shared[record.shared]
+    _touch_shared_info(buffers, record.shared, record.cloned != 0)
     if not record.cloned:
         return True
-    buffers.host.observer.touch(SHARED_INFO, record.shared, True)
-    shared = buffers.shared[record.shared]
     shared.dataref -= (1 << DATAREF_SHIFT) + 1 if record.nohdr else 1
     return bool(shared.dataref == 0)
 
 
-@compiled(inline=False)
+@compiled()
 def release_data(buffers: Buffers, skb: int) -> None:
     """Give up the data; its last holder frees it (spec 6.3).
 
     Fragments go first, then the frag_list, each member as a whole, then the head, behind which the lists
     live. The mark is cleared also if others hold the data still: this skb may go on with data of its own.
     """
-    current = skb
-    if _release_frags(buffers, current):
-        while True:
-            record = buffers.skbs[current]
-            member = record.walk_member
-            if member != 0:
-                buffers.host.observer.touch(SKB, member, True)
-                listed = buffers.skbs[member]
-                record.walk_member = listed.next
-                listed.users -= 1
-                if listed.users != 0:
-                    continue
-                if _release_frags(buffers, member):
-                    listed.walk_up = current
-                    current = member
-                else:
-                    free_shell(buffers, member)
-                continue
-            free_head(buffers, current)
-            if current == skb:
-                break
-            member = current
-            current = record.walk_up
-            free_shell(buffers, member)
+    if _is_last_holder(buffers, skb):
+        shared = buffers.shared[buffers.skbs[skb].shared]
+        if shared.nr_frags != 0 or shared.frag_list != 0:
+            _release_lists(buffers, skb)
+        free_head(buffers, skb)
     buffers.skbs[skb].pp_recycle = 0
 
 
+@compiled(inline=False)
+def _release_lists(buffers: Buffers, skb: int) -> None:
+    """Drop the fragments and the members of the frag_list, with all that is in them."""
+    _release_frags(buffers, skb)
+    current = skb
+    while True:
+        record = buffers.skbs[current]
+        member = record.walk_member
+        if member != 0:
+            buffers.host.observer.touch(SKB, member, True)
+            listed = buffers.skbs[member]
+            record.walk_member = listed.next
+            listed.users -= 1
+            if listed.users != 0:
+                continue
+            if _is_last_holder(buffers, member):
+                _release_frags(buffers, member)
+                listed.walk_up = current
+                current = member
+            else:
+                free_shell(buffers, member)
+            continue
+        if current == skb:
+            break
+        free_head(buffers, current)
+        member = current
+        current = record.walk_up
+        free_shell(buffers, member)
+
+
 @compiled()
-def _release_frags(buffers: Buffers, skb: int) -> bool:
-    """Give up the data; its last holder drops the fragments and goes on with the frag_list."""
-    if not _is_last_holder(buffers, skb):
-        return False
+def _release_frags(buffers: Buffers, skb: int) -> None:
+    """Drop the fragments; the frag_list is next."""
     record = buffers.skbs[skb]
-    buffers.host.observer.touch(SHARED_INFO, record.shared, False)
     shared = buffers.shared[record.shared]
     for position in range(shared.nr_frags):
         drop_frag(buffers, skb, position)
     record.walk_member = shared.frag_list
-    return True
 
 
-@compiled(inline=False)
+@compiled()
 def free_whole(buffers: Buffers, skb: int) -> None:
     """Free the skb whoever else uses it (``__kfree_skb``)."""
     release_data(buffers, skb)

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from pool_impl.layout import CACHE_CAPACITY, FLAG_DMA_MAP, FLAG_DMA_SYNC_DEV, records, words, words_of
+from pool_impl.host import new_buffers
+from pool_impl.layout import CACHE_CAPACITY, FLAG_DMA_MAP, FLAG_DMA_SYNC_DEV, records, words
 from pool_impl.pool import PoolParams, create
-from pool_impl.release import rules_of
+from pool_impl.release import rules_of, skb_rules_of
 from workers import capture
 from workers.config import TrialConfig
 from workers.cost import PS_PER_NS
@@ -18,9 +19,9 @@ from workers.state import (
     MACHINE,
     NIC,
     NOBODY,
+    PACKET,
     QUEUE,
     READER,
-    SKB,
     STACK,
     TALLY,
     Trial,
@@ -66,9 +67,9 @@ def new_trial(config: TrialConfig) -> Trial:
     stack = records(STACK, 1)[0]
     stack.readers = len(readers)
     stack.drops = int(config.app.reader == "drop")
-    stack.free_skbs = skbs
     return Trial(
         host=host,
+        buffers=new_buffers(host, skb_rules_of(config.kernel), skbs=skbs),
         machine=machine,
         cpus=cpus,
         actors=actors,
@@ -77,8 +78,7 @@ def new_trial(config: TrialConfig) -> Trial:
         descriptors=records(DESCRIPTOR, descriptors),
         stack=stack,
         readers=readers,
-        skbs=records(SKB, skbs),
-        free_skbs=words_of(range(skbs - 1, -1, -1)),
+        packets=records(PACKET, skbs + 1),
         sockets=words(sum(readers.mask + 1)),
         arrivals=arrivals,
         tally=records(TALLY, 1)[0],
@@ -127,7 +127,6 @@ def _readers(config: TrialConfig) -> Any:
         reader.key = work_key(config.seed)
         reader.first = first
         reader.mask = (1 << _socket_packets(config).bit_length()) - 1
-        reader.truesize = TRUESIZE_BYTES
         reader.limit_bytes = app.socket_bytes
         first += reader.mask + 1
     return readers
@@ -149,7 +148,7 @@ def _cpus(queues: Any, readers: Any) -> tuple[Any, Any]:
         actors[index].is_reader = is_reader
         actors[index].number = number
         if cpus[cpu].actors == 0:
-            cpus[cpu].first_actor = index
+            cpus[cpu].first_actor = cpus[cpu].due_actor = index
         cpus[cpu].actors += 1
     cpus.poller = NOBODY
     return cpus, actors

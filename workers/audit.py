@@ -46,7 +46,7 @@ def queued_packets(trial: Trial) -> int:
     """Counted packets that wait in the receive ring or the socket."""
     since = trial.tally.measure_from_ps
     in_ring = _descriptors(trial, "dma").arrival_ps >= since
-    in_socket = trial.skbs[_in_sockets(trial)].arrival_ps >= since
+    in_socket = trial.packets[_in_sockets(trial)].arrival_ps >= since
     return int(in_ring.sum() + in_socket.sum())
 
 
@@ -72,7 +72,8 @@ def _fates(trial: Trial) -> None:
 def _pages(trial: Trial) -> None:
     """Walk every place where a page can be; each page is in one place, and none is missing."""
     host = trial.host
-    in_sockets = trial.skbs[_in_sockets(trial)].page
+    skbs = trial.buffers.skbs[_in_sockets(trial)]
+    in_sockets = trial.buffers.shared[skbs.shared].head_page
     places = [_idle_pages(host, owner) for owner in host.pools]
     places.append(_descriptors(trial, "posted").page)
     if trial.nic.recycle:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from pool_impl.jit import compiled
-from pool_impl.layout import MAX_CPUS
+from pool_impl.layout import CACHE_LINE_BYTES, MAX_CPUS, SHARED_INFO_BYTES, SKB_BYTES
 from pool_impl.observe import (
     FIRST_OWN_OBJECT,
     POOL_CONSUMER,
@@ -19,10 +19,11 @@ from pool_impl.observe import (
     RING_SLOT,
     SHARED_INFO,
     SKB,
+    SLAB_HEAD,
     STRUCT_PAGE,
 )
 
-# kinds of objects beside the allocator's own, and what index means; SHARED_INFO has the page it lies in
+# kinds of objects beside the allocator's own, and what index means
 HEADER = FIRST_OWN_OBJECT  # page: first line of the packet
 PAYLOAD = FIRST_OWN_OBJECT + 1  # page: the packet behind its first line
 DESCRIPTOR = FIRST_OWN_OBJECT + 2  # receive descriptor
@@ -47,7 +48,8 @@ LINE_SHIFT[DESCRIPTOR] = 1
 
 LINES = np.ones(KINDS, np.int64)
 """lines that a miss fills"""
-LINES[SKB] = 4
+LINES[SKB] = SKB_BYTES // CACHE_LINE_BYTES
+LINES[SLAB_HEAD] = SHARED_INFO_BYTES // CACHE_LINE_BYTES
 
 NOBODY = 0
 DEVICE = -1
@@ -90,6 +92,7 @@ def stamps_needed(pages: int, slots: int, descriptors: int, skbs: int) -> dict[i
         SHARED_INFO: pages,
         DESCRIPTOR: descriptors,
         SKB: skbs,
+        SLAB_HEAD: skbs,
     }
     return {kind: (n >> int(LINE_SHIFT[kind])) + 1 for kind, n in objects.items()}
 

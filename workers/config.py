@@ -158,10 +158,10 @@ class TrialConfig(_Group):
     """One trial: one cell of a sweep with one seed."""
 
     workload: Annotated[
-        Literal["nic", "pool_fast", "pool_ring", "pool_slow", "page_bulk"],
+        Literal["nic", "pool_fast", "pool_ring", "pool_slow", "page_single", "page_bulk"],
         Field(
             description="packets through a NIC, or a loop of the page_pool benchmark: one page a turn "
-            "from and to the cache, the ring or the page allocator, or 64 at a time without a pool"
+            "from and to the cache, the ring or the page allocator, or one or 64 at a time without a pool"
         ),
     ] = "nic"
     arch: Annotated[str, Field(description="architecture profile, see farm arch list")] = "broadwell-ep"

@@ -54,6 +54,7 @@ PRICES: dict[int, tuple[str, str]] = {
     observe.RELEASE_COUNT: ("pool_release", "atomic_ns"),
     observe.SHARE_COUNT: ("pool_put", "atomic_ns"),
     observe.PAGE_BULK_ALLOC: ("page_alloc", "page_bulk_alloc_ns"),
+    observe.PAGE_SINGLE_ALLOC: ("page_alloc", "page_single_alloc_ns"),
     observe.PAGE_REF: ("page_free", "atomic_ns"),
     observe.PAGE_FREE: ("page_free", "page_free_ns"),
     observe.BUDDY_PAGE: ("page_alloc", "buddy_page_ns"),

@@ -8,22 +8,21 @@ dropped, and its page posted again.
 from typing import Any
 
 from pool_impl import pool
+from pool_impl import skb as buffer
 from pool_impl.jit import compiled
-from pool_impl.layout import COUNT_MASK, RECYCLE_DECLINED
+from pool_impl.layout import COUNT_MASK, RECYCLE_DECLINED, SHARED_INFO_BYTES, SKB_BYTES
 from pool_impl.layout import RECYCLE_RING_FULL as RING_FULL
 from pool_impl.observe import SHARED_INFO, SKB, STRUCT_PAGE
 from workers import cost
 from workers.cache import DESCRIPTOR, HEADER
 from workers.nic import descriptor_posted
-from workers.state import DECLINED, HELD, NO_SKB, NOT_RECYCLED, OVERFLOW, WRONG_NODE, Trial
+from workers.state import DECLINED, HELD, NOT_RECYCLED, OVERFLOW, WRONG_NODE, Trial
 
 HEADROOM_BYTES = 256
 """XDP_PACKET_HEADROOM, where the device starts to write"""
-SHARED_INFO_BYTES = 320
 MOST_BYTES = pool.PAGE_BYTES - HEADROOM_BYTES - SHARED_INFO_BYTES
 """what a sync for the device covers: all that the device may have written"""
 
-SKB_BYTES = 256
 TRUESIZE_BYTES = pool.PAGE_BYTES + SKB_BYTES
 """what a packet counts against a socket's limit: its page and its sk_buff"""
 
@@ -33,7 +32,7 @@ REFILL_LIMIT = 64
 
 @compiled()
 def receive_packet(trial: Trial, number: int) -> int:
-    """Take the next packet from a queue's ring and build an skb; returns the skb's index, or NO_SKB."""
+    """Take the next packet from a queue's ring and build an skb; returns the skb's index, or 0."""
     nic = trial.nic
     queue = trial.queues[number]
     host = trial.host
@@ -48,50 +47,29 @@ def receive_packet(trial: Trial, number: int) -> int:
     observer.work(cost.SYNC_FOR_CPU, descriptor.frame_bytes)
     observer.touch(HEADER, page, False)
 
-    trial.stack.free_skbs -= 1
-    built = trial.free_skbs[trial.stack.free_skbs]
-    skb = trial.skbs[built]
     observer.work(cost.SKB_ALLOC, 1)
-    observer.touch(SKB, built, True)
+    skb = buffer.build(trial.buffers, page, 0, pool.PAGE_BYTES)
+    observer.touch(SKB, skb, True)
     cost.store(observer, SHARED_INFO, page)
-    skb.page = page
-    skb.frame_bytes = descriptor.frame_bytes
-    skb.arrival_ps = descriptor.arrival_ps
-    skb.pp_recycle = nic.recycle
+    buffer.extend(trial.buffers, skb, descriptor.frame_bytes)
+    packet = trial.packets[skb]
+    packet.frame_bytes = descriptor.frame_bytes
+    packet.arrival_ps = descriptor.arrival_ps
     if nic.replaces:
         replacement = _allocate(trial, number)
         _post(trial, queue, page if replacement == 0 else replacement)
         if replacement == 0:
-            trial.tally.dropped_driver += 1 if skb.arrival_ps >= trial.tally.measure_from_ps else 0
-            _free_shell(trial, built)
-            return NO_SKB
-    if not nic.recycle:
+            trial.tally.dropped_driver += 1 if packet.arrival_ps >= trial.tally.measure_from_ps else 0
+            buffer.free_stolen(trial.buffers, skb)
+            return 0
+    if nic.recycle:
+        buffer.mark_for_recycle(trial.buffers, skb)
+        if not host.rules.pool_sets_owner:
+            observer.touch(STRUCT_PAGE, page, True)
+            buffer.store_mem_info(trial.buffers, page, host.pools[number])
+    else:
         pool.release_page(host, host.pools[number], page)
-    elif not host.rules.pool_sets_owner:
-        observer.touch(STRUCT_PAGE, page, True)
-        host.pages[page].pp = number
-    return int(built)
-
-
-@compiled()
-def free_skb(trial: Trial, number: int) -> None:
-    """Free an skb and give its page back: to the pool if it is marked, else to the page allocator."""
-    host = trial.host
-    skb = trial.skbs[number]
-    page = skb.page
-    host.observer.work(cost.SKB_FREE, 1)
-    host.observer.touch(SHARED_INFO, page, False)
-    host.observer.touch(SKB, number, True)
-    pool.drop_skb_page(host, page, skb.pp_recycle != 0)
-    _free_shell(trial, number)
-
-
-@compiled()
-def _free_shell(trial: Trial, number: int) -> None:
-    """Free an skb but not its page, which has gone elsewhere."""
-    trial.skbs[number].page = 0
-    trial.free_skbs[trial.stack.free_skbs] = number
-    trial.stack.free_skbs += 1
+    return int(skb)
 
 
 @compiled(inline=False)

@@ -6,6 +6,7 @@ so what one CPU leaves in the ring or the socket is there for a later step of an
 
 from typing import Any
 
+from pool_impl import skb as buffer
 from pool_impl.jit import compiled
 from pool_impl.layout import NO_CPU, PROCESS, SERVING_SOFTIRQ
 from pool_impl.page_alloc import used_pages
@@ -17,7 +18,6 @@ from workers.state import (
     IN_RING,
     IN_RX_RING,
     IN_SOCKET,
-    NO_SKB,
     NOBODY,
     POLLING,
     YIELDED,
@@ -81,9 +81,10 @@ def _step(trial: Trial, number: int, start_ps: int) -> None:
     else:
         host.context.in_softirq = SERVING_SOFTIRQ
         skb = _poll(trial, actor.number, start_ps)
-    if skb != NO_SKB:
+    if skb != 0:
         # in one place for all: this is most of the compiled code
-        drivers.free_skb(trial, skb)
+        host.observer.work(cost.SKB_FREE, 1)
+        buffer.free(trial.buffers, skb)
     if actor.is_reader:
         stack.work_on_packet(trial, trial.readers[actor.number])
     cpu.now_ps = cost.clock(meter, number)
@@ -96,18 +97,18 @@ def _step(trial: Trial, number: int, start_ps: int) -> None:
 
 @compiled()
 def _poll(trial: Trial, number: int, now_ps: int) -> int:
-    """One step of a queue's poll; the skb to free, or NO_SKB."""
+    """One step of a queue's poll; the skb to free, or 0."""
     queue = trial.queues[number]
     if queue.phase != POLLING:
         _begin_poll(trial, queue, number, now_ps)
-        return NO_SKB
+        return 0
     if queue.dma != queue.read and queue.polled < trial.nic.budget:
         queue.polled += 1
         trial.tally.read += 1
         skb = drivers.receive_packet(trial, number)
-        return skb if skb == NO_SKB else stack.deliver(trial, skb)
+        return skb if skb == 0 else stack.deliver(trial, skb)
     _end_poll(trial, queue, number)
-    return NO_SKB
+    return 0
 
 
 @compiled(inline=False)

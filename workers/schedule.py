@@ -30,26 +30,35 @@ def refresh(trial: Trial, number: int) -> None:
     cpu = trial.cpus[number]
     if cpu.poller != NOBODY:
         cpu.due_ps = cpu.now_ps
+    elif cpu.actors == 1:
+        actor = trial.actors[cpu.first_actor]
+        cpu.due_ps = max(cpu.now_ps, _event_ps(actor, trial.queues, trial.readers))
     else:
-        _choose(trial, cpu)
+        _choose(cpu, trial.actors, trial.queues, trial.readers)
+
+
+@compiled()
+def _event_ps(actor: Any, queues: Any, readers: Any) -> int:
+    """When what an actor waits for happened or will, FOREVER if nobody knows."""
+    if actor.is_reader:
+        reader = readers[actor.number]
+        return int(reader.wake_ps) if reader.head != reader.tail else FOREVER
+    return int(queues[actor.number].event_ps)
 
 
 @compiled(inline=False)
-def _choose(trial: Trial, cpu: Any) -> None:
-    now_ps = cpu.now_ps
+def _choose(cpu: Any, actors: Any, queues: Any, readers: Any) -> None:
+    """Among several on one CPU."""
     readers_turn = cpu.reader_turn_ps > 0 and cpu.waiting > 0
     cpu.due_ps = FOREVER
     waited_since_ps = FOREVER
     by_reader = 1
     for index in range(cpu.first_actor, cpu.first_actor + cpu.actors):
-        actor = trial.actors[index]
-        if actor.is_reader:
-            reader = trial.readers[actor.number]
-            event_ps = reader.wake_ps if reader.head != reader.tail else FOREVER
-        else:
-            queue = trial.queues[actor.number]
-            event_ps = FOREVER if readers_turn and queue.phase != IDLE else queue.event_ps
-        start_ps = max(now_ps, event_ps)
+        actor = actors[index]
+        event_ps = _event_ps(actor, queues, readers)
+        if readers_turn and not actor.is_reader and queues[actor.number].phase != IDLE:
+            event_ps = FOREVER
+        start_ps = max(cpu.now_ps, event_ps)
         if start_ps > cpu.due_ps:
             continue
         if start_ps == cpu.due_ps and (event_ps >= waited_since_ps or actor.is_reader > by_reader):

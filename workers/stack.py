@@ -7,7 +7,7 @@ from pool_impl.observe import SHARED_INFO, SKB
 from workers import cost
 from workers.cache import HEADER, PAYLOAD, stream
 from workers.schedule import refresh
-from workers.state import NO_SKB, Trial
+from workers.state import Trial
 from workers.traffic import exponential
 
 SUB_BUCKET_BITS = 6
@@ -16,32 +16,33 @@ BUCKETS = (64 - SUB_BUCKET_BITS) << SUB_BUCKET_BITS
 
 
 @compiled()
-def deliver(trial: Trial, number: int) -> int:
-    """Carry an skb through the stack, in softirq on its queue's CPU; the skb to free now, or NO_SKB."""
+def deliver(trial: Trial, skb: int) -> int:
+    """Carry an skb through the stack, in softirq on its queue's CPU; the skb to free now, or 0."""
     host = trial.host
     observer = host.observer
-    skb = trial.skbs[number]
-    counted = 1 if skb.arrival_ps >= trial.tally.measure_from_ps else 0
+    packet = trial.packets[skb]
+    counted = 1 if packet.arrival_ps >= trial.tally.measure_from_ps else 0
     observer.work(cost.PROTOCOL, 1)
     if trial.stack.drops:
         trial.tally.dropped_early += counted
         if counted:
-            _count_latency(trial, cost.clock(observer.meter, host.context.cpu) - skb.arrival_ps)
-        return number
+            _count_latency(trial, cost.clock(observer.meter, host.context.cpu) - packet.arrival_ps)
+        return skb
     reader = trial.readers[0]
     observer.work(cost.UDP, 1)
-    queued = reader.tail - reader.head
-    if (queued + 1) * reader.truesize > reader.limit_bytes:
+    truesize = trial.buffers.skbs[skb].truesize
+    if reader.queued_bytes + truesize > reader.limit_bytes:
         trial.tally.dropped_socket += counted
-        return number
+        return skb
     observer.work(cost.SOCKET, 1)
-    trial.sockets[reader.first + (reader.tail & reader.mask)] = number
+    trial.sockets[reader.first + (reader.tail & reader.mask)] = skb
     reader.tail += 1
-    if queued == 0:
+    reader.queued_bytes += truesize
+    if reader.tail - reader.head == 1:
         reader.wake_ps = cost.clock(observer.meter, host.context.cpu)
         trial.cpus[reader.cpu].waiting += 1
         refresh(trial, reader.cpu)
-    return NO_SKB
+    return 0
 
 
 @compiled()
@@ -53,23 +54,26 @@ def read_packet(trial: Trial, number: int, slept: bool) -> int:
     if slept:
         # an interrupt of its CPU woke it
         observer.work(cost.INTERRUPT, 1)
-    taken = trial.sockets[reader.first + (reader.head & reader.mask)]
+    skb = trial.sockets[reader.first + (reader.head & reader.mask)]
     reader.head += 1
     if reader.head == reader.tail:
         trial.cpus[reader.cpu].waiting -= 1
-    skb = trial.skbs[taken]
+    packet = trial.packets[skb]
+    record = trial.buffers.skbs[skb]
+    page = trial.buffers.shared[record.shared].head_page
+    reader.queued_bytes -= record.truesize
     observer.work(cost.RECEIVE, 1)
-    observer.touch(SKB, taken, False)
-    observer.touch(SHARED_INFO, skb.page, False)
-    observer.touch(HEADER, skb.page, False)
-    observer.touch(PAYLOAD, skb.page, False)
-    observer.work(cost.COPY, skb.frame_bytes)
-    stream(observer.caches, reader.cpu, 2 * skb.frame_bytes)
-    if skb.arrival_ps >= trial.tally.measure_from_ps:
+    observer.touch(SKB, skb, False)
+    observer.touch(SHARED_INFO, page, False)
+    observer.touch(HEADER, page, False)
+    observer.touch(PAYLOAD, page, False)
+    observer.work(cost.COPY, packet.frame_bytes)
+    stream(observer.caches, reader.cpu, 2 * packet.frame_bytes)
+    if packet.arrival_ps >= trial.tally.measure_from_ps:
         trial.tally.delivered += 1
-        _count_latency(trial, cost.clock(observer.meter, reader.cpu) - skb.arrival_ps)
+        _count_latency(trial, cost.clock(observer.meter, reader.cpu) - packet.arrival_ps)
     observer.work(cost.BH_TOGGLE, 1)
-    return int(taken)
+    return int(skb)
 
 
 @compiled()

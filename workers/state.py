@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pool_impl.layout import MAX_CPUS, Host
+from pool_impl.layout import MAX_CPUS, Buffers, Host
 from workers.measures import LOCATIONS, SLOW_CAUSES
 from workers.traffic import Arrivals
 
@@ -13,7 +13,6 @@ def _words(*names: str) -> np.dtype[Any]:
     return np.dtype([(name, "<i8") for name in names], align=True)
 
 
-NO_SKB = -1
 NOBODY = -1
 
 DOWN, IDLE, POLLING, YIELDED = range(4)
@@ -55,7 +54,8 @@ QUEUE = _words(
 
 DESCRIPTOR = _words("page", "frame_bytes", "arrival_ps", "status")
 
-SKB = _words("page", "frame_bytes", "arrival_ps", "pp_recycle")
+PACKET = _words("frame_bytes", "arrival_ps")
+"""what the trial knows of an skb's packet beside the skb itself, by the skb's number"""
 
 READER = _words(
     "cpu",
@@ -68,12 +68,12 @@ READER = _words(
     "head",  # packets dequeued and enqueued since the start; slot = first + (count & mask)
     "tail",
     "mask",
-    "truesize",
+    "queued_bytes",  # truesize of the packets in the socket
     "limit_bytes",
 )
 """a socket and its application"""
 
-STACK = _words("readers", "drops", "free_skbs")
+STACK = _words("readers", "drops")
 """what is above the driver; ``drops`` is 1 where packets are dropped without a socket"""
 
 CPU = _words(
@@ -131,6 +131,8 @@ class Trial(NamedTuple):
     """Everything a trial's compiled loop sees; tables unless it says record."""
 
     host: Host
+    buffers: Buffers
+    """the same host, and its skbs"""
     machine: Any
     """record"""
     cpus: Any
@@ -143,11 +145,9 @@ class Trial(NamedTuple):
     stack: Any
     """record"""
     readers: Any
-    skbs: Any
-    free_skbs: Any
-    """stack of free SKB indices, as the slab hands out the newest first"""
+    packets: Any
     sockets: Any
-    """slots of all sockets: SKB indices in order of arrival"""
+    """slots of all sockets: skbs in order of arrival"""
     arrivals: Arrivals
     tally: Any
     """record"""

@@ -25,7 +25,7 @@ from pool_impl.layout import (
     Buffers,
     Host,
 )
-from pool_impl.observe import SHARED_INFO, SKB, STRUCT_PAGE
+from pool_impl.observe import SHARED_INFO, SKB, SLAB_HEAD, STRUCT_PAGE
 from pool_impl.page_calls import ALLOC as POOL_ALLOC
 from pool_impl.page_calls import ALLOC_FRAG, DESTROY, INFLIGHT, PAGE_ALLOC
 from pool_impl.page_calls import step as page_step
@@ -157,7 +157,35 @@ def test_an_ordinary_page_is_read_once_more_and_a_slab_head_is_not_asked() -> No
     extra = len(heard(ordinary, PAGE)[0]) - len(heard(ordinary, BIT)[0])
     assert extra == 1
     assert heard(of_slab, BIT) == heard(of_slab, PAGE)
-    assert {kind for kind, _, _ in heard(of_slab, PAGE)[0]} == {SKB, SHARED_INFO}
+    assert {kind for kind, _, _ in heard(of_slab, PAGE)[0]} == {SKB, SLAB_HEAD}
+
+
+def shared_info(heard_of: list[tuple[int, int, int]]) -> list[tuple[int, int, int]]:
+    return [touch for touch in heard_of if touch[0] in (SHARED_INFO, SLAB_HEAD)]
+
+
+def test_shared_info_is_touched_where_the_head_lies() -> None:
+    """In the head's page, which is the first that the pool gives out, or an object of its own: in slab
+    memory, and in a page that nobody follows."""
+    page = pool_page(machine())
+    expected = {
+        SKBS["head in a pool page"]: (SHARED_INFO, page, 0),
+        slab: (SLAB_HEAD, 1, 0),
+        SKBS["slab head, two pool pages as fragments"]: (SLAB_HEAD, 1, 0),
+        lambda b: do(b, skb_calls.ALLOC, 3, 1500, 0, 100): (SLAB_HEAD, 1, 0),
+    }
+    assert page > 1
+    assert [shared_info(heard(make, BIT)[0]) for make in expected] == [[one] for one in expected.values()]
+
+
+def test_a_clone_writes_the_shared_info_that_both_have() -> None:
+    def cloned(buffers: Buffers) -> int:
+        made = SKBS["head in a pool page"](buffers)
+        assert do(buffers, skb_calls.CLONE, made) != 0
+        return made
+
+    page = pool_page(machine())
+    assert shared_info(heard(cloned, BIT)[0]) == [(SHARED_INFO, page, 1)]
 
 
 def freed_in_order(variant: Any, order: str, **kind: Any) -> tuple[Buffers, int]:

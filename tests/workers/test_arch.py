@@ -63,6 +63,7 @@ ROWS = {
         "dma_sync_call_ns": "dma_sync_fixed",
         "dma_sync_line_ns": "dma_sync_per_line",
         "page_free_ns": "mvneta_free_unref_page",
+        "page_single_alloc_ns": "mvneta_page_alloc_get_page_from_freelist",
         "driver_ns": "stack_mvneta_rx_swbm",
         "copy_bytes_per_ns": "memcpy_bandwidth_core",
     },
@@ -85,6 +86,11 @@ SUMS = (
         "broadwell-ep",
         {"page_bulk_alloc_ns": 1, "atomic_ns": 1, "page_free_ns": 1},
         ("page_bulk_alloc_free_per_page",),
+    ),
+    Sum(
+        "broadwell-ep",
+        {"page_single_alloc_ns": 1, "atomic_ns": 1, "page_free_ns": 1},
+        ("page_alloc_free_order0",),
     ),
     # the benchmark takes and drops a reference of its own, so there are three beside the release count
     Sum(
@@ -297,6 +303,17 @@ def test_what_has_no_source_is_an_estimate(name: str) -> None:
 
 
 @PROFILES
+def test_a_page_of_a_bulk_costs_less_than_one_asked_for_alone(name: str) -> None:
+    """A bulk shares its fixed part: published 30.6 against 55.5 ns in one run, free included."""
+    profile = arch.load(name)
+    for end in ("low", "value", "high"):
+        bulk, single = (
+            getattr(profile.parameters[f"page_{kind}_alloc_ns"], end) for kind in ("bulk", "single")
+        )
+        assert bulk < single
+
+
+@PROFILES
 def test_caches_grow_and_slow_down_outwards(name: str) -> None:
     profile = arch.load(name)
     levels = [("l1_bytes", "l1_ns"), ("l2_bytes", "l2_ns"), ("llc_bytes", "llc_ns")]
@@ -442,7 +459,7 @@ def table_of(name: str, value: str) -> str:
         (HEADER.replace('"broadwell-ep"', "3"), "parent = 3: write a text"),
         ('description = "x"', "title = '': write a text"),
         ('title = "x"', "description = '': write a text"),
-        (HEADER.replace('parent = "broadwell-ep"', ""), "clock_ghz: missing (and 44 more); add [clock_ghz]"),
+        (HEADER.replace('parent = "broadwell-ep"', ""), "clock_ghz: missing (and 45 more); add [clock_ghz]"),
         ("title = ", "not a TOML file"),
     ],
 )

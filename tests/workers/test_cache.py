@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pool_impl.jit import entry
+from pool_impl.observe import SHARED_INFO, SKB, SLAB_HEAD
 from workers import arch, cache
 from workers.cost import new_pricing
 from workers.model import MODEL_DIGEST
@@ -15,9 +16,9 @@ KIND = cache.HEADER
 
 
 @entry("test-cache-" + MODEL_DIGEST)
-def walk(caches: Any, stamps: Any, cpu: int, indices: Any, levels: Any) -> None:
+def walk(caches: Any, stamps: Any, cpu: int, kind: int, indices: Any, levels: Any) -> None:
     for position in range(indices.shape[0]):
-        levels[position] = cache.find(caches, stamps, cpu, KIND, indices[position])
+        levels[position] = cache.find(caches, stamps, cpu, kind, indices[position])
 
 
 @entry("test-dma-" + MODEL_DIGEST)
@@ -35,9 +36,9 @@ class Machine:
         self.caches.l1_bytes, self.caches.l2_bytes = 64 * 64, 512 * 64
         self.caches.llc_bytes, self.caches.ddio_bytes = 4096 * 64, 128 * 64
 
-    def touch(self, indices: Any, cpu: int = 0) -> Any:
+    def touch(self, indices: Any, cpu: int = 0, kind: int = KIND) -> Any:
         levels = np.zeros(len(indices), np.int64)
-        walk(self.caches, self.stamps, cpu, np.asarray(indices, np.int64), levels)
+        walk(self.caches, self.stamps, cpu, kind, np.asarray(indices, np.int64), levels)
         return levels
 
 
@@ -101,3 +102,11 @@ def test_without_such_a_part_device_writes_go_to_memory() -> None:
     machine.caches.ddio_bytes = 0
     dma(machine.caches, machine.stamps, 1, 64)
     assert machine.touch([1]).tolist() == [cache.DRAM]
+
+
+@pytest.mark.parametrize(("kind", "size_bytes"), [(SHARED_INFO, 64), (SKB, 256), (SLAB_HEAD, 320)])
+def test_a_miss_fills_the_lines_that_an_object_of_this_kind_is_read_by(kind: int, size_bytes: int) -> None:
+    """Of shared info in a page only the line that says how much there is; a slab object is all of its own."""
+    machine = Machine()
+    assert machine.touch([1, 1], kind=kind).tolist() == [cache.DRAM, cache.L1]
+    assert machine.caches.l1_fills[0] == machine.caches.llc_fills == size_bytes

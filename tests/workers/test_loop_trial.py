@@ -2,12 +2,13 @@
 
 import pytest
 
+from workers import arch as arch_profiles
 from workers import audit, machine, micro, run_trial
 from workers.config import TrialConfig, seed_matters
 from workers.errors import CheckError, ConfigError
 from workers.measures import CATEGORIES, MEASURES
 
-LOOPS = ("pool_fast", "pool_ring", "pool_slow", "page_bulk")
+LOOPS = ("pool_fast", "pool_ring", "pool_slow", "page_single", "page_bulk")
 
 
 def loop(workload: str, arch: str = "broadwell-ep", **more: int) -> dict[str, float]:
@@ -17,8 +18,8 @@ def loop(workload: str, arch: str = "broadwell-ep", **more: int) -> dict[str, fl
 
 @pytest.mark.parametrize("name", LOOPS)
 def test_a_loop_costs_what_the_kernels_benchmark_printed(name: str) -> None:
-    """Xeon E5-1650 v4 (spec 9.1). The costs of the cache and of bulk pages stand in the profile as input;
-    ring and slow path come out of operation counts."""
+    """Xeon E5-1650 v4 (spec 9.1). The costs of the cache and of pages without a pool stand in the profile as
+    input; ring and slow path come out of operation counts."""
     [published] = [one.kernel_ns for one in micro.LOOPS if one.name == name]
     assert loop(name)["busy_ns_per_packet"] == pytest.approx(published, rel=0.15)
 
@@ -30,6 +31,16 @@ def test_the_paths_are_ordered_as_everywhere_published(arch: str) -> None:
     fast, ring, slow = (loop(name, arch)["busy_ns_per_packet"] for name in LOOPS[:3])
     assert 2 * fast < ring < 3.5 * fast
     assert 2 * ring < slow < 5 * ring
+
+
+@pytest.mark.parametrize("arch", ["broadwell-ep", "armada-8040", "armada-3720"])
+def test_a_page_alone_differs_from_one_of_a_bulk_by_the_price_of_its_allocation(arch: str) -> None:
+    """Both drop one reference and free one page a turn, and find their page in the same list."""
+    single, bulk = loop("page_single", arch), loop("page_bulk", arch)
+    profile = arch_profiles.load(arch)
+    assert single["page_alloc_ns_per_packet"] == pytest.approx(profile["page_single_alloc_ns"])
+    assert bulk["page_alloc_ns_per_packet"] == pytest.approx(profile["page_bulk_alloc_ns"])
+    assert single["page_free_ns_per_packet"] == bulk["page_free_ns_per_packet"]
 
 
 @pytest.mark.parametrize("name", LOOPS)

@@ -31,6 +31,20 @@ def test_a_prepared_pool_holds_its_64_pages_in_the_ring() -> None:
     assert (owner.cache_count, owner.ring_prod - owner.ring_head, owner.hold) == (0, 64, 64)
 
 
+@pytest.mark.parametrize(("name", "pages"), [("page_single", TURNS), ("page_bulk", -(-TURNS // 64) * 64)])
+def test_a_loop_without_a_pool_takes_and_frees_pages_and_leaves_the_pool_alone(name: str, pages: int) -> None:
+    """Serial numbers count the pages that the allocator gave out: one a turn, or 64 every 64th."""
+    machine = micro.bench_host()
+    allocator, owner = machine.page_allocator, machine.pools[0]
+    before = int(allocator.serial), allocator.used_pages.sum(), owner.hold, owner.recycle.sum()
+    [loop] = [loop for loop in micro.LOOPS if loop.name == name]
+    loop.run(machine, TURNS)
+    kept = pages - TURNS  # of a bulk that is not used up
+    assert int(allocator.serial) - before[0] == pages
+    assert allocator.used_pages.sum() - before[1] == kept
+    assert (owner.hold, owner.recycle.sum()) == before[2:]
+
+
 def test_all_loops_are_measured() -> None:
     measured = host.micro_ns(turns=10_000, repeats=5)
     assert list(measured) == [loop.name for loop in micro.LOOPS]

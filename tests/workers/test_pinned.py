@@ -56,15 +56,15 @@ TRIALS: dict[str, dict[str, Value]] = {
 
 PINNED: dict[str, str] = {
     "drop-constant": "259d933c014bd4f3",
-    "drop-saturation": "d709eca160c4fc01",
+    "drop-saturation": "1fddf4fbc2a80555",
     "drop-poisson-local": "dd18aa39437b58ef",
     "drop-bursts-without-recycling": "262273a0a1d44f6b",
-    "fast-imix-software-coherence": "5e146e75a8bc13b6",
-    "fast-capture": "afa7a48cee906529",
-    "slow-bursts-small-pool": "26b8684313d76658",
-    "slow-poisson-drawn-work": "44859317074d8e82",
-    "slow-same-cpu-oldest-release": "c91fb953a82b5896",
-    "slow-posted-registers-driver-syncs": "f61c722d4c2396df",
+    "fast-imix-software-coherence": "e66c0b72fb86cee7",
+    "fast-capture": "d1051dd75d4497ac",
+    "slow-bursts-small-pool": "13b1d3a2e4bb23a9",
+    "slow-poisson-drawn-work": "ca712328eacdf64a",
+    "slow-same-cpu-oldest-release": "607c796d4f4836a9",
+    "slow-posted-registers-driver-syncs": "0e6c69bad6f45a52",
 }
 
 

@@ -32,7 +32,7 @@ from workers.measures import CATEGORIES, COUNTERS, LOCATIONS, MEASURES, OBJECTS,
 from workers.model import MODEL_DIGEST
 from workers.stack import BUCKETS, bucket_low_ns
 from workers.state import DESCRIPTOR, NAPI, NIC, READER, SKB, TALLY, Trial
-from workers.traffic import PS_PER_SECOND, new_arrivals, work_key
+from workers.traffic import PS_PER_SECOND, last_arrival_ps, new_arrivals, work_key
 
 PS_PER_MS = 10**9
 
@@ -75,7 +75,7 @@ def inputs(config: TrialConfig) -> tuple[Input, ...]:
         found.append(Input(config.pool.variant, written.sha256, written.path))
     if config.traffic.kind == "capture":
         name = config.traffic.capture
-        capture.load(name, config.traffic.capture_destination)
+        _captured(config)
         path = capture.resolve(name)
         found.append(Input(name, capture.digest(path), path))
     return tuple(found)
@@ -121,10 +121,20 @@ def expected_packets(config: TrialConfig) -> int:
         return loop_trial.TURNS
     traffic = config.traffic
     if traffic.kind == "capture":
-        arrivals = capture.load(traffic.capture, traffic.capture_destination).arrival_ns
-        return int(np.searchsorted(arrivals, config.duration_ms * 10**6 * traffic.speed))
+        arrivals = _captured(config).arrival_ns
+        until_ns = config.duration_ms * 10**6 * traffic.speed
+        pass_ns = int(arrivals[-1]) * len(arrivals) / max(1, len(arrivals) - 1)
+        passes = min(traffic.loops - 1, int(until_ns / pass_ns)) if pass_ns else 0
+        return passes * len(arrivals) + int(np.searchsorted(arrivals, until_ns - passes * pass_ns))
     rate = 5_000_000 if traffic.kind == "saturation" else traffic.rate_pps
+    if traffic.kind == "ramp":
+        rate = (traffic.rate_pps + traffic.ramp_to_pps) // 2
     return rate * config.duration_ms // 1000
+
+
+def _captured(config: TrialConfig) -> capture.Capture:
+    traffic = config.traffic
+    return capture.load(traffic.capture, traffic.capture_destination, traffic.capture_source)
 
 
 def run_trial(config: TrialConfig) -> Record:
@@ -189,8 +199,7 @@ _run = _loop("")
 def _new_trial(config: TrialConfig) -> Trial:
     replay = None
     if config.traffic.kind == "capture":
-        name = config.traffic.capture
-        replay = capture.load(name, config.traffic.capture_destination)
+        replay = _captured(config)
     rules = rules_of(config.kernel)
     drops = config.app.reader == "drop"
     socket_packets = 1 if drops else config.app.socket_bytes // TRUESIZE_BYTES + 1
@@ -221,7 +230,7 @@ def _new_trial(config: TrialConfig) -> Trial:
     nic.end_ps = config.duration_ms * PS_PER_MS
     if replay is not None:
         nic.chunk_packets = len(arrivals.gaps_ps)
-        nic.end_ps = min(nic.end_ps, int(arrivals.gaps_ps.sum()) + 1)
+        nic.end_ps = min(nic.end_ps, last_arrival_ps(arrivals) + 1)
     nic.chunk_position = -1
 
     reader = records(READER, 1)[0]

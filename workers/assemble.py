@@ -6,11 +6,12 @@ from pool_impl.host import new_buffers
 from pool_impl.layout import CACHE_CAPACITY, FLAG_DMA_MAP, FLAG_DMA_SYNC_DEV, records, words
 from pool_impl.pool import PoolParams, create
 from pool_impl.release import rules_of, skb_rules_of
-from workers import capture
+from workers.capture import Capture, load
 from workers.config import TrialConfig
 from workers.cost import PS_PER_NS
 from workers.drivers import HEADROOM_BYTES, MOST_BYTES, TRUESIZE_BYTES
 from workers.machine import new_machine
+from workers.rss import indirection
 from workers.stack import BUCKETS
 from workers.state import (
     ACTOR,
@@ -26,7 +27,7 @@ from workers.state import (
     TALLY,
     Trial,
 )
-from workers.traffic import Arrivals, new_arrivals, work_key
+from workers.traffic import Arrivals, last_arrival_ps, new_arrivals, work_key
 
 PS_PER_MS = 10**9
 
@@ -37,17 +38,10 @@ def new_trial(config: TrialConfig) -> Trial:
     Raises:
         TrialError: an input is unusable.
     """
-    replay = None
-    if config.traffic.kind == "capture":
-        name = config.traffic.capture
-        replay = capture.load(name, config.traffic.capture_destination)
-    arrivals = new_arrivals(config, replay)
+    arrivals = new_arrivals(config, captured(config) if config.traffic.kind == "capture" else None)
+    queues = _queues(config)
     readers = _readers(config)
-    queues = records(QUEUE, 1)
     rx_ring = config.nic.rx_ring
-    for number in range(len(queues)):
-        queues[number].first = number * rx_ring
-        queues[number].cpu = number
     descriptors = len(queues) * rx_ring
     in_sockets = sum(_socket_packets(config) for _ in range(len(readers)))
     skbs = in_sockets + len(queues)
@@ -75,6 +69,7 @@ def new_trial(config: TrialConfig) -> Trial:
         actors=actors,
         nic=_nic(config, len(queues), arrivals),
         queues=queues,
+        indirection=indirection(len(queues)),
         descriptors=records(DESCRIPTOR, descriptors),
         stack=stack,
         readers=readers,
@@ -84,6 +79,24 @@ def new_trial(config: TrialConfig) -> Trial:
         tally=records(TALLY, 1)[0],
         latency=words(BUCKETS),
     )
+
+
+def captured(config: TrialConfig) -> Capture:
+    """The capture that a trial replays.
+
+    Raises:
+        CaptureError: it is missing or unusable.
+    """
+    traffic = config.traffic
+    return load(traffic.capture, traffic.capture_destination, traffic.capture_source)
+
+
+def _queues(config: TrialConfig) -> Any:
+    queues = records(QUEUE, config.nic.queues)
+    for number in range(len(queues)):
+        queues[number].first = number * config.nic.rx_ring
+        queues[number].cpu = number
+    return queues
 
 
 def _pool_params(config: TrialConfig, queue: int) -> PoolParams:
@@ -110,21 +123,22 @@ def _nic(config: TrialConfig, queues: int, arrivals: Arrivals) -> Any:
     nic.end_ps = config.duration_ms * PS_PER_MS
     if config.traffic.kind == "capture":
         nic.chunk_packets = len(arrivals.gaps_ps)
-        nic.end_ps = min(nic.end_ps, int(arrivals.gaps_ps.sum()) + 1)
+        nic.end_ps = min(nic.end_ps, last_arrival_ps(arrivals) + 1)
     nic.chunk_position = -1
     return nic
 
 
 def _readers(config: TrialConfig) -> Any:
     app = config.app
-    readers = records(READER, 0 if app.reader == "drop" else 1)
+    readers = records(READER, 0 if app.reader == "drop" else app.readers)
     first = 0
+    queues = config.nic.queues
     for number in range(len(readers)):
         reader = readers[number]
-        reader.cpu = number if app.reader_cpu == "same" else 1 + number
+        reader.cpu = number % queues if app.reader_cpu == "same" else queues + number
         reader.work_ps = app.work_ns * PS_PER_NS if app.reader == "slow" else 0
         reader.work_varies = int(app.work_distribution == "exponential")
-        reader.key = work_key(config.seed)
+        reader.key = work_key(config.seed, number)
         reader.first = first
         reader.mask = (1 << _socket_packets(config).bit_length()) - 1
         reader.limit_bytes = app.socket_bytes

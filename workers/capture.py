@@ -1,4 +1,4 @@
-"""Packet captures as traffic: arrival times, frame sizes and flows of recorded packets.
+"""Packet captures as traffic: arrival times, frame sizes, flows and RSS hashes of recorded packets.
 
 Reads pcap (microseconds or nanoseconds, either byte order) and pcapng, each optionally gzipped. The
 record headers are dpkt's; its readers are not used, because they drop the original length of a packet
@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 from dpkt import ethernet, ip, pcap, pcapng
 
+from workers import rss
 from workers.errors import CaptureError
 from workers.files import Stamp, stamp
 
@@ -37,6 +38,10 @@ MIN_FRAME_BYTES = 64
 MAX_RECORD_BYTES = 1 << 24
 """no packet is longer; a record that claims it is damaged"""
 
+DISORDER_NS = 128_000_000
+"""packets of several interfaces or queues may be this late in a file; by more, a clock was set back
+(ntpd steps one that is 128 ms off, and slews it below that)"""
+
 
 class Capture(NamedTuple):
     """The packets of one direction, in order of arrival. The arrays are shared and read-only."""
@@ -47,6 +52,9 @@ class Capture(NamedTuple):
     """original length on the wire, Ethernet header and FCS included"""
     flow: npt.NDArray[np.int64]
     """number of the packet's flow (addresses, protocol, ports), counted from 0 by first appearance"""
+    flow_hash: npt.NDArray[np.int64]
+    """what the NIC's RSS computes: 31 bits of the Toeplitz hash of addresses and TCP or UDP ports, of the
+    addresses alone for fragments and other protocols; 0 without an IP address"""
     sha256: str
     """of the file's bytes"""
 
@@ -74,26 +82,32 @@ def digest(name_or_path: str | Path) -> str:
     return _digest(_stamp(str(name_or_path)))
 
 
-def load(name_or_path: str, destination: str) -> Capture:
+def load(name_or_path: str, destination: str, source: str = "") -> Capture:
     """Read a capture; a file that did not change is read only once.
 
     Args:
         name_or_path: a bundled name (see :func:`names`) or a path.
         destination: IP address; only packets to it are selected. Empty selects all packets.
+        source: IP address; only packets from it are selected. Empty selects all packets.
 
     Raises:
-        CaptureError: no such file, no capture, truncated, damaged, or no packet in this direction.
+        CaptureError: no such file, no capture, truncated, damaged, without times, or no packet in this
+            direction.
     """
-    address = b""
-    if destination:
-        try:
-            address = ipaddress.ip_address(destination).packed
-        except ValueError:
-            raise CaptureError(
-                f"capture destination {destination!r}: not an IP address; "
-                "write one such as 10.77.0.2, or leave it empty for all packets"
-            ) from None
-    return _load(_stamp(name_or_path), address)
+    wanted = _Direction(_address("source", source), _address("destination", destination))
+    return _load(_stamp(name_or_path), wanted)
+
+
+def _address(end: str, text: str) -> bytes:
+    if not text:
+        return b""
+    try:
+        return ipaddress.ip_address(text).packed
+    except ValueError:
+        raise CaptureError(
+            f"capture {end} {text!r}: not an IP address; "
+            "write one such as 10.77.0.2, or leave it empty for all packets"
+        ) from None
 
 
 class _BrokenError(Exception):
@@ -105,6 +119,27 @@ class _Record(NamedTuple):
     original_bytes: int
     link_type: int
     data: bytes
+
+
+class _Direction(NamedTuple):
+    """Packed addresses; those that are empty select any."""
+
+    source: bytes
+    destination: bytes
+
+
+class _Flow(NamedTuple):
+    """What tells one flow from others; without IP, the addresses are empty and the protocol an EtherType."""
+
+    source: bytes
+    destination: bytes
+    protocol: int
+    ports: bytes
+
+    @property
+    def rss_hash(self) -> int:
+        hashed = self.ports if self.protocol in _HASHED_WITH_PORTS and len(self.ports) == 4 else b""
+        return rss.flow_hash(self.source + self.destination + hashed)
 
 
 class _Interface(NamedTuple):
@@ -139,6 +174,7 @@ _TAGGED = (
     ethernet.ETH_TYPE_QINQ2,
 )
 _WITH_PORTS = (ip.IP_PROTO_TCP, ip.IP_PROTO_UDP, ip.IP_PROTO_SCTP)
+_HASHED_WITH_PORTS = (ip.IP_PROTO_TCP, ip.IP_PROTO_UDP)
 _SKIPPED_EXTENSIONS = (ip.IP_PROTO_HOPOPTS, ip.IP_PROTO_ROUTING, ip.IP_PROTO_DSTOPTS)
 
 _SECTION = pcapng.PCAPNG_BT_SHB.to_bytes(4, "big")
@@ -170,14 +206,14 @@ def _digest(file: Stamp) -> str:
 
 
 @lru_cache(maxsize=8)
-def _load(file: Stamp, address: bytes) -> Capture:
+def _load(file: Stamp, wanted: _Direction) -> Capture:
     sha256 = _digest(file)
     try:
         with file.path.open("rb") as raw:
             start = raw.read(2)
             raw.seek(0)
             stream = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if start == _GZIP else raw
-            return _select(_records(stream), address, sha256)
+            return _select(_records(stream), wanted, sha256)
     except _BrokenError as error:
         raise CaptureError(f"{file.path}: {error}") from None
     except EOFError:
@@ -194,47 +230,74 @@ def _unreadable(file: Stamp, error: OSError) -> NoReturn:
     raise CaptureError(f"{file.path}: cannot be read ({error.strerror}); check the file and its permissions")
 
 
-def _select(records: Iterator[_Record], address: bytes, sha256: str) -> Capture:
+def _select(records: Iterator[_Record], wanted: _Direction, sha256: str) -> Capture:
     times, lengths, flows = array("q"), array("q"), array("q")
-    flow_numbers: dict[tuple[object, ...], int] = {}
-    destinations: Counter[bytes] = Counter()
-    packets = 0
+    flow_numbers: dict[_Flow, int] = {}
+    directions: Counter[_Direction] = Counter()
+    packets = latest_ns = 0
     for record in records:
         packets += 1
+        if packets > 1 and record.time_ns < latest_ns - DISORDER_NS:
+            raise _BrokenError(
+                f"time goes back by {(latest_ns - record.time_ns) / 10**9:.3f} s at packet {packets}; "
+                "split it there with editcap, or sort it with reordercap"
+            )
+        latest_ns = record.time_ns if packets == 1 else max(latest_ns, record.time_ns)
         link = _LINKS.get(record.link_type)
         if link is None:
             raise _BrokenError(
                 f"link type {record.link_type} is not supported; capture on an Ethernet interface"
             )
-        destination, key = _flow_key(link, record.data)
-        destinations[destination] += 1
-        if address and destination != address:
+        flow = _flow_of(link, record.data)
+        direction = _Direction(
+            flow.source if wanted.source else b"", flow.destination if wanted.destination else b""
+        )
+        directions[direction] += 1
+        if direction != wanted:
             continue
         ethernet_bytes = record.original_bytes - link.header_bytes + ethernet.ETH_HDR_LEN
         times.append(record.time_ns)
         lengths.append(max(ethernet_bytes + FCS_BYTES, MIN_FRAME_BYTES))
-        flows.append(flow_numbers.setdefault(key, len(flow_numbers)))
+        flows.append(flow_numbers.setdefault(flow, len(flow_numbers)))
     if not packets:
         raise _BrokenError("holds no packets; record some first")
     if not times:
-        del destinations[b""]
-        frequent = ", ".join(
-            f"{ipaddress.ip_address(packed)} ({count})" for packed, count in destinations.most_common(3)
-        )
-        raise _BrokenError(
-            f"none of its {packets} packets is for {ipaddress.ip_address(address)}; "
-            f"choose one of its most frequent destinations: {frequent or 'none has an IP address'}"
-        )
+        raise _BrokenError(_nothing_this_way(packets, wanted, directions))
     arrival_ns = np.array(times, dtype=np.int64)
     # recordings of several interfaces or queues are not quite in order
     order = np.argsort(arrival_ns, kind="stable")
     arrival_ns = arrival_ns[order]
     arrival_ns -= arrival_ns[0]
+    if len(arrival_ns) > 1 and arrival_ns[-1] == 0:
+        raise _BrokenError(
+            f"has no times, all {len(arrival_ns)} packets carry the same; record it again with times"
+        )
     frame_bytes = np.array(lengths, dtype=np.int64)[order]
-    flow = _numbered_by_first_appearance(np.array(flows, dtype=np.int64)[order])
-    for column in (arrival_ns, frame_bytes, flow):
+    number = np.array(flows, dtype=np.int64)[order]
+    flow_hash = np.array([flow.rss_hash for flow in flow_numbers], dtype=np.int64)[number]
+    flow_number = _numbered_by_first_appearance(number)
+    for column in (arrival_ns, frame_bytes, flow_number, flow_hash):
         column.setflags(write=False)
-    return Capture(arrival_ns, frame_bytes, flow, sha256)
+    return Capture(arrival_ns, frame_bytes, flow_number, flow_hash, sha256)
+
+
+def _nothing_this_way(packets: int, wanted: _Direction, directions: Counter[_Direction]) -> str:
+    ends = [end for end, packed in wanted._asdict().items() if packed]
+    asked = " ".join(
+        f"{word} {ipaddress.ip_address(packed)}"
+        for word, packed in zip(("from", "for"), wanted, strict=True)
+        if packed
+    )
+    del directions[_Direction(b"", b"")]
+    frequent = ", ".join(
+        f"{' to '.join(str(ipaddress.ip_address(packed)) for packed in direction if packed)} ({count})"
+        for direction, count in directions.most_common(3)
+    )
+    fields = " and ".join(f"traffic.capture_{end}" for end in ends)
+    return (
+        f"none of its {packets} packets is {asked}; choose {fields} from its most frequent: "
+        f"{frequent or 'none has an IP address'}"
+    )
 
 
 def _numbered_by_first_appearance(flow: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -343,8 +406,7 @@ def _truncated(packet: int) -> NoReturn:
     raise _BrokenError(f"truncated, it ends {place}; copy or record it again")
 
 
-def _flow_key(link: _Link, data: bytes) -> tuple[bytes, tuple[object, ...]]:
-    """Destination address (empty if there is none) and what tells this packet's flow from others."""
+def _flow_of(link: _Link, data: bytes) -> _Flow:
     at = link.header_bytes
     if link.protocol_offset is None:
         version = data[0] >> 4 if data else 0
@@ -363,10 +425,10 @@ def _flow_key(link: _Link, data: bytes) -> tuple[bytes, tuple[object, ...]]:
         source, destination = data[at + 8 : at + 24], data[at + 24 : at + 40]
         transport, fragment, at = _ip6_transport(data, at)
     else:
-        return b"", (protocol,)
+        return _Flow(b"", b"", protocol, b"")
     # as a NIC hashes: fragments by address alone, since only the first one has the ports
     ports = data[at : at + 4] if transport in _WITH_PORTS and not fragment else b""
-    return destination, (source, destination, transport, ports)
+    return _Flow(source, destination, transport, ports)
 
 
 def _ip6_transport(data: bytes, at: int) -> tuple[int, int, int]:

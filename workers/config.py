@@ -66,6 +66,14 @@ class NicConfig(_Group):
     budget: Annotated[
         int, Field(ge=1, le=1024, description="packets handled by one NAPI poll at the most")
     ] = 64
+    queues: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=16,
+            description="receive queues, each with its own CPU and pool; RSS by the hash of a packet's flow",
+        ),
+    ] = 1
     link_gbps: Annotated[
         int,
         Field(ge=1, le=400, description="link rate in Gbit/s, preamble and gap included; paces bursts"),
@@ -95,13 +103,23 @@ class TrafficConfig(_Group):
     """What arrives on the wire."""
 
     kind: Annotated[
-        Literal["constant", "poisson", "bursts", "saturation", "capture"],
-        Field(description="arrival process; saturation has a packet waiting for every free descriptor"),
+        Literal["constant", "poisson", "bursts", "ramp", "saturation", "capture"],
+        Field(
+            description="arrival process; ramp is poisson at a rate that changes evenly over the trial; "
+            "saturation has a packet waiting for every free descriptor"
+        ),
     ] = "poisson"
     rate_pps: Annotated[
         int,
-        Field(ge=1, le=1_000_000_000, description="mean packets per second (constant, poisson, bursts)"),
+        Field(
+            ge=1,
+            le=1_000_000_000,
+            description="mean packets per second (constant, poisson, bursts), or those at the start (ramp)",
+        ),
     ] = 400_000
+    ramp_to_pps: Annotated[
+        int, Field(ge=1, le=1_000_000_000, description="packets per second at the end of a ramp")
+    ] = 800_000
     packet_size: Annotated[
         Annotated[int, Field(ge=64, le=1518)] | Literal["imix"],
         Field(description="frame bytes with FCS, or imix (7 x 64, 4 x 594, 1 x 1518)"),
@@ -109,6 +127,36 @@ class TrafficConfig(_Group):
     burst_packets: Annotated[
         int, Field(ge=1, le=1_000_000, description="mean packets of a burst, which arrives at link rate")
     ] = 1024
+    flows: Annotated[
+        int,
+        Field(ge=1, le=65_536, description="flows at a time; the hash of a packet's flow picks its queue"),
+    ] = 1
+    flow_skew: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=4,
+            description="Zipf exponent of the flows' popularity: the n-th sends 1/n^skew of what the first "
+            "sends; 0: all send as much",
+        ),
+    ] = 0.0
+    flow_packets: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=10_000_000,
+            description="mean packets until a flow ends and a new one takes its place, heavy-tailed; "
+            "0: flows never end",
+        ),
+    ] = 0
+    train_packets: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=4096,
+            description="mean packets of one flow back to back (geometric), as a sender's TSO makes them",
+        ),
+    ] = 1
     capture: Annotated[
         str,
         Field(description="what to replay: a bundled name, or a pcap or pcapng file, gzip allowed"),
@@ -116,10 +164,21 @@ class TrafficConfig(_Group):
     capture_destination: Annotated[
         str, Field(description="replay only packets to this IP address; empty: all packets")
     ] = ""
+    capture_source: Annotated[
+        str, Field(description="replay only packets from this IP address; empty: all packets")
+    ] = ""
     speed: Annotated[
         float,
         Field(ge=0.001, le=1e6, description="replay speed; 2.0 halves the time between packets"),
     ] = 1.0
+    loops: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=1_000_000,
+            description="how often to replay the capture; a pass starts a mean gap after the one before",
+        ),
+    ] = 1
 
 
 class AppConfig(_Group):
@@ -132,9 +191,13 @@ class AppConfig(_Group):
             "slow: one that works app.work_ns on each packet"
         ),
     ] = "drop"
+    readers: Annotated[
+        int,
+        Field(ge=1, le=16, description="sockets, each with its own reader; a packet's flow decides which"),
+    ] = 1
     reader_cpu: Annotated[
         Literal["same", "other"],
-        Field(description="CPU of the reader: that of the receive queue, or another one"),
+        Field(description="CPU of each reader: that of a receive queue, in turn, or one of its own"),
     ] = "other"
     work_ns: Annotated[
         int,
@@ -276,14 +339,21 @@ def _warmup_ends_before_the_trial(config: TrialConfig) -> None:
 
 
 def _offered_load_fits_the_link(config: TrialConfig) -> None:
-    traffic = config.traffic
-    if traffic.kind in ("saturation", "capture"):
-        return
-    most = most_packets_per_second(config)
-    if traffic.rate_pps > most:
+    if config.traffic.kind not in ("saturation", "capture"):
+        _check_rate(config, "rate_pps")
+
+
+def _end_of_the_ramp_fits_the_link(config: TrialConfig) -> None:
+    if config.traffic.kind == "ramp":
+        _check_rate(config, "ramp_to_pps")
+
+
+def _check_rate(config: TrialConfig, leaf: str) -> None:
+    rate_pps, most = getattr(config.traffic, leaf), most_packets_per_second(config)
+    if rate_pps > most:
         raise ConfigError(
-            "traffic.rate_pps",
-            traffic.rate_pps,
+            f"traffic.{leaf}",
+            rate_pps,
             f"a {config.nic.link_gbps} Gbit/s link carries at most {most} packets/s of this size; "
             "lower it or raise nic.link_gbps",
         )
@@ -303,6 +373,22 @@ def _loops_have_no_packets_to_mark(config: TrialConfig) -> None:
         )
 
 
+def _flows_come_from_the_capture(leaf: str) -> Callable[[TrialConfig], None]:
+    """The check that this field is left alone where a capture is replayed."""
+    default = TrafficConfig.model_fields[leaf].default
+
+    def check(config: TrialConfig) -> None:
+        value = getattr(config.traffic, leaf)
+        if config.traffic.kind == "capture" and value != default:
+            raise ConfigError(
+                f"traffic.{leaf}",
+                value,
+                f"a capture has flows of its own; leave it {default}, or use another traffic.kind",
+            )
+
+    return check
+
+
 WIRE_OVERHEAD_BYTES = 20
 """preamble and start delimiter (8) and inter-frame gap (12) around each Ethernet frame"""
 
@@ -311,10 +397,25 @@ IMIX_BYTES = (64,) * 7 + (594,) * 4 + (1518,)
 
 MEAN_IMIX_BYTES = sum(IMIX_BYTES) // len(IMIX_BYTES)
 
-SEED_FIELDS = ("workload", "traffic.kind", "traffic.packet_size", "app.reader", "app.work_distribution")
+SEED_FIELDS = (
+    "workload",
+    "traffic.kind",
+    "traffic.packet_size",
+    "traffic.flows",
+    "traffic.flow_packets",
+    "app.reader",
+    "app.work_distribution",
+)
 """what decides whether the seed matters, see :func:`seed_matters`"""
 
-INPUT_FIELDS = ("arch", "pool.variant", "traffic.kind", "traffic.capture", "traffic.capture_destination")
+INPUT_FIELDS = (
+    "arch",
+    "pool.variant",
+    "traffic.kind",
+    "traffic.capture",
+    "traffic.capture_destination",
+    "traffic.capture_source",
+)
 """what decides which files a trial reads, see ``workers.inputs``"""
 
 RULES = (
@@ -324,6 +425,14 @@ RULES = (
     Rule(
         ("traffic.kind", "traffic.rate_pps", "traffic.packet_size", "nic.link_gbps"),
         _offered_load_fits_the_link,
+    ),
+    Rule(
+        ("traffic.kind", "traffic.ramp_to_pps", "traffic.packet_size", "nic.link_gbps"),
+        _end_of_the_ramp_fits_the_link,
+    ),
+    *(
+        Rule(("traffic.kind", f"traffic.{leaf}"), _flows_come_from_the_capture(leaf))
+        for leaf in ("flows", "flow_skew", "flow_packets", "train_packets")
     ),
 )
 
@@ -368,7 +477,15 @@ def seed_matters(config: TrialConfig) -> bool:
         return True
     if traffic.kind == "capture":
         return False
-    return traffic.kind in ("poisson", "bursts") or traffic.packet_size == "imix"
+    if draws_flows(config):
+        return True
+    return traffic.kind in ("poisson", "bursts", "ramp") or traffic.packet_size == "imix"
+
+
+def draws_flows(config: TrialConfig) -> bool:
+    """Whether a packet's flow is drawn: with one flow that never ends there is nothing to draw."""
+    traffic = config.traffic
+    return traffic.kind != "capture" and (traffic.flows > 1 or traffic.flow_packets > 0)
 
 
 @cache

@@ -55,6 +55,7 @@ def receive_packet(trial: Trial, number: int) -> int:
     packet = trial.packets[skb]
     packet.frame_bytes = descriptor.frame_bytes
     packet.arrival_ps = descriptor.arrival_ps
+    packet.flow_hash = descriptor.flow_hash
     if nic.replaces:
         replacement = _allocate(trial, number)
         _post(trial, queue, page if replacement == 0 else replacement)

@@ -5,6 +5,7 @@ from typing import Any
 from pool_impl.jit import compiled
 from workers.cache import DESCRIPTOR, HEADER, PAYLOAD, device_write
 from workers.cost import clock
+from workers.rss import TABLE_ENTRIES
 from workers.schedule import interrupt
 from workers.state import IDLE, Trial
 from workers.traffic import FOREVER, next_chunk
@@ -17,7 +18,8 @@ def receive_until(trial: Trial, until_ps: int) -> None:
     nic = trial.nic
     tally = trial.tally
     while nic.next_arrival_ps <= until_ps:
-        queue = trial.queues[0]
+        flow_hash = trial.arrivals.flow_hash[nic.chunk_position]
+        queue = trial.queues[trial.indirection[flow_hash & (TABLE_ENTRIES - 1)]]
         if queue.dma == queue.posted and nic.saturated:
             # waits on the wire until a descriptor is posted
             return
@@ -27,7 +29,7 @@ def receive_until(trial: Trial, until_ps: int) -> None:
         if queue.dma == queue.posted:
             tally.missed += counted
         else:
-            _dma(trial, queue, arrival_ps, trial.arrivals.frame_bytes[nic.chunk_position])
+            _dma(trial, queue, arrival_ps, trial.arrivals.frame_bytes[nic.chunk_position], flow_hash)
             if queue.phase == IDLE and queue.event_ps == FOREVER:
                 interrupt(trial, queue, arrival_ps + nic.rx_usecs_ps)
                 until_ps = min(until_ps, trial.cpus[queue.cpu].due_ps)
@@ -35,12 +37,13 @@ def receive_until(trial: Trial, until_ps: int) -> None:
 
 
 @compiled()
-def _dma(trial: Trial, queue: Any, arrival_ps: int, frame_bytes: int) -> None:
+def _dma(trial: Trial, queue: Any, arrival_ps: int, frame_bytes: int, flow_hash: int) -> None:
     observer = trial.host.observer
     index = queue.first + (queue.dma & trial.nic.ring_mask)
     descriptor = trial.descriptors[index]
     descriptor.frame_bytes = frame_bytes
     descriptor.arrival_ps = arrival_ps
+    descriptor.flow_hash = flow_hash
     queue.dma += 1
     line = observer.caches.line_bytes
     device_write(observer.caches, observer.stamps, HEADER, descriptor.page, line)

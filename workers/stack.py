@@ -6,6 +6,7 @@ from pool_impl.jit import bit_length, compiled
 from pool_impl.observe import SHARED_INFO, SKB
 from workers import cost
 from workers.cache import HEADER, PAYLOAD, stream
+from workers.rss import HASH_BITS
 from workers.schedule import refresh
 from workers.state import Trial
 from workers.traffic import exponential
@@ -28,7 +29,8 @@ def deliver(trial: Trial, skb: int) -> int:
         if counted:
             _count_latency(trial, cost.clock(observer.meter, host.context.cpu) - packet.arrival_ps)
         return skb
-    reader = trial.readers[0]
+    # by the upper bits, as reciprocal_scale() picks a socket of a SO_REUSEPORT group: RSS took the lower ones
+    reader = trial.readers[(packet.flow_hash * trial.stack.readers) >> HASH_BITS]
     observer.work(cost.UDP, 1)
     truesize = trial.buffers.skbs[skb].truesize
     if reader.queued_bytes + truesize > reader.limit_bytes:

@@ -52,9 +52,9 @@ QUEUE = _words(
 )
 """a receive queue; its pool and its NAPI instance have its number"""
 
-DESCRIPTOR = _words("page", "frame_bytes", "arrival_ps", "status")
+DESCRIPTOR = _words("page", "frame_bytes", "arrival_ps", "flow_hash")
 
-PACKET = _words("frame_bytes", "arrival_ps")
+PACKET = _words("frame_bytes", "arrival_ps", "flow_hash")
 """what the trial knows of an skb's packet beside the skb itself, by the skb's number"""
 
 READER = _words(
@@ -140,6 +140,8 @@ class Trial(NamedTuple):
     nic: Any
     """record"""
     queues: Any
+    indirection: Any
+    """queue by the low bits of a flow's hash"""
     descriptors: Any
     """of all queues"""
     stack: Any

@@ -11,7 +11,7 @@ import numpy as np
 
 from pool_impl.jit import entry
 from workers import arch, audit, capture, engine, loop_trial, variants
-from workers.assemble import PS_PER_MS, new_trial
+from workers.assemble import PS_PER_MS, captured, new_trial
 from workers.config import KERNEL_VARIANT, NIC_WORKLOAD, TrialConfig
 from workers.errors import ConfigError
 from workers.machine import checked_variant
@@ -52,7 +52,7 @@ def inputs(config: TrialConfig) -> tuple[Input, ...]:
         found.append(Input(config.pool.variant, written.sha256, written.path))
     if config.traffic.kind == "capture":
         name = config.traffic.capture
-        capture.load(name, config.traffic.capture_destination)
+        captured(config)
         path = capture.resolve(name)
         found.append(Input(name, capture.digest(path), path))
     return tuple(found)
@@ -98,9 +98,14 @@ def expected_packets(config: TrialConfig) -> int:
         return loop_trial.TURNS
     traffic = config.traffic
     if traffic.kind == "capture":
-        arrivals = capture.load(traffic.capture, traffic.capture_destination).arrival_ns
-        return int(np.searchsorted(arrivals, config.duration_ms * 10**6 * traffic.speed))
+        arrivals = captured(config).arrival_ns
+        until_ns = config.duration_ms * 10**6 * traffic.speed
+        pass_ns = int(arrivals[-1]) * len(arrivals) / max(1, len(arrivals) - 1)
+        passes = min(traffic.loops - 1, int(until_ns / pass_ns)) if pass_ns else 0
+        return passes * len(arrivals) + int(np.searchsorted(arrivals, until_ns - passes * pass_ns))
     rate = 5_000_000 if traffic.kind == "saturation" else traffic.rate_pps
+    if traffic.kind == "ramp":
+        rate = (traffic.rate_pps + traffic.ramp_to_pps) // 2
     return rate * config.duration_ms // 1000
 
 

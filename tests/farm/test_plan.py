@@ -142,7 +142,8 @@ OTHER_FIELDS = {
 @pytest.mark.parametrize("field", [f for f in fields() if f.name not in SEED_FIELDS], ids=lambda f: f.name)
 def test_only_the_seed_fields_decide_whether_the_seed_matters(field: TrialField) -> None:
     values = OTHER_FIELDS.get(field.name, OTHER_FIELDS.get(type(field.default), [field.default]))
-    values_of = {**VALUES, "workload": ["nic", "pool_ring"]}
+    drawn: dict[str, list[Value]] = {"traffic.flows": [1, 2], "traffic.flow_packets": [0, 9]}
+    values_of = {**VALUES, **drawn, "workload": ["nic", "pool_ring"]}
     for row in product(*(values_of[name] for name in SEED_FIELDS)):
         plain = dict(zip(SEED_FIELDS, row, strict=True))
         found = {seed_matters(TrialConfig.unchecked({**plain, field.name: value})) for value in values}

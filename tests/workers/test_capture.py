@@ -17,12 +17,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers import capture
+from workers import capture, rss
 from workers.errors import CaptureError
 
 ORDERS = pytest.mark.parametrize("order", ["<", ">"], ids=["little", "big"])
 BASE_S = 1_700_000_000
-TCP, UDP, ICMP = 6, 17, 1
+TCP, UDP, ICMP, SCTP = 6, 17, 1, 132
 
 
 class Sent(NamedTuple):
@@ -143,7 +143,7 @@ def test_nanosecond_times_lengths_and_flows_are_exact(
     assert arrivals(read) == [0, 1, 1_876_543_212]
     assert sizes(read) == [1518, 70, 304]
     assert flows(read) == [0, 1, 2]
-    assert {column.dtype for column in read[:3]} == {np.dtype(np.int64)}
+    assert {column.dtype for column in read[:4]} == {np.dtype(np.int64)}
 
 
 @ORDERS
@@ -191,6 +191,13 @@ def test_unknown_blocks_and_obsolete_packet_blocks_are_tolerated(tmp_path: Path)
     assert sizes(capture.load(write(tmp_path, content), "")) == [104]
 
 
+def test_packets_late_by_less_than_a_stepped_clock_are_sorted(tmp_path: Path) -> None:
+    late = at(872_000_000, original=200)
+    read = capture.load(write(tmp_path, pcap([at(0), at(10**9), late, at(2 * 10**9)])), "")
+    assert arrivals(read) == [0, 872_000_000, 10**9, 2 * 10**9]
+    assert sizes(read)[1] == 204
+
+
 def test_packets_out_of_order_are_sorted_and_flows_numbered_after_that(tmp_path: Path) -> None:
     late = at(50, ipv4("10.0.0.2", ports=(1, 1)), original=200)
     early = at(20, ipv4("10.0.0.2", ports=(2, 2)), original=300)
@@ -206,6 +213,16 @@ def test_direction_selects_by_destination_and_starts_the_clock_there(tmp_path: P
     assert arrivals(capture.load(name, "10.0.0.2")) == [0, 1]
     assert arrivals(capture.load(name, "10.0.0.9")) == [0]
     assert flows(capture.load(name, "10.0.0.9")) == [0]
+
+
+def test_direction_selects_by_source_and_by_both_ends(tmp_path: Path) -> None:
+    reply = ipv4("10.0.0.1")
+    reply = reply[:12] + ipaddress.ip_address("10.0.0.9").packed + reply[16:]
+    name = write(tmp_path, pcap([at(0), at(5, reply), at(7, ipv4("10.0.0.9")), at(8)]))
+    assert arrivals(capture.load(name, "", "10.0.0.1")) == [0, 7, 8]
+    assert arrivals(capture.load(name, "", "10.0.0.9")) == [0]
+    assert arrivals(capture.load(name, "10.0.0.2", "10.0.0.1")) == [0, 8]
+    assert arrivals(capture.load(name, "10.0.0.1", "10.0.0.9")) == [0]
 
 
 def test_ipv6_destination_is_found_in_any_spelling(tmp_path: Path) -> None:
@@ -278,6 +295,74 @@ def test_ports_are_found_behind_ipv6_extension_headers(tmp_path: Path) -> None:
     assert flows(capture.load(write(tmp_path, pcap(packets)), "")) == [0, 0, 1]
 
 
+MICROSOFT_IPV4 = [
+    ("66.9.149.187", 2794, "161.142.100.80", 1766, 0x323E8FC2, 0x51CCC178),
+    ("199.92.111.2", 14230, "65.69.140.83", 4739, 0xD718262A, 0xC626B0EA),
+    ("24.19.198.95", 12898, "12.22.207.184", 38024, 0xD2D0A5DE, 0x5C2B394A),
+    ("38.27.205.30", 48228, "209.142.163.6", 2217, 0x82989176, 0xAFC7327F),
+    ("153.39.163.191", 44251, "202.188.127.2", 1303, 0x5D1809C5, 0x10E828A2),
+]
+MICROSOFT_IPV6 = [
+    ("3ffe:2501:200:1fff::7", 2794, "3ffe:2501:200:3::1", 1766, 0x2CC18CD5, 0x40207D3D),
+    ("3ffe:501:8::260:97ff:fe40:efab", 14230, "ff02::1", 4739, 0x0F0C461C, 0xDDE51BBF),
+    ("3ffe:1900:4545:3:200:f8ff:fe21:67cf", 44251, "fe80::200:f8ff:fe21:67cf", 38024, 0x4B61E985, 0x02D1FEEF),
+]
+"""source and destination with ports, hash of the addresses and of addresses and ports, as published in
+"Verifying the RSS Hash Calculation" """
+
+
+@pytest.mark.parametrize("row", MICROSOFT_IPV4 + MICROSOFT_IPV6)
+def test_toeplitz_gives_the_published_hashes(row: tuple[str, int, str, int, int, int]) -> None:
+    source, source_port, destination, destination_port, of_addresses, of_ports = row
+    addresses = ipaddress.ip_address(source).packed + ipaddress.ip_address(destination).packed
+    assert rss.toeplitz(addresses) == of_addresses
+    assert rss.toeplitz(addresses + struct.pack(">HH", source_port, destination_port)) == of_ports
+
+
+def from_source(packet: bytes, source: str) -> bytes:
+    """The same IP packet from another address."""
+    packed = ipaddress.ip_address(source).packed
+    place = 12 if len(packed) == 4 else 8
+    return packet[:place] + packed + packet[place + len(packed) :]
+
+
+@pytest.mark.parametrize("protocol", [TCP, UDP])
+@pytest.mark.parametrize("row", MICROSOFT_IPV4 + MICROSOFT_IPV6)
+def test_packets_carry_the_hash_that_a_nic_gives_them(
+    tmp_path: Path, row: tuple[str, int, str, int, int, int], protocol: int
+) -> None:
+    source, source_port, destination, destination_port, _, of_ports = row
+    build, ether = (ipv6, 0x86DD) if ":" in source else (ipv4, 0x0800)
+    payload = from_source(
+        build(destination, protocol=protocol, ports=(source_port, destination_port)), source
+    )
+    read = capture.load(write(tmp_path, pcap([Sent(0, ethernet(ether, payload, tags=1), 100)])), "")
+    assert read.flow_hash.tolist() == [of_ports & 0x7FFFFFFF]
+
+
+def test_without_ports_of_tcp_or_udp_the_addresses_are_hashed_and_without_ip_nothing(tmp_path: Path) -> None:
+    source, source_port, destination, destination_port, of_addresses, of_ports = MICROSOFT_IPV4[0]
+    ports = (source_port, destination_port)
+    tcp, first, rest, icmp, sctp = (
+        from_source(ipv4(destination, protocol=protocol, ports=ports, fragment=fragment), source)
+        for protocol, fragment in ((TCP, 0), (UDP, 0x2000), (UDP, 185), (ICMP, 0), (SCTP, 0))
+    )
+    cut = tcp[:22]
+    payloads = [icmp, tcp, first, cut, rest, sctp, tcp]
+    packets = [at(i, payload) for i, payload in enumerate(payloads)]
+    # the earliest of all, though last in the file
+    packets.append(Sent(BASE_S * 10**9 - 1, ethernet(0x0806, b"\0" * 28), 60))
+    read = capture.load(write(tmp_path, pcap(packets)), "")
+    alone, whole = of_addresses & 0x7FFFFFFF, of_ports & 0x7FFFFFFF
+    assert read.flow_hash.tolist() == [0, alone, whole, alone, alone, alone, alone, whole]
+
+
+@pytest.mark.parametrize("queues", [1, 3, 8, 128])
+def test_the_indirection_table_deals_its_entries_out_in_turn(queues: int) -> None:
+    table = rss.indirection(queues).tolist()
+    assert table == [*range(queues)] * (128 // queues) + [*range(128 % queues)]
+
+
 def test_packets_cut_before_their_addresses_count_but_have_no_direction(tmp_path: Path) -> None:
     name = write(tmp_path, pcap([Sent(0, at(0).data[:30], 500), Sent(1, b"", 500), at(2)]))
     assert len(capture.load(name, "").flow) == 3
@@ -342,7 +427,7 @@ def test_a_file_is_read_again_only_when_it_changed(tmp_path: Path) -> None:
 
 def test_shared_arrays_cannot_be_written() -> None:
     read = capture.load("tcp_bulk", "10.77.0.2")
-    assert not any(column.flags.writeable for column in read[:3])
+    assert not any(column.flags.writeable for column in read[:4])
 
 
 GOOD = pcap(THREE)
@@ -362,6 +447,11 @@ GOOD = pcap(THREE)
         (gzip.compress(GOOD)[:-8] + b"\0" * 8, "damaged gzip data"),
         (GOOD[:32] + b"\xff" * 8 + GOOD[40:], "damaged, packet 1 claims 4294967295 bytes"),
         (GOOD[:24], "holds no packets"),
+        (pcap([at(0)] * 5), "has no times, all 5 packets carry the same"),
+        (pcap([Sent(0, at(0).data, 60)] * 2), "has no times, all 2 packets carry the same"),
+        (pcap([at(0), at(10**9), at(871_999_999), at(2 * 10**9)]), "time goes back by 0.128 s at packet 3"),
+        (pcapng([at(5 * 10**9), at(0)]), "time goes back by 5.000 s at packet 2"),
+        (pcap([at(10**9 - n * 10**8) for n in range(3)]), "time goes back by 0.200 s at packet 3"),
         (pcap(THREE, link=105), "link type 105 is not supported"),
         (pcapng(THREE)[:-4], "truncated, it ends inside packet 2"),
         (pcapng(THREE)[:10], "truncated, it ends inside its header"),
@@ -419,6 +509,14 @@ def test_an_empty_direction_names_the_frequent_destinations(tmp_path: Path) -> N
     expected = r"none of its 3 packets is for 10\.0\.0\.3; .*: 10\.0\.0\.2 \(2\), 10\.0\.0\.9 \(1\)$"
     with pytest.raises(CaptureError, match=expected):
         capture.load(name, "10.0.0.3")
+    with pytest.raises(CaptureError, match=r"is from 10\.0\.0\.2; .*capture_source .*: 10\.0\.0\.1 \(3\)$"):
+        capture.load(name, "", "10.0.0.2")
+    expected = (
+        r"is from 10\.0\.0\.2 for 10\.0\.0\.1; choose traffic\.capture_source and "
+        r"traffic\.capture_destination from its most frequent: 10\.0\.0\.1 to 10\.0\.0\.2 \(2\), "
+    )
+    with pytest.raises(CaptureError, match=expected):
+        capture.load(name, "10.0.0.1", "10.0.0.2")
     arp = write(tmp_path, pcap([Sent(0, ethernet(0x0806, b"\0" * 28), 42)]), "arp")
     with pytest.raises(CaptureError, match="none has an IP address"):
         capture.load(arp, "10.0.0.3")
@@ -428,6 +526,8 @@ def test_an_empty_direction_names_the_frequent_destinations(tmp_path: Path) -> N
 def test_a_destination_that_is_no_address_is_refused(destination: str) -> None:
     with pytest.raises(CaptureError, match=f"capture destination '{destination}': not an IP address; write"):
         capture.load("tcp_bulk", destination)
+    with pytest.raises(CaptureError, match=f"capture source '{destination}': not an IP address; write"):
+        capture.load("tcp_bulk", "", destination)
 
 
 @settings(max_examples=200, deadline=None)

@@ -6,6 +6,8 @@ from workers import config
 from workers.config import TrialConfig
 from workers.errors import ConfigError
 
+CAPTURE = {"traffic.kind": "capture"}
+
 
 @pytest.mark.parametrize(
     ("fields", "message"),
@@ -23,6 +25,24 @@ from workers.errors import ConfigError
         ({"nic.rx_ring": 100}, r"nic\.rx_ring = 100: use a power of two"),
         ({"warmup_ms": 20}, r"warmup_ms = 20: must be below duration_ms = 20"),
         ({"traffic.rate_pps": 14_880_953}, r"rate_pps = 14880953: a 10 Gbit/s link carries at most 14880952"),
+        (
+            {"traffic.kind": "ramp", "traffic.ramp_to_pps": 14_880_953},
+            r"ramp_to_pps = 14880953: a 10 Gbit/s link carries at most 14880952",
+        ),
+        (
+            {"traffic.kind": "ramp", "traffic.rate_pps": 14_880_953},
+            r"rate_pps = 14880953: a 10 Gbit/s link carries at most 14880952",
+        ),
+        ({"traffic.flows": 0}, r"traffic\.flows = 0: use integer 1\.\.65536"),
+        ({"traffic.flow_skew": -0.5}, r"traffic\.flow_skew = -0\.5: use number 0\.\.4"),
+        ({"traffic.loops": 0}, r"traffic\.loops = 0: use integer 1\.\.1000000"),
+        ({**CAPTURE, "traffic.flows": 2}, r"flows = 2: a capture has flows of its own; leave it 1, or use"),
+        (
+            {**CAPTURE, "traffic.flow_skew": 0.5},
+            r"flow_skew = 0\.5: a capture has flows of its own; leave it 0",
+        ),
+        ({**CAPTURE, "traffic.flow_packets": 9}, r"flow_packets = 9: a capture has flows of its own"),
+        ({**CAPTURE, "traffic.train_packets": 3}, r"train_packets = 3: a capture has flows of its own"),
     ],
 )
 def test_a_wrong_value_is_refused_with_field_value_and_remedy(
@@ -36,6 +56,42 @@ def test_a_wrong_value_is_refused_with_field_value_and_remedy(
 def test_a_ten_gigabit_link_carries_what_arithmetic_says() -> None:
     """64-byte frames with 20 bytes of preamble and gap: 10^10 / (84 * 8) packets/s."""
     TrialConfig.from_fields({"traffic.rate_pps": 14_880_952})
+
+
+def test_the_end_of_a_ramp_matters_only_to_ramps() -> None:
+    TrialConfig.from_fields({"traffic.ramp_to_pps": 20_000_000})
+    TrialConfig.from_fields({"traffic.kind": "ramp", "traffic.ramp_to_pps": 14_880_952})
+
+
+def test_every_rule_reads_only_the_fields_it_names() -> None:
+    """A planner checks a rule over the product of its fields alone: so no other may change its answer."""
+    plain = TrialConfig.from_fields({}).to_fields()
+    broken = {
+        "traffic.kind": "capture",
+        "traffic.rate_pps": 10**9,
+        "traffic.ramp_to_pps": 10**9,
+        "traffic.flows": 9,
+        "traffic.flow_skew": 1.0,
+        "traffic.flow_packets": 9,
+        "traffic.train_packets": 9,
+        "nic.rx_ring": 65,
+        "warmup_ms": 20,
+    }
+
+    def verdict(rule: config.Rule, fields: dict[str, config.Value]) -> str:
+        try:
+            rule.check(TrialConfig.unchecked(fields))
+        except ConfigError as error:
+            return str(error)
+        return ""
+
+    for rule in config.RULES:
+        for kind in ("capture", "poisson", "ramp"):
+            of_rule = {name: value for name, value in broken.items() if name in rule.fields}
+            if "traffic.kind" in of_rule:
+                of_rule["traffic.kind"] = kind
+            alone = verdict(rule, {**plain, **of_rule})
+            assert verdict(rule, {**plain, **broken, **of_rule}) == alone
 
 
 def test_fields_survive_a_round_trip() -> None:
@@ -82,6 +138,8 @@ DRAWN = {"app.work_distribution": "exponential"}
         ({"traffic.kind": "saturation"}, False),
         ({"traffic.kind": "poisson"}, True),
         ({"traffic.kind": "bursts"}, True),
+        ({"traffic.kind": "ramp"}, True),
+        ({"traffic.kind": "ramp", "traffic.ramp_to_pps": 1, "traffic.rate_pps": 400_000}, True),
         ({"traffic.kind": "capture", "traffic.packet_size": "imix"}, False),
         ({"traffic.kind": "capture", **SLOW, **DRAWN}, True),
         ({"traffic.kind": "constant", **SLOW, **DRAWN}, True),

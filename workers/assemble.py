@@ -9,10 +9,10 @@ from pool_impl.release import rules_of, skb_rules_of
 from workers.capture import Capture, load
 from workers.config import TrialConfig
 from workers.cost import PS_PER_NS
-from workers.drivers import HEADROOM_BYTES, MOST_BYTES, TRUESIZE_BYTES
+from workers.drivers.page import HEADROOM_BYTES, MOST_BYTES, TRUESIZE_BYTES
+from workers.latency import BUCKETS
 from workers.machine import new_machine
 from workers.rss import indirection
-from workers.stack import BUCKETS
 from workers.state import (
     ACTOR,
     CPU,
@@ -21,8 +21,10 @@ from workers.state import (
     NIC,
     NOBODY,
     PACKET,
+    POLL,
     QUEUE,
     READER,
+    SOCKET,
     STACK,
     TALLY,
     Trial,
@@ -74,7 +76,7 @@ def new_trial(config: TrialConfig) -> Trial:
         stack=stack,
         readers=readers,
         packets=records(PACKET, skbs + 1),
-        sockets=words(sum(readers.mask + 1)),
+        socket_slots=words(sum(readers.mask + 1)),
         arrivals=arrivals,
         tally=records(TALLY, 1)[0],
         latency=words(BUCKETS),
@@ -130,7 +132,7 @@ def _nic(config: TrialConfig, queues: int, arrivals: Arrivals) -> Any:
 
 def _readers(config: TrialConfig) -> Any:
     app = config.app
-    readers = records(READER, 0 if app.reader == "drop" else app.readers)
+    readers = records(SOCKET, 0 if app.reader == "drop" else app.readers)
     first = 0
     queues = config.nic.queues
     for number in range(len(readers)):
@@ -153,13 +155,13 @@ def _socket_packets(config: TrialConfig) -> int:
 
 def _cpus(queues: Any, readers: Any) -> tuple[Any, Any]:
     """The CPUs, and who acts on them: queues before readers on each."""
-    found = [(int(queues[number].cpu), 0, number) for number in range(len(queues))]
-    found += [(int(readers[number].cpu), 1, number) for number in range(len(readers))]
+    found = [(int(queues[number].cpu), POLL, number) for number in range(len(queues))]
+    found += [(int(readers[number].cpu), READER, number) for number in range(len(readers))]
     found.sort()
     cpus = records(CPU, max(cpu for cpu, _, _ in found) + 1)
     actors = records(ACTOR, len(found))
-    for index, (cpu, is_reader, number) in enumerate(found):
-        actors[index].is_reader = is_reader
+    for index, (cpu, kind, number) in enumerate(found):
+        actors[index].kind = kind
         actors[index].number = number
         if cpus[cpu].actors == 0:
             cpus[cpu].first_actor = cpus[cpu].due_actor = index

@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from pool_impl.layout import COUNT_MASK, SIGNATURE, SIGNATURE_MASK, Host
+from pool_impl.layout import COUNT_MASK, MAX_SKB_FRAGS, SIGNATURE, SIGNATURE_MASK, Buffers, Host
 from workers.errors import CheckError
 from workers.state import Trial
 
@@ -60,7 +60,7 @@ def _descriptors(trial: Trial, until: str) -> Any:
 def _in_sockets(trial: Trial) -> Any:
     """Skbs that wait in sockets."""
     slots = [reader.first + (np.arange(reader.head, reader.tail) & reader.mask) for reader in trial.readers]
-    return trial.sockets[np.concatenate([*slots, np.arange(0)])]
+    return trial.socket_slots[np.concatenate([*slots, np.arange(0)])]
 
 
 def _fates(trial: Trial) -> None:
@@ -72,21 +72,32 @@ def _fates(trial: Trial) -> None:
 def _pages(trial: Trial) -> None:
     """Walk every place where a page can be; each page is in one place, and none is missing."""
     host = trial.host
-    skbs = trial.buffers.skbs[_in_sockets(trial)]
-    in_sockets = trial.buffers.shared[skbs.shared].head_page
-    places = [_idle_pages(host, owner) for owner in host.pools]
-    places.append(_descriptors(trial, "posted").page)
-    if trial.nic.recycle:
-        places.append(in_sockets)
-    found = np.concatenate(places)
+    skbs = _live_skbs(trial.buffers)
+    _equal("skbs in use", len(skbs), "skbs in sockets", len(_in_sockets(trial)))
+    held = np.concatenate([_descriptors(trial, "posted").page, _data_pages(trial.buffers, skbs)])
+    pooled = (host.pages[held].magic & SIGNATURE_MASK) == SIGNATURE
+    found = np.concatenate([held[pooled], *(_idle_pages(host, owner) for owner in host.pools)])
     inflight = int(((host.pools.hold - host.pools.release) & COUNT_MASK).sum())
     _equal("pages in flight", inflight, "pages found", len(found))
     _equal("pages found", len(found), "different pages found", len(np.unique(found)))
-    signed = int(((host.pages[found].magic & SIGNATURE_MASK) == SIGNATURE).sum())
-    _equal("pages with the pool's signature", signed, "pages found", len(found))
-    outside = 0 if trial.nic.recycle else len(in_sockets)
     used = int(host.page_allocator.used_pages.sum())
-    _equal("pages in use", used, "pages in flight and in unmarked skbs", inflight + outside)
+    outside = int((~pooled).sum())
+    _equal("pages in use", used, "pages in flight and of no pool", inflight + outside)
+
+
+def _live_skbs(buffers: Buffers) -> Any:
+    """Records of all skbs that somebody holds."""
+    skbs = buffers.skbs[1 : int(buffers.memory.skb_fresh)]
+    return skbs[skbs.users > 0]
+
+
+def _data_pages(buffers: Buffers, skbs: Any) -> Any:
+    """Pages of the data of these skbs, heads and fragments; data that clones share count once."""
+    shared = buffers.shared[np.unique(skbs.shared)]
+    heads = shared.head_page[shared.head_frag != 0]
+    frags = shared.frag_page[np.arange(MAX_SKB_FRAGS) < shared.nr_frags[:, np.newaxis]]
+    pages = np.concatenate([heads, frags])
+    return pages[pages != 0]
 
 
 def _idle_pages(host: Host, owner: Any) -> Any:

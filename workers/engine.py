@@ -9,17 +9,13 @@ from typing import Any
 from pool_impl import skb as buffer
 from pool_impl.jit import compiled
 from pool_impl.layout import NO_CPU, PROCESS, SERVING_SOFTIRQ
-from pool_impl.page_alloc import used_pages
-from workers import cost, drivers, nic, stack
+from workers import cost, drivers, nic, occupancy, sockets, stack
 from workers.schedule import next_cpu, refresh
 from workers.state import (
     IDLE,
-    IN_CACHE,
-    IN_RING,
-    IN_RX_RING,
-    IN_SOCKET,
     NOBODY,
     POLLING,
+    READER,
     YIELDED,
     Trial,
 )
@@ -40,9 +36,9 @@ def run(trial: Trial, until_ps: int) -> None:
             start_ps = trial.cpus[cpu].due_ps
         if start_ps >= until_ps:
             break
-        _integrate(trial, start_ps)
+        occupancy.integrate(trial, start_ps)
         _step(trial, cpu, start_ps)
-    _integrate(trial, until_ps)
+    occupancy.integrate(trial, until_ps)
 
 
 @compiled(inline=False)
@@ -75,9 +71,9 @@ def _step(trial: Trial, number: int, start_ps: int) -> None:
     slept = start_ps > cpu.now_ps
     meter.idle_ps[number] += start_ps - cpu.now_ps
     host.context.cpu = number
-    if actor.is_reader:
+    if actor.kind == READER:
         host.context.in_softirq = PROCESS
-        skb = stack.read_packet(trial, actor.number, slept)
+        skb = sockets.read_packet(trial, actor.number, slept)
     else:
         host.context.in_softirq = SERVING_SOFTIRQ
         skb = _poll(trial, actor.number, start_ps)
@@ -85,12 +81,12 @@ def _step(trial: Trial, number: int, start_ps: int) -> None:
         # in one place for all: this is most of the compiled code
         host.observer.work(cost.SKB_FREE, 1)
         buffer.free(trial.buffers, skb)
-    if actor.is_reader:
-        stack.work_on_packet(trial, trial.readers[actor.number])
+    if actor.kind == READER:
+        sockets.work_on_packet(trial, trial.readers[actor.number])
     cpu.now_ps = cost.clock(meter, number)
     spent_ps = cpu.now_ps - start_ps
     trial.tally.busy_ps[number] += spent_ps
-    if actor.is_reader:
+    if actor.kind == READER:
         cpu.reader_turn_ps -= spent_ps
     refresh(trial, number)
 
@@ -139,39 +135,3 @@ def _end_poll(trial: Trial, queue: Any, number: int) -> None:
     queue.phase = YIELDED
     queue.event_ps = now_ps
     cpu.reader_turn_ps = now_ps - queue.poll_started_ps
-
-
-@compiled()
-def _integrate(trial: Trial, now_ps: int) -> None:
-    tally = trial.tally
-    elapsed_ps = now_ps - tally.integrated_to_ps
-    if elapsed_ps <= 0:
-        return
-    tally.integrated_to_ps = now_ps
-    in_cache = in_ring = in_rx_ring = in_socket = 0
-    for number in range(trial.nic.queues):
-        queue = trial.queues[number]
-        in_cache += trial.host.pools[number].cache_count
-        in_ring += _ring_pages(trial, number)
-        in_rx_ring += queue.posted - queue.read
-    for number in range(trial.stack.readers):
-        reader = trial.readers[number]
-        in_socket += reader.tail - reader.head
-    tally.page_ps[IN_CACHE] += in_cache * elapsed_ps
-    tally.page_ps[IN_RING] += in_ring * elapsed_ps
-    tally.page_ps[IN_RX_RING] += in_rx_ring * elapsed_ps
-    tally.page_ps[IN_SOCKET] += in_socket * elapsed_ps
-    tally.used_page_ps += used_pages(trial.host.page_allocator, trial.machine.cpus) * elapsed_ps
-
-
-@compiled()
-def _ring_pages(trial: Trial, number: int) -> int:
-    """Live entries of a pool's ring from its indices: the head never rests on a consumed slot, so a full
-    ring and an empty one differ in what the head's slot holds."""
-    pool = trial.host.pools[number]
-    live = pool.ring_prod - pool.ring_head
-    if live < 0:
-        live += pool.ring_size
-    elif live == 0 and trial.host.slots[pool.ring_base + pool.ring_head] != 0:
-        live = pool.ring_size
-    return int(live)

@@ -4,7 +4,9 @@ from pathlib import Path
 
 from pool_impl.jit import source_digest
 
-MODEL_DIGEST = source_digest(Path(__file__).parent, Path(__file__).parent.parent / "pool_impl")
+_WORKERS = Path(__file__).parent
+
+MODEL_DIGEST = source_digest(_WORKERS, _WORKERS / "drivers", _WORKERS.parent / "pool_impl")
 
 
 def model_digest() -> str:

@@ -9,8 +9,8 @@ from pool_impl.pool import PAGE_BYTES
 from workers import audit
 from workers.cache import KIND_OF_OBJECT
 from workers.cost import PS_PER_NS
+from workers.latency import bucket_low_ns
 from workers.measures import CATEGORIES, COUNTERS, LOCATIONS, MEASURES, OBJECTS, SLOW_CAUSES
-from workers.stack import bucket_low_ns
 from workers.state import Trial
 from workers.traffic import PS_PER_SECOND
 

@@ -8,7 +8,7 @@ long as it was: ksoftirqd and the application are equals to the scheduler.
 from typing import Any
 
 from pool_impl.jit import compiled
-from workers.state import IDLE, NOBODY, Trial
+from workers.state import IDLE, NOBODY, POLL, READER, Trial
 from workers.traffic import FOREVER
 
 
@@ -40,7 +40,7 @@ def refresh(trial: Trial, number: int) -> None:
 @compiled()
 def _event_ps(actor: Any, queues: Any, readers: Any) -> int:
     """When what an actor waits for happened or will, FOREVER if nobody knows."""
-    if actor.is_reader:
+    if actor.kind == READER:
         reader = readers[actor.number]
         return int(reader.wake_ps) if reader.head != reader.tail else FOREVER
     return int(queues[actor.number].event_ps)
@@ -52,21 +52,21 @@ def _choose(cpu: Any, actors: Any, queues: Any, readers: Any) -> None:
     readers_turn = cpu.reader_turn_ps > 0 and cpu.waiting > 0
     cpu.due_ps = FOREVER
     waited_since_ps = FOREVER
-    by_reader = 1
+    kind = READER
     for index in range(cpu.first_actor, cpu.first_actor + cpu.actors):
         actor = actors[index]
         event_ps = _event_ps(actor, queues, readers)
-        if readers_turn and not actor.is_reader and queues[actor.number].phase != IDLE:
+        if readers_turn and actor.kind == POLL and queues[actor.number].phase != IDLE:
             event_ps = FOREVER
         start_ps = max(cpu.now_ps, event_ps)
         if start_ps > cpu.due_ps:
             continue
-        if start_ps == cpu.due_ps and (event_ps >= waited_since_ps or actor.is_reader > by_reader):
+        if start_ps == cpu.due_ps and (event_ps >= waited_since_ps or actor.kind > kind):
             continue
         cpu.due_ps = start_ps
         cpu.due_actor = index
         waited_since_ps = event_ps
-        by_reader = actor.is_reader
+        kind = actor.kind
 
 
 @compiled()

@@ -54,10 +54,10 @@ QUEUE = _words(
 
 DESCRIPTOR = _words("page", "frame_bytes", "arrival_ps", "flow_hash")
 
-PACKET = _words("frame_bytes", "arrival_ps", "flow_hash")
+PACKET = _words("arrival_ps", "flow_hash")
 """what the trial knows of an skb's packet beside the skb itself, by the skb's number"""
 
-READER = _words(
+SOCKET = _words(
     "cpu",
     "wake_ps",
     "work_ps",
@@ -91,8 +91,11 @@ CPU = _words(
 MACHINE = _words("cpus")
 """how many take part"""
 
-ACTOR = _words("is_reader", "number")
-"""who takes steps on a CPU: a queue's poll, or a reader; in the order of CPUs, queues first"""
+POLL, READER = range(2)
+"""kinds of actors"""
+
+ACTOR = _words("kind", "number")
+"""who takes steps on a CPU: a queue's poll, or a reader, by its number; in the order of CPUs, polls first"""
 
 TALLY = np.dtype(
     [
@@ -148,10 +151,10 @@ class Trial(NamedTuple):
     """record"""
     readers: Any
     packets: Any
-    sockets: Any
+    socket_slots: Any
     """slots of all sockets: skbs in order of arrival"""
     arrivals: Arrivals
     tally: Any
     """record"""
     latency: Any
-    """histogram, see workers.stack.latency_bucket"""
+    """histogram, see workers.latency.latency_bucket"""

@@ -10,7 +10,7 @@ import pytest
 from pool_impl.release import RELEASES
 from workers import arch, assemble, audit, capture, run_trial, trial, trial_id
 from workers.config import TrialConfig, Value
-from workers.drivers import MOST_BYTES
+from workers.drivers.page import MOST_BYTES
 from workers.errors import CheckError, ConfigError
 from workers.measures import CATEGORIES, COUNTERS, MEASURES
 

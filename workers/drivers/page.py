@@ -5,18 +5,15 @@ mvpp2 (spec 7.2), has a page for the descriptor before it lets go of the packet'
 dropped, and its page posted again.
 """
 
-from typing import Any
-
 from pool_impl import pool
 from pool_impl import skb as buffer
 from pool_impl.jit import compiled
-from pool_impl.layout import COUNT_MASK, RECYCLE_DECLINED, SHARED_INFO_BYTES, SKB_BYTES
-from pool_impl.layout import RECYCLE_RING_FULL as RING_FULL
+from pool_impl.layout import SHARED_INFO_BYTES, SKB_BYTES
 from pool_impl.observe import SHARED_INFO, SKB, STRUCT_PAGE
 from workers import cost
 from workers.cache import DESCRIPTOR, HEADER
-from workers.nic import descriptor_posted
-from workers.state import DECLINED, HELD, NOT_RECYCLED, OVERFLOW, WRONG_NODE, Trial
+from workers.drivers.buffers import allocate, post
+from workers.state import Trial
 
 HEADROOM_BYTES = 256
 """XDP_PACKET_HEADROOM, where the device starts to write"""
@@ -25,9 +22,6 @@ MOST_BYTES = pool.PAGE_BYTES - HEADROOM_BYTES - SHARED_INFO_BYTES
 
 TRUESIZE_BYTES = pool.PAGE_BYTES + SKB_BYTES
 """what a packet counts against a socket's limit: its page and its sk_buff"""
-
-REFILL_LIMIT = 64
-"""descriptors refilled after one poll at the most (spec 7.1)"""
 
 
 @compiled()
@@ -53,12 +47,11 @@ def receive_packet(trial: Trial, number: int) -> int:
     cost.store(observer, SHARED_INFO, page)
     buffer.extend(trial.buffers, skb, descriptor.frame_bytes)
     packet = trial.packets[skb]
-    packet.frame_bytes = descriptor.frame_bytes
     packet.arrival_ps = descriptor.arrival_ps
     packet.flow_hash = descriptor.flow_hash
     if nic.replaces:
-        replacement = _allocate(trial, number)
-        _post(trial, queue, page if replacement == 0 else replacement)
+        replacement = allocate(trial, number)
+        post(trial, queue, page if replacement == 0 else replacement)
         if replacement == 0:
             trial.tally.dropped_driver += 1 if packet.arrival_ps >= trial.tally.measure_from_ps else 0
             buffer.free_stolen(trial.buffers, skb)
@@ -80,69 +73,11 @@ def refill(trial: Trial, number: int, limit: int) -> None:
     meter = trial.host.observer.meter
     left = limit
     while left > 0 and queue.posted - queue.read <= trial.nic.ring_mask:
-        page = _allocate(trial, number)
+        page = allocate(trial, number)
         if page == 0:
             break
-        _post(trial, queue, page)
+        post(trial, queue, page)
         left -= 1
     if queue.unannounced:
         cost.charge(meter, queue.cpu, cost.DEVICE_REGISTER, meter.register_write_ps)
         queue.unannounced = 0
-
-
-@compiled()
-def _allocate(trial: Trial, number: int) -> int:
-    """A page that the device may write to, 0 if there is none."""
-    host = trial.host
-    owner = host.pools[number]
-    held_before = owner.hold
-    page = pool.alloc(host, owner)
-    entered = (owner.hold - held_before) & COUNT_MASK
-    if entered != 0:
-        _blame(trial, number, entered)
-    if page != 0:
-        trial.tally.pages_allocated += 1
-        if trial.nic.driver_syncs:
-            # all that the device may write; who used the page before, and how much of it, nobody knows here
-            pool.sync_for_device(host, owner, pool.WHOLE)
-    return int(page)
-
-
-@compiled()
-def _post(trial: Trial, queue: Any, page: int) -> None:
-    """Give a page to the next descriptor. The device learns of it at once where each buffer has a register
-    write, else by the one after the poll."""
-    observer = trial.host.observer
-    index = queue.first + (queue.posted & trial.nic.ring_mask)
-    trial.descriptors[index].page = page
-    observer.touch(DESCRIPTOR, index, True)
-    if observer.meter.register_writes_per_buffer:
-        cost.write_register(observer)
-    descriptor_posted(trial, queue)
-    queue.unannounced += 1
-
-
-@compiled(inline=False)
-def _blame(trial: Trial, number: int, pages: int) -> None:
-    """Say why so many pages had to come from the page allocator."""
-    tally = trial.tally
-    queue = trial.queues[number]
-    owner = trial.host.pools[number]
-    if not trial.nic.recycle:
-        tally.slow[NOT_RECYCLED] += pages
-        return
-    overflowed = 0
-    declined = 0
-    for cpu in range(trial.machine.cpus):
-        overflowed += owner.recycle[cpu, RING_FULL]
-        declined += owner.recycle[cpu, RECYCLE_DECLINED]
-    by_overflow = min(pages, overflowed - queue.overflow_seen)
-    queue.overflow_seen += by_overflow
-    by_node = min(pages - by_overflow, owner.alloc_waive - queue.waive_seen)
-    queue.waive_seen += by_node
-    by_variant = min(pages - by_overflow - by_node, declined - queue.declined_seen)
-    queue.declined_seen += by_variant
-    tally.slow[OVERFLOW] += by_overflow
-    tally.slow[WRONG_NODE] += by_node
-    tally.slow[DECLINED] += by_variant
-    tally.slow[HELD] += pages - by_overflow - by_node - by_variant

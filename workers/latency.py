@@ -1,0 +1,31 @@
+"""From the wire to its consumer: a log-linear histogram of nanoseconds, the sum and the maximum."""
+
+from pool_impl.jit import bit_length, compiled
+from workers import cost
+from workers.state import Trial
+
+SUB_BUCKET_BITS = 6
+"""significant bits that a bucket keeps: quantiles are at most 1/32 too low"""
+BUCKETS = (64 - SUB_BUCKET_BITS) << SUB_BUCKET_BITS
+
+
+@compiled()
+def count(trial: Trial, arrival_ps: int) -> None:
+    """A packet that arrived then has come to its consumer on the CPU that runs."""
+    latency_ps = cost.clock(trial.host.observer.meter, trial.host.context.cpu) - arrival_ps
+    trial.latency[latency_bucket(latency_ps // cost.PS_PER_NS)] += 1
+    trial.tally.latency_sum_ps += latency_ps
+    trial.tally.latency_max_ps = max(trial.tally.latency_max_ps, latency_ps)
+
+
+@compiled()
+def latency_bucket(latency_ns: int) -> int:
+    """Bucket of the log-linear histogram: exact below 64 ns, then 32 buckets for each octave."""
+    octave = max(0, bit_length(latency_ns) - SUB_BUCKET_BITS)
+    return int((octave << SUB_BUCKET_BITS) + (latency_ns >> octave))
+
+
+def bucket_low_ns(bucket: int) -> int:
+    """Smallest latency that falls into a bucket, nanoseconds."""
+    octave, rest = bucket >> SUB_BUCKET_BITS, bucket & ((1 << SUB_BUCKET_BITS) - 1)
+    return rest << octave

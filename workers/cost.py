@@ -40,7 +40,8 @@ RECEIVE = observe.FIRST_OWN_WORK + 8
 BH_TOGGLE = observe.FIRST_OWN_WORK + 9
 SYNC_FOR_CPU = observe.FIRST_OWN_WORK + 10  # bytes; each report is one call
 COPY = observe.FIRST_OWN_WORK + 11  # bytes
-KINDS_OF_WORK = observe.FIRST_OWN_WORK + 12
+CONTEXT_SWITCH = observe.FIRST_OWN_WORK + 12
+KINDS_OF_WORK = observe.FIRST_OWN_WORK + 13
 
 PRICES: dict[int, tuple[str, str]] = {
     observe.POOL_ALLOC: ("pool_alloc", "pool_alloc_ns"),
@@ -63,6 +64,7 @@ PRICES: dict[int, tuple[str, str]] = {
     observe.DMA_SYNC_FOR_DEVICE: ("sync_for_device", "dma_sync_line_ns"),
     INTERRUPT: ("interrupt", "interrupt_ns"),
     POLL: ("poll", "poll_ns"),
+    CONTEXT_SWITCH: ("interrupt", "context_switch_ns"),
     DRIVER: ("driver", "driver_ns"),
     SKB_ALLOC: ("skb_alloc", "skb_alloc_ns"),
     SKB_FREE: ("skb_free", "skb_free_ns"),
@@ -77,6 +79,7 @@ PRICES: dict[int, tuple[str, str]] = {
 
 CACHE_MISSES = CATEGORIES.index("cache_misses")
 APPLICATION = CATEGORIES.index("application")
+BUSY_POLL = CATEGORIES.index("busy_poll")
 DEVICE_REGISTER = CATEGORIES.index("device_register")
 
 LEDGER_WIDTH = (len(CATEGORIES) + 3) // 4 * 4

@@ -165,7 +165,7 @@ def _with_flows(config: TrialConfig, source: Any) -> Arrivals:
         slot_serial=words_of(range(slots)),
         slot_left=words(slots),
         popularity=popularity_table(slots, traffic.flow_skew),
-        pareto=pareto_table(),
+        pareto=pareto_table() if traffic.flow_packets else words(1),
     )
 
 

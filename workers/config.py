@@ -406,9 +406,7 @@ def _busy_polling_has_a_reader_for_each_queue(config: TrialConfig) -> None:
             f"and app.readers = nic.queues = {nic.queues}",
         )
     if nic.moderation == "adaptive":
-        raise ConfigError(
-            "nic.moderation", nic.moderation, "nic.napi = busy-poll has none; use fixed"
-        )
+        raise ConfigError("nic.moderation", nic.moderation, "nic.napi = busy-poll has none; use fixed")
 
 
 def _loops_have_no_packets_to_mark(config: TrialConfig) -> None:

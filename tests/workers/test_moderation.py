@@ -85,7 +85,10 @@ def test_busy_polling_has_no_interrupts_and_no_idle_time() -> None:
         ({"nic.moderation": "adaptive", "nic.rx_frames": 9}, "nic.rx_frames"),
         ({"nic.napi": "busy-poll"}, "nic.napi"),
         ({"nic.napi": "busy-poll", "app.reader": "fast", "app.reader_cpu": "other"}, "nic.napi"),
-        ({"nic.napi": "busy-poll", "app.reader": "fast", "app.reader_cpu": "same", "nic.queues": 2}, "nic.napi"),
+        (
+            {"nic.napi": "busy-poll", "app.reader": "fast", "app.reader_cpu": "same", "nic.queues": 2},
+            "nic.napi",
+        ),
     ],
 )
 def test_settings_that_exclude_each_other_are_refused(fields: dict[str, Value], field: str) -> None:

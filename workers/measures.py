@@ -100,9 +100,7 @@ MEASURES = (
     Measure("packets_delivered", "packets", "higher", "packets received by the application"),
     Measure("packets_dropped_early", "packets", "neither", "packets dropped in the stack on purpose"),
     Measure("packets_missed", "packets", "lower", "packets that found no free descriptor"),
-    Measure(
-        "packets_missed_without_page", "packets", "lower", "of these, while the driver had no page to post"
-    ),
+    Measure("packets_missed_without_page", "packets", "lower", "of these, while there was no page to post"),
     Measure("packets_dropped_socket", "packets", "lower", "packets that found the socket full"),
     Measure("packets_dropped_driver", "packets", "lower", "packets without a page to replace theirs"),
     Measure("packets_queued", "packets", "lower", "packets still queued at the end"),

@@ -7,9 +7,10 @@ from pool_impl.layout import words_of
 KEY = bytes.fromhex("6d5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da38030f20c6a42b73bbeac01fa")
 """of Microsoft's "Verifying the RSS Hash Calculation", which many drivers have as their default"""
 
-HASH_MASK = (1 << 31) - 1
+HASH_BITS = 31
 """what is kept of a hash: of a NIC's 32 bits all but the top one, so that none is negative. Queues go by
 low bits"""
+HASH_MASK = (1 << HASH_BITS) - 1
 
 TABLE_ENTRIES = 128
 """of the indirection table, a power of two: ixgbe's and the default of most drivers"""

@@ -55,16 +55,16 @@ TRIALS: dict[str, dict[str, Value]] = {
 }
 
 PINNED: dict[str, str] = {
-    "drop-constant": "259d933c014bd4f3",
-    "drop-saturation": "1fddf4fbc2a80555",
-    "drop-poisson-local": "dd18aa39437b58ef",
-    "drop-bursts-without-recycling": "262273a0a1d44f6b",
-    "fast-imix-software-coherence": "e66c0b72fb86cee7",
-    "fast-capture": "d1051dd75d4497ac",
-    "slow-bursts-small-pool": "13b1d3a2e4bb23a9",
-    "slow-poisson-drawn-work": "ca712328eacdf64a",
-    "slow-same-cpu-oldest-release": "607c796d4f4836a9",
-    "slow-posted-registers-driver-syncs": "0e6c69bad6f45a52",
+    "drop-constant": "0b5dcdf1c4f3671c",
+    "drop-saturation": "23e4024c247b6bfe",
+    "drop-poisson-local": "3e92aa32de7244d4",
+    "drop-bursts-without-recycling": "ff6ee3deba8955c6",
+    "fast-imix-software-coherence": "9b2fe66a62fd9556",
+    "fast-capture": "7a52039f66d78468",
+    "slow-bursts-small-pool": "109d340195bb501e",
+    "slow-poisson-drawn-work": "cfbe233f78afc678",
+    "slow-same-cpu-oldest-release": "9605e0ac247678f6",
+    "slow-posted-registers-driver-syncs": "2edadc9dc8c9a428",
 }
 
 

@@ -102,8 +102,8 @@ def test_four_queues_do_nearly_four_times_the_work_of_one() -> None:
 
 @pytest.mark.parametrize("kernel", RELEASES)
 def test_emergency_pages_are_not_recycled(kernel: str) -> None:
-    """Returns come in bursts and the pool's ring has room for 16: most pages leave, and new ones come. Those of
-    the reserves go when their packet does."""
+    """Returns come in bursts and the pool's ring has room for 16: most pages leave, and new ones come. Those
+    of the reserves go when their packet does."""
     bursts: dict[str, Value] = {"traffic.kind": "bursts", "traffic.burst_packets": 400, "nic.rx_ring": 64}
     bursts |= {"pool.size": 16, "app.reader": "fast", "arch": "broadwell-ep", "kernel": kernel}
     plenty = run(bursts)

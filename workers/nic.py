@@ -30,7 +30,7 @@ def receive_until(trial: Trial, until_ps: int) -> None:
             tally.missed += counted
         else:
             _dma(trial, queue, arrival_ps, trial.arrivals.frame_bytes[nic.chunk_position], flow_hash)
-            if queue.phase == IDLE and queue.event_ps == FOREVER:
+            if queue.phase == IDLE and queue.event_ps > arrival_ps + nic.rx_usecs_ps:
                 interrupt(trial, queue, arrival_ps + nic.rx_usecs_ps)
                 until_ps = min(until_ps, trial.cpus[queue.cpu].due_ps)
         advance(trial)

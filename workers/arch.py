@@ -72,6 +72,7 @@ PARAMETERS: Mapping[str, str] = MappingProxyType(
         "dma_sync_call_ns": "fixed cost of one DMA sync call",
         "dma_sync_line_ns": "cost of a DMA sync per cache line, 0 if coherent",
         "interrupt_ns": "interrupt until the NAPI poll runs",
+        "context_switch_ns": "waking a thread until it runs",
         "poll_ns": "fixed cost of one NAPI poll",
         "driver_ns": "driver's receive function, per packet",
         "xdp_program_ns": "run a short XDP program: call, bounds checks, verdict",

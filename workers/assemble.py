@@ -4,11 +4,13 @@ from typing import Any
 
 from pool_impl.host import new_buffers
 from pool_impl.layout import (
+    BH_DISABLED,
     CACHE_CAPACITY,
     DMA_BIDIRECTIONAL,
     DMA_FROM_DEVICE,
     FLAG_DMA_MAP,
     FLAG_DMA_SYNC_DEV,
+    SERVING_SOFTIRQ,
     records,
     words,
 )
@@ -21,6 +23,7 @@ from workers.drivers.page import HEADROOM_BYTES, MOST_BYTES, TRUESIZE_BYTES
 from workers.egress import most_frames, new_egress, register_pools, transmits
 from workers.latency import BUCKETS
 from workers.machine import new_machine
+from workers.moderation import FIRST_PROFILE, PROFILE_FRAMES, PROFILE_USECS
 from workers.rss import indirection
 from workers.state import (
     ACTOR,
@@ -41,6 +44,7 @@ from workers.state import (
 )
 from workers.traffic import Arrivals, last_arrival_ps, new_arrivals, work_key
 
+PS_PER_US = 10**6
 PS_PER_MS = 10**9
 
 
@@ -71,6 +75,8 @@ def new_trial(config: TrialConfig) -> Trial:
     egress = new_egress(config, 1 + max(*queues.cpu, *readers.cpu, 0))
     register_pools(config, host, egress, queues)
     cpus, actors = _cpus(queues, readers, egress.targets)
+    if config.nic.napi == "busy-poll":
+        cpus[: len(queues)].spins = 1
     machine = records(MACHINE, 1)[0]
     machine.cpus = len(cpus)
     stack = records(STACK, 1)[0]
@@ -113,6 +119,13 @@ def _queues(config: TrialConfig) -> Any:
     for number in range(len(queues)):
         queues[number].first = number * config.nic.rx_ring
         queues[number].cpu = number
+        if config.nic.moderation == "adaptive":
+            queues[number].profile = FIRST_PROFILE
+            queues[number].frames = PROFILE_FRAMES
+            queues[number].usecs_ps = PROFILE_USECS[FIRST_PROFILE] * PS_PER_US
+        elif config.nic.napi != "busy-poll":
+            queues[number].frames = config.nic.rx_frames
+            queues[number].usecs_ps = config.nic.rx_usecs * PS_PER_US
     return queues
 
 
@@ -135,7 +148,9 @@ def _nic(config: TrialConfig, queues: int, arrivals: Arrivals, frame_queues: int
     nic.driver_syncs = int(config.driver.sync == "driver")
     nic.replaces = int(config.driver.model == "replace-before-pass")
     nic.budget = config.nic.budget
-    nic.rx_usecs_ps = config.nic.rx_usecs * 1000 * PS_PER_NS
+    nic.adaptive = int(config.nic.moderation == "adaptive")
+    nic.poll_context = SERVING_SOFTIRQ if config.nic.napi == "softirq" else BH_DISABLED
+    nic.thread_wakes = int(config.nic.napi == "threaded")
     nic.program = int(attaches_program(config))
     nic.frame_queues = frame_queues
     nic.transmits = int(transmits(config))

@@ -64,6 +64,24 @@ class NicConfig(_Group):
         int,
         Field(ge=0, le=10_000, description="interrupt moderation: microseconds from packet to interrupt"),
     ] = 8
+    rx_frames: Annotated[
+        int,
+        Field(ge=0, le=4096, description="interrupt moderation: packets that interrupt at once, 0 for never"),
+    ] = 0
+    moderation: Annotated[
+        Literal["fixed", "adaptive"],
+        Field(
+            description="interrupt moderation: by rx_usecs and rx_frames, or adaptive as Linux's net_dim, "
+            "which chooses 1 to 256 us and 256 frames"
+        ),
+    ] = "fixed"
+    napi: Annotated[
+        Literal["softirq", "threaded", "busy-poll"],
+        Field(
+            description="who polls: the softirq after an interrupt, a thread that it wakes, or the "
+            "application on its own CPU, which never sleeps"
+        ),
+    ] = "softirq"
     budget: Annotated[
         int, Field(ge=1, le=1024, description="packets handled by one NAPI poll at the most")
     ] = 64
@@ -468,6 +486,31 @@ def most_packets_per_second(config: TrialConfig) -> int:
     return config.nic.link_gbps * 10**9 // ((frame_bytes + WIRE_OVERHEAD_BYTES) * 8)
 
 
+def _adaptive_moderation_has_profiles_of_its_own(config: TrialConfig) -> None:
+    nic, default = config.nic, NicConfig()
+    if nic.moderation == "adaptive":
+        for name in ("rx_usecs", "rx_frames"):
+            if getattr(nic, name) != getattr(default, name):
+                raise ConfigError(
+                    f"nic.{name}", getattr(nic, name), "nic.moderation = adaptive chooses it; leave one out"
+                )
+
+
+def _busy_polling_has_a_reader_for_each_queue(config: TrialConfig) -> None:
+    nic, app = config.nic, config.app
+    if nic.napi != "busy-poll":
+        return
+    if app.reader in ("drop", "forward") or app.reader_cpu != "same" or app.readers != nic.queues:
+        raise ConfigError(
+            "nic.napi",
+            nic.napi,
+            f"needs an application on each queue's CPU; use app.reader = fast or slow, app.reader_cpu = same "
+            f"and app.readers = nic.queues = {nic.queues}",
+        )
+    if nic.moderation == "adaptive":
+        raise ConfigError("nic.moderation", nic.moderation, "nic.napi = busy-poll has none; use fixed")
+
+
 def _loops_have_no_packets_to_mark(config: TrialConfig) -> None:
     if config.workload != NIC_WORKLOAD and not config.pool.recycle:
         raise ConfigError(
@@ -544,6 +587,11 @@ RULES = (
         _cpus_suffice,
     ),
     Rule(("workload", "pool.recycle"), _loops_have_no_packets_to_mark),
+    Rule(("nic.moderation", "nic.rx_usecs", "nic.rx_frames"), _adaptive_moderation_has_profiles_of_its_own),
+    Rule(
+        ("nic.napi", "nic.queues", "nic.moderation", "app.reader", "app.reader_cpu", "app.readers"),
+        _busy_polling_has_a_reader_for_each_queue,
+    ),
     Rule(("warmup_ms", "duration_ms"), _warmup_ends_before_the_trial),
     Rule(
         ("traffic.kind", "traffic.rate_pps", "traffic.packet_size", "nic.link_gbps"),

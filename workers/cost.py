@@ -40,13 +40,14 @@ RECEIVE = observe.FIRST_OWN_WORK + 8
 BH_TOGGLE = observe.FIRST_OWN_WORK + 9
 SYNC_FOR_CPU = observe.FIRST_OWN_WORK + 10  # bytes; each report is one call
 COPY = observe.FIRST_OWN_WORK + 11  # bytes
-XDP_PROGRAM = observe.FIRST_OWN_WORK + 12
-XDP_REDIRECT = observe.FIRST_OWN_WORK + 13
-TRANSMIT = observe.FIRST_OWN_WORK + 14
-TRANSMIT_CLEAN = observe.FIRST_OWN_WORK + 15
-FORWARD = observe.FIRST_OWN_WORK + 16
-TARGET_SLOT = observe.FIRST_OWN_WORK + 17  # entries of a CPU map's queue, put in or taken out
-KINDS_OF_WORK = observe.FIRST_OWN_WORK + 18
+CONTEXT_SWITCH = observe.FIRST_OWN_WORK + 12
+XDP_PROGRAM = observe.FIRST_OWN_WORK + 13
+XDP_REDIRECT = observe.FIRST_OWN_WORK + 14
+TRANSMIT = observe.FIRST_OWN_WORK + 15
+TRANSMIT_CLEAN = observe.FIRST_OWN_WORK + 16
+FORWARD = observe.FIRST_OWN_WORK + 17
+TARGET_SLOT = observe.FIRST_OWN_WORK + 18  # entries of a CPU map's queue, put in or taken out
+KINDS_OF_WORK = observe.FIRST_OWN_WORK + 19
 
 PRICES: dict[int, tuple[str, str]] = {
     observe.POOL_ALLOC: ("pool_alloc", "pool_alloc_ns"),
@@ -69,6 +70,7 @@ PRICES: dict[int, tuple[str, str]] = {
     observe.DMA_SYNC_FOR_DEVICE: ("sync_for_device", "dma_sync_line_ns"),
     INTERRUPT: ("interrupt", "interrupt_ns"),
     POLL: ("poll", "poll_ns"),
+    CONTEXT_SWITCH: ("interrupt", "context_switch_ns"),
     DRIVER: ("driver", "driver_ns"),
     SKB_ALLOC: ("skb_alloc", "skb_alloc_ns"),
     SKB_FREE: ("skb_free", "skb_free_ns"),
@@ -89,6 +91,7 @@ PRICES: dict[int, tuple[str, str]] = {
 
 CACHE_MISSES = CATEGORIES.index("cache_misses")
 APPLICATION = CATEGORIES.index("application")
+BUSY_POLL = CATEGORIES.index("busy_poll")
 DEVICE_REGISTER = CATEGORIES.index("device_register")
 
 LEDGER_WIDTH = (len(CATEGORIES) + 3) // 4 * 4

@@ -19,7 +19,7 @@ from workers.state import (
     XDP,
 )
 from workers.targets import CPUMAP_BULK_FRAMES, DEVICE_BULK_FRAMES
-from workers.traffic import FOREVER, verdict_key
+from workers.traffic import FOREVER, PS_PER_US, verdict_key
 
 REDIRECT_TO = {"": TO_NOWHERE, "device": TO_DEVICE, "cpumap": TO_CPUMAP, "af_xdp": TO_AF_XDP}
 
@@ -64,6 +64,7 @@ def new_egress(config: TrialConfig, first_cpu: int) -> Egress:
     for number in range(len(targets)):
         targets[number].cpu = first_cpu + number
         targets[number].event_ps = FOREVER
+        targets[number].usecs_ps = config.nic.rx_usecs * PS_PER_US
     return Egress(
         frames=records(FRAME, slots),
         frame_queues=queues,

@@ -8,8 +8,8 @@ from typing import Any
 
 from pool_impl import skb as buffer
 from pool_impl.jit import compiled
-from pool_impl.layout import NO_CPU, PROCESS, SERVING_SOFTIRQ
-from workers import cost, drivers, nic, occupancy, sockets, stack, targets, transmit
+from pool_impl.layout import NO_CPU, PROCESS
+from workers import cost, drivers, moderation, nic, occupancy, sockets, stack, targets, transmit
 from workers.schedule import next_cpu, refresh
 from workers.state import (
     IDLE,
@@ -69,17 +69,21 @@ def _step(trial: Trial, number: int, start_ps: int) -> None:
     meter = host.observer.meter
     cpu = trial.cpus[number]
     actor = trial.actors[cpu.due_actor]
-    slept = start_ps > cpu.now_ps
-    meter.idle_ps[number] += start_ps - cpu.now_ps
+    waited_ps = start_ps - cpu.now_ps
+    if cpu.spins:
+        cost.charge(meter, number, cost.BUSY_POLL, waited_ps)
+        trial.tally.busy_ps[number] += waited_ps
+    else:
+        meter.idle_ps[number] += waited_ps
     host.context.cpu = number
     if actor.kind == READER:
         host.context.in_softirq = PROCESS
-        skb = sockets.read_packet(trial, actor.number, slept)
+        skb = sockets.read_packet(trial, actor.number, waited_ps > 0 and not cpu.spins)
     elif actor.kind == POLL:
-        host.context.in_softirq = SERVING_SOFTIRQ
+        host.context.in_softirq = trial.nic.poll_context
         skb = _poll(trial, actor.number, start_ps)
     else:
-        skb = targets.step(trial, actor.number, start_ps, slept)
+        skb = targets.step(trial, actor.number, start_ps, waited_ps > 0)
     if skb != 0:
         # in one place for all: this is most of the compiled code
         host.observer.work(cost.SKB_FREE, 1)
@@ -116,8 +120,12 @@ def _poll(trial: Trial, number: int, now_ps: int) -> int:
 @compiled(inline=False)
 def _begin_poll(trial: Trial, queue: Any, number: int, now_ps: int) -> None:
     observer = trial.host.observer
-    if queue.phase == IDLE:
+    if queue.phase == IDLE and not trial.cpus[queue.cpu].spins:
         observer.work(cost.INTERRUPT, 1)
+        trial.tally.interrupts += 1
+        observer.work(cost.CONTEXT_SWITCH, trial.nic.thread_wakes)
+        if trial.nic.adaptive:
+            moderation.adapt(queue, now_ps)
     observer.work(cost.POLL, 1)
     queue.phase = POLLING
     queue.polled = 0
@@ -139,6 +147,7 @@ def _end_poll(trial: Trial, queue: Any, number: int) -> None:
     if queue.polled < trial.nic.budget:
         queue.phase = IDLE
         queue.event_ps = transmit.interrupt_ps(trial, number) if trial.nic.transmits else FOREVER
+        queue.waiting_frames = 0
         trial.host.device.napi_owner[number] = NO_CPU
         return
     now_ps = cost.clock(trial.host.observer.meter, queue.cpu)

@@ -23,6 +23,7 @@ class Measure(NamedTuple):
 CATEGORIES = (
     "interrupt",
     "poll",
+    "busy_poll",
     "driver",
     "pool_alloc",
     "pool_refill",
@@ -101,6 +102,7 @@ MEASURES = (
     Measure("packets_delivered", "packets", "higher", "packets received by the application"),
     Measure("packets_dropped_early", "packets", "neither", "packets dropped in the stack on purpose"),
     Measure("packets_missed", "packets", "lower", "packets that found no free descriptor"),
+    Measure("packets_missed_without_page", "packets", "lower", "of these, while there was no page to post"),
     Measure("packets_dropped_socket", "packets", "lower", "packets that found the socket full"),
     Measure("packets_dropped_driver", "packets", "lower", "packets without a page to replace theirs"),
     Measure("packets_dropped_xdp", "packets", "neither", "packets dropped by the XDP program on purpose"),
@@ -134,6 +136,7 @@ MEASURES = (
     Measure("busy_ratio_queue_cpu", "ratio", "lower", "busy share of the CPU of the receive queue"),
     Measure("busy_ratio_reader_cpu", "ratio", "lower", "busy share of the CPU of the reader, 0 if shared"),
     Measure("busy_ratio_target_cpu", "ratio", "lower", "busy share of the busiest CPU of a redirect target"),
+    Measure("interrupts", "events", "lower", "interrupts that started a poll"),
     Measure("recycle_ratio", "ratio", "higher", "1 - pages from the page allocator / pages allocated"),
     Measure("pages_allocated", "pages", "neither", "pages handed to the driver"),
     Measure("pages_from_page_allocator", "pages", "lower", "pages that entered the pool"),

@@ -32,6 +32,7 @@ def counts(trial: Trial) -> dict[str, Any]:
         "counters": np.array([*alloc, *recycled[: len(COUNTERS) - len(alloc)]]),
         "declined": int(recycled[RECYCLE_DECLINED]),
         "read": int(tally.read),
+        "interrupts": int(tally.interrupts),
         "pages_allocated": int(tally.pages_allocated),
         "hold": host.pools.hold.copy(),
         "dma": np.array([host.device[name] for name in DMA_COUNTS]),
@@ -66,6 +67,7 @@ def record_of(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
         "packets_delivered": int(tally.delivered),
         "packets_dropped_early": int(tally.dropped_early),
         "packets_missed": int(tally.missed),
+        "packets_missed_without_page": int(tally.missed_without_page),
         "packets_dropped_socket": int(tally.dropped_socket),
         "packets_dropped_driver": int(tally.dropped_driver),
         "packets_dropped_xdp": int(tally.dropped_xdp),
@@ -84,6 +86,7 @@ def record_of(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
         "busy_ratio_queue_cpu": int(busy_ps[trial.queues.cpu].max()) / window_ps,
         "busy_ratio_reader_cpu": int(busy_ps[_own_cpus_of_readers(trial)].max(initial=0)) / window_ps,
         "busy_ratio_target_cpu": int(busy_ps[trial.targets.cpu].max(initial=0)) / window_ps,
+        "interrupts": delta["interrupts"],
         # a bulk fill at the edge of the window may bring in more pages than were allocated
         "recycle_ratio": max(0.0, 1 - entered / allocated) if allocated else None,
         "pages_allocated": allocated,

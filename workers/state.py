@@ -29,7 +29,9 @@ NIC = _words(
     "driver_syncs",  # 1: the pool leaves syncs for the device to the driver
     "replaces",  # 1: a page takes the packet's place in the descriptor before the packet is passed on
     "budget",
-    "rx_usecs_ps",
+    "adaptive",  # interrupt moderation
+    "poll_context",  # value of in_softirq that polls run in
+    "thread_wakes",  # context switches that an interrupt costs before the poll runs
     "saturated",
     "end_ps",  # what arrives before it is offered, also if no poll sees it
     "program",  # 1: an XDP program is attached
@@ -48,7 +50,14 @@ QUEUE = _words(
     "dma",  # descriptors filled, read and posted since the start; index = first + (count & mask)
     "read",
     "posted",
+    "starved",  # 1: the last page asked for was not there
     "unannounced",  # descriptors posted since the device was last told
+    "usecs_ps",  # the interrupt fires so long after the first packet,
+    "frames",  # or when so many wait, 0 for never
+    "waiting_frames",
+    *("interrupts", "interval_from_ps", "read_before"),  # since the last decision of adaptive moderation
+    *("packets_before", "interrupts_before", "profile", "search"),
+    *("steps_right", "steps_left", "tired"),
     "overflow_seen",  # ring_full, waive and declined counts already blamed for slow allocations
     "waive_seen",
     "declined_seen",
@@ -121,9 +130,10 @@ XDP = _words(
 TO_NOWHERE, TO_DEVICE, TO_CPUMAP, TO_AF_XDP = range(4)
 """kinds of redirect targets"""
 
-TARGET = _words("cpu", "event_ps", "to_clean", "polls")
+TARGET = _words("cpu", "event_ps", "to_clean", "polls", "usecs_ps")
 """a redirect target with a CPU of its own: the NAPI that cleans a transmit ring of the other device, or a
-kthread of the CPU map; its queue is ``first_target`` and its number"""
+kthread of the CPU map; its queue is ``first_target`` and its number. ``usecs_ps`` is from a sent frame to the
+interrupt"""
 
 CPU = _words(
     "now_ps",
@@ -132,6 +142,7 @@ CPU = _words(
     "poller",  # the queue in its NAPI poll, or NOBODY
     "reader_turn_ps",  # time that readers may take before the next poll
     "waiting",  # readers with packets to read
+    "spins",  # 1: busy polling takes the time that it would idle
     "first_actor",
     "actors",
 )
@@ -157,6 +168,8 @@ TALLY = np.dtype(
                 "delivered",
                 "dropped_early",
                 "missed",
+                "missed_without_page",
+                "interrupts",
                 "dropped_socket",
                 "dropped_driver",
                 "dropped_xdp",

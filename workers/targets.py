@@ -111,7 +111,7 @@ def _wake(trial: Trial, number: int, queue: int) -> None:
     """The first frame in a target's queue: an interrupt will tell of its completion, or a kthread runs."""
     target = trial.targets[number]
     if trial.xdp.redirect_to == TO_DEVICE:
-        at_ps = transmit.completion_ps(trial, queue, 0)
+        at_ps = transmit.completion_ps(trial, queue, target.usecs_ps, 0)
     else:
         at_ps = cost.clock(trial.host.observer.meter, trial.host.context.cpu)
     if at_ps < target.event_ps:
@@ -144,6 +144,7 @@ def _poll(trial: Trial, number: int, start_ps: int) -> None:
     target.event_ps = start_ps
     if not target.polls:
         host.observer.work(cost.INTERRUPT, 1)
+        tally.interrupts += 1
         host.observer.work(cost.POLL, 1)
         target.polls = 1
         target.to_clean = transmit.sent(trial.frames, ring, start_ps)
@@ -151,7 +152,8 @@ def _poll(trial: Trial, number: int, start_ps: int) -> None:
     if target.to_clean == 0:
         target.polls = 0
         now_ps = cost.clock(host.observer.meter, target.cpu)
-        target.event_ps = transmit.completion_ps(trial, trial.xdp.first_target + number, now_ps)
+        queue = trial.xdp.first_target + number
+        target.event_ps = transmit.completion_ps(trial, queue, target.usecs_ps, now_ps)
         return
     for _ in range(min(target.to_clean, CLEANED_AT_ONCE)):
         target.to_clean -= 1

@@ -95,20 +95,21 @@ def sent(frames: Any, ring: Any, now_ps: int) -> int:
 
 
 @compiled()
-def completion_ps(trial: Trial, number: int, now_ps: int) -> int:
-    """When an interrupt tells of the oldest frame in a ring, moderated as those for received packets; FOREVER
-    if there is none."""
+def completion_ps(trial: Trial, number: int, usecs_ps: int, now_ps: int) -> int:
+    """When an interrupt tells of the oldest frame in a ring: ``usecs_ps`` after it was sent, or after
+    ``now_ps``; FOREVER if there is none."""
     ring = trial.frame_queues[number]
     if ring.head == ring.announced:
         return FOREVER
     oldest = trial.frames[ring.first + (ring.head & ring.mask)]
-    return int(max(now_ps, oldest.sent_ps) + trial.nic.rx_usecs_ps)
+    return int(max(now_ps, oldest.sent_ps) + usecs_ps)
 
 
 @compiled(inline=False)
 def interrupt_ps(trial: Trial, number: int) -> int:
-    """The same for the ring of a receive queue whose poll ends now."""
-    return completion_ps(trial, number, cost.clock(trial.host.observer.meter, trial.queues[number].cpu))
+    """The same for the ring of a receive queue whose poll ends now, moderated as for received packets."""
+    queue = trial.queues[number]
+    return completion_ps(trial, number, queue.usecs_ps, cost.clock(trial.host.observer.meter, queue.cpu))
 
 
 # A receive queue's own ring
@@ -157,7 +158,7 @@ def forward(trial: Trial, skb: int) -> int:
     doorbell(trial, number)
     queue = trial.queues[number]
     if queue.phase == IDLE:
-        at_ps = completion_ps(trial, number, 0)
+        at_ps = completion_ps(trial, number, queue.usecs_ps, 0)
         if at_ps < queue.event_ps:
             interrupt(trial, queue, at_ps)
     return 0

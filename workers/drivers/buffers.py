@@ -22,6 +22,7 @@ def allocate(trial: Trial, number: int) -> int:
     entered = (owner.hold - held_before) & COUNT_MASK
     if entered != 0:
         _blame(trial, number, entered)
+    trial.queues[number].starved = 1 if page == 0 else 0
     if page != 0:
         trial.tally.pages_allocated += 1
         if trial.nic.driver_syncs:

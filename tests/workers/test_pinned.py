@@ -55,16 +55,16 @@ TRIALS: dict[str, dict[str, Value]] = {
 }
 
 PINNED: dict[str, str] = {
-    "drop-constant": "259d933c014bd4f3",
-    "drop-saturation": "1fddf4fbc2a80555",
-    "drop-poisson-local": "dd18aa39437b58ef",
-    "drop-bursts-without-recycling": "262273a0a1d44f6b",
-    "fast-imix-software-coherence": "e66c0b72fb86cee7",
-    "fast-capture": "d1051dd75d4497ac",
-    "slow-bursts-small-pool": "13b1d3a2e4bb23a9",
-    "slow-poisson-drawn-work": "ca712328eacdf64a",
-    "slow-same-cpu-oldest-release": "607c796d4f4836a9",
-    "slow-posted-registers-driver-syncs": "0e6c69bad6f45a52",
+    "drop-constant": "79f33fb284e59f26",
+    "drop-saturation": "b1bbb7b2468bf417",
+    "drop-poisson-local": "8e56df460470659b",
+    "drop-bursts-without-recycling": "6a698ed4cc99d5bc",
+    "fast-imix-software-coherence": "50872964c8df1255",
+    "fast-capture": "c16a0555f77fa38c",
+    "slow-bursts-small-pool": "8f31b3600668891a",
+    "slow-poisson-drawn-work": "298d2d99cf6d870c",
+    "slow-same-cpu-oldest-release": "1194cc49b82a4494",
+    "slow-posted-registers-driver-syncs": "e58e037a6b168dae",
 }
 
 

@@ -11,7 +11,7 @@ the shared lists.
 from typing import Any
 
 from pool_impl.jit import compiled, nonnegative
-from pool_impl.layout import MAX_CPUS, NO_NODE, NO_POOL, PCP_CAPACITY, Host
+from pool_impl.layout import MAX_CPUS, NO_NODE, NO_POOL, PCP_CAPACITY, PFMEMALLOC, Host
 from pool_impl.observe import (
     BUDDY_PAGE,
     PAGE_BULK_ALLOC,
@@ -144,6 +144,8 @@ def _hand_out(host: Host, page: int, serial: int) -> None:
     host.observer.own(PAGE_TAKEN, page, 0)
     host.pages[page].refcount = 1
     host.pages[page].next = serial
+    if host.page_allocator.reserves:
+        host.pages[page].magic = PFMEMALLOC
 
 
 @compiled(inline=False)

@@ -29,6 +29,7 @@ from workers.state import (
     ACTOR,
     CPU,
     DESCRIPTOR,
+    LIFE,
     MACHINE,
     NIC,
     NOBODY,
@@ -42,7 +43,7 @@ from workers.state import (
     TARGET_TURN,
     Trial,
 )
-from workers.traffic import Arrivals, last_arrival_ps, new_arrivals, work_key
+from workers.traffic import FOREVER, Arrivals, last_arrival_ps, new_arrivals, work_key
 
 PS_PER_US = 10**6
 PS_PER_MS = 10**9
@@ -57,21 +58,26 @@ def new_trial(config: TrialConfig) -> Trial:
     arrivals = new_arrivals(config, captured(config) if config.traffic.kind == "capture" else None)
     queues = _queues(config)
     readers = _readers(config)
-    rx_ring = config.nic.rx_ring
+    rx_ring = max(config.nic.rx_ring, config.life.rx_ring)
     descriptors = len(queues) * rx_ring
+    comes_up = config.life.event == "resize"
+    pools = config.nic.queues + (len(queues) if comes_up else 0)
     in_sockets = sum(_socket_packets(config) for _ in range(len(readers)))
     waiting = most_frames(config)
     skbs = in_sockets + waiting + 2 * len(queues) + config.xdp.redirect_cpus
     ring_slots = min(config.pool.size or 1024, rules_of(config.kernel).ring_size_limit)
     host = new_machine(
         config,
-        pools=len(queues),
-        pages=in_sockets + waiting + 1 + len(queues) * (rx_ring + ring_slots + 5 * CACHE_CAPACITY),
+        pools=pools,
+        pages=in_sockets + waiting + 1 + pools * (rx_ring + ring_slots + 5 * CACHE_CAPACITY),
         descriptors=descriptors,
         skbs=skbs,
     )
-    for number in range(len(queues)):
-        create(host, number, _pool_params(config, number))
+    if config.memory.pages:
+        host.page_allocator.end = config.memory.pages + 1
+    for number in range(pools):
+        queue = number if number < config.nic.queues else number - config.nic.queues
+        create(host, number, _pool_params(config, queue))
     egress = new_egress(config, 1 + max(*queues.cpu, *readers.cpu, 0))
     register_pools(config, host, egress, queues)
     cpus, actors = _cpus(queues, readers, egress.targets)
@@ -79,6 +85,7 @@ def new_trial(config: TrialConfig) -> Trial:
         cpus[: len(queues)].spins = 1
     machine = records(MACHINE, 1)[0]
     machine.cpus = len(cpus)
+    machine.pools = pools
     stack = records(STACK, 1)[0]
     stack.readers = len(readers)
     stack.drops = int(config.app.reader == "drop")
@@ -89,9 +96,10 @@ def new_trial(config: TrialConfig) -> Trial:
         machine=machine,
         cpus=cpus,
         actors=actors,
-        nic=_nic(config, len(queues), arrivals, len(egress.frame_queues)),
+        life=_life(config),
+        nic=_nic(config, arrivals, len(egress.frame_queues)),
         queues=queues,
-        indirection=indirection(len(queues)),
+        indirection=indirection(config.nic.queues),
         descriptors=records(DESCRIPTOR, descriptors),
         stack=stack,
         readers=readers,
@@ -115,10 +123,11 @@ def captured(config: TrialConfig) -> Capture:
 
 
 def _queues(config: TrialConfig) -> Any:
-    queues = records(QUEUE, config.nic.queues)
+    queues = records(QUEUE, max(config.nic.queues, config.life.queues))
     for number in range(len(queues)):
-        queues[number].first = number * config.nic.rx_ring
-        queues[number].cpu = number
+        queues[number].first = number * max(config.nic.rx_ring, config.life.rx_ring)
+        queues[number].cpu = queues[number].pool = number
+        queues[number].event_ps = FOREVER
         if config.nic.moderation == "adaptive":
             queues[number].profile = FIRST_PROFILE
             queues[number].frames = PROFILE_FRAMES
@@ -140,9 +149,17 @@ def _pool_params(config: TrialConfig, queue: int) -> PoolParams:
     )
 
 
-def _nic(config: TrialConfig, queues: int, arrivals: Arrivals, frame_queues: int) -> Any:
+def _life(config: TrialConfig) -> Any:
+    life = records(LIFE, 1)[0]
+    life.queues = config.life.queues or config.nic.queues
+    life.ring_mask = (config.life.rx_ring or config.nic.rx_ring) - 1
+    life.first_pool = config.nic.queues
+    return life
+
+
+def _nic(config: TrialConfig, arrivals: Arrivals, frame_queues: int) -> Any:
     nic = records(NIC, 1)[0]
-    nic.queues = queues
+    nic.queues = config.nic.queues
     nic.ring_mask = config.nic.rx_ring - 1
     nic.recycle = int(config.pool.recycle)
     nic.driver_syncs = int(config.driver.sync == "driver")
@@ -167,10 +184,10 @@ def _readers(config: TrialConfig) -> Any:
     app = config.app
     readers = records(SOCKET, 0 if app.reader in ("drop", "forward") else app.readers)
     first = 0
-    queues = config.nic.queues
+    queues = max(config.nic.queues, config.life.queues)
     for number in range(len(readers)):
         reader = readers[number]
-        reader.cpu = number % queues if app.reader_cpu == "same" else queues + number
+        reader.cpu = number % config.nic.queues if app.reader_cpu == "same" else queues + number
         reader.work_ps = app.work_ns * PS_PER_NS if app.reader == "slow" else 0
         reader.work_varies = int(app.work_distribution == "exponential")
         reader.key = work_key(config.seed, number)

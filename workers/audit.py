@@ -36,10 +36,9 @@ def check_idle_pool(host: Host) -> None:
         CheckError: naming the two sides that differ.
     """
     owner = host.pools[0]
-    inflight = int(owner.hold - owner.release) & COUNT_MASK
-    idle = len(_idle_pages(host, owner))
-    _equal("pages in flight", inflight, "pages in cache and ring", idle)
-    _equal("pages in use", int(host.page_allocator.used_pages.sum()), "pages in flight", inflight)
+    idle = len(idle_pages(host, owner))
+    _equal("pages in flight", inflight(owner), "pages in cache and ring", idle)
+    _equal("pages in use", int(host.page_allocator.used_pages.sum()), "pages in flight", inflight(owner))
 
 
 def queued_packets(trial: Trial) -> int:
@@ -87,13 +86,13 @@ def _pages(trial: Trial) -> None:
     in_frames = frames.page[frames.page != 0]
     held = np.concatenate([_descriptors(trial, "posted").page, _data_pages(trial.buffers, skbs), in_frames])
     pooled = (host.pages[held].magic & SIGNATURE_MASK) == SIGNATURE
-    found = np.concatenate([held[pooled], *(_idle_pages(host, owner) for owner in host.pools)])
-    inflight = int(((host.pools.hold - host.pools.release) & COUNT_MASK).sum())
-    _equal("pages in flight", inflight, "pages found", len(found))
+    found = np.concatenate([held[pooled], *(idle_pages(host, owner) for owner in host.pools)])
+    in_flight = sum(inflight(owner) for owner in host.pools)
+    _equal("pages in flight", in_flight, "pages found", len(found))
     _equal("pages found", len(found), "different pages found", len(np.unique(found)))
     used = int(host.page_allocator.used_pages.sum())
     outside = int((~pooled).sum())
-    _equal("pages in use", used, "pages in flight and of no pool", inflight + outside)
+    _equal("pages in use", used, "pages in flight and of no pool", in_flight + outside)
 
 
 def _live_skbs(buffers: Buffers) -> Any:
@@ -111,7 +110,12 @@ def _data_pages(buffers: Buffers, skbs: Any) -> Any:
     return pages[pages != 0]
 
 
-def _idle_pages(host: Host, owner: Any) -> Any:
+def inflight(owner: Any) -> int:
+    """Pages that a pool has taken and not released."""
+    return int(owner.hold - owner.release) & COUNT_MASK
+
+
+def idle_pages(host: Host, owner: Any) -> Any:
     """Pages in the cache and the ring of a pool."""
     slots = host.slots[owner.ring_base : owner.ring_base + owner.ring_size]
     live = (np.arange(owner.ring_size) + owner.ring_head) % owner.ring_size

@@ -295,6 +295,40 @@ class AppConfig(_Group):
     ] = 212_992
 
 
+class LifeConfig(_Group):
+    """What happens to the device during the trial."""
+
+    event: Annotated[
+        Literal["none", "down", "resize"],
+        Field(
+            description="the device goes down for good, or comes up again with life.rx_ring and life.queues "
+            "and new pools"
+        ),
+    ] = "none"
+    at_ms: Annotated[int, Field(ge=1, le=600_000, description="when the device goes down")] = 5
+    down_ms: Annotated[
+        int, Field(ge=0, le=600_000, description="how long it is down (life.event = resize)")
+    ] = 1
+    rx_ring: Annotated[
+        int, Field(ge=0, le=16384, description="receive descriptors after that, 0 for as many as before")
+    ] = 0
+    queues: Annotated[int, Field(ge=0, le=16, description="receive queues after that, 0 likewise")] = 0
+
+
+class MemoryConfig(_Group):
+    """Memory that receive buffers can get."""
+
+    pages: Annotated[
+        int,
+        Field(ge=0, le=1 << 24, description="pages that exist for all pools and packets, 0 for plenty"),
+    ] = 0
+    reserves_at_ms: Annotated[
+        int,
+        Field(ge=0, le=600_000, description="when free memory runs out: new pages are emergency ones"),
+    ] = 0
+    reserves_ms: Annotated[int, Field(ge=0, le=600_000, description="how long that lasts, 0 for never")] = 0
+
+
 class TrialConfig(_Group):
     """One trial: one cell of a sweep with one seed."""
 
@@ -327,6 +361,8 @@ class TrialConfig(_Group):
     xdp: XdpConfig = XdpConfig()
     traffic: TrafficConfig = TrafficConfig()
     app: AppConfig = AppConfig()
+    life: LifeConfig = LifeConfig()
+    memory: MemoryConfig = MemoryConfig()
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Value]) -> Self:
@@ -406,10 +442,31 @@ class Rule(NamedTuple):
     check: Callable[[TrialConfig], None]
 
 
-def _rx_ring_is_a_power_of_two(config: TrialConfig) -> None:
-    size = config.nic.rx_ring
-    if size & (size - 1):
-        raise ConfigError("nic.rx_ring", size, f"use a power of two, such as {1 << size.bit_length()}")
+def _rx_rings_are_powers_of_two(config: TrialConfig) -> None:
+    for name, size in (("nic.rx_ring", config.nic.rx_ring), ("life.rx_ring", config.life.rx_ring)):
+        if size & (size - 1):
+            raise ConfigError(name, size, f"use a power of two, such as {1 << size.bit_length()}")
+
+
+def _what_happens_to_the_device_happens_in_the_trial(config: TrialConfig) -> None:
+    life = config.life
+    if life.event == "none":
+        return
+    ends_ms = life.at_ms + (life.down_ms if life.event == "resize" else 0)
+    if ends_ms >= config.duration_ms or life.at_ms < config.warmup_ms:
+        raise ConfigError(
+            "life.at_ms",
+            life.at_ms,
+            f"must leave the warm-up ({config.warmup_ms} ms) before it and be over by duration_ms = "
+            f"{config.duration_ms}",
+        )
+
+
+def _only_a_device_that_comes_up_again_changes(config: TrialConfig) -> None:
+    life = config.life
+    for name in ("rx_ring", "queues"):
+        if getattr(life, name) and life.event != "resize":
+            raise ConfigError(f"life.{name}", getattr(life, name), "needs life.event = resize")
 
 
 def _tx_ring_is_a_power_of_two(config: TrialConfig) -> None:
@@ -451,6 +508,16 @@ def _cpus_suffice(config: TrialConfig) -> None:
                 f"queues and readers take {others} of {MAX_CPUS} CPUs; use fewer of them"
                 + (f", or at most {most} here" if most > 0 else ""),
             )
+
+
+def _a_device_that_sends_stays_as_it_is(config: TrialConfig) -> None:
+    if config.life.event != "none" and (attaches_program(config) or config.app.reader == "forward"):
+        raise ConfigError(
+            "life.event",
+            config.life.event,
+            "frames that wait to be sent would need their pools; use none, or neither xdp nor "
+            "app.reader = forward",
+        )
 
 
 def _warmup_ends_before_the_trial(config: TrialConfig) -> None:
@@ -568,7 +635,12 @@ INPUT_FIELDS = (
 """what decides which files a trial reads, see ``workers.inputs``"""
 
 RULES = (
-    Rule(("nic.rx_ring",), _rx_ring_is_a_power_of_two),
+    Rule(("nic.rx_ring", "life.rx_ring"), _rx_rings_are_powers_of_two),
+    Rule(
+        ("life.event", "life.at_ms", "life.down_ms", "duration_ms", "warmup_ms"),
+        _what_happens_to_the_device_happens_in_the_trial,
+    ),
+    Rule(("life.event", "life.rx_ring", "life.queues"), _only_a_device_that_comes_up_again_changes),
     Rule(("nic.tx_ring",), _tx_ring_is_a_power_of_two),
     Rule(
         ("xdp.pass_percent", "xdp.drop_percent", "xdp.tx_percent", "xdp.redirect_percent"), _verdicts_add_up
@@ -585,6 +657,9 @@ RULES = (
             "xdp.redirect_cpus",
         ),
         _cpus_suffice,
+    ),
+    Rule(
+        ("life.event", "app.reader", "xdp.attached", "xdp.pass_percent"), _a_device_that_sends_stays_as_it_is
     ),
     Rule(("workload", "pool.recycle"), _loops_have_no_packets_to_mark),
     Rule(("nic.moderation", "nic.rx_usecs", "nic.rx_frames"), _adaptive_moderation_has_profiles_of_its_own),

@@ -14,10 +14,11 @@ def integrate(trial: Trial, now_ps: int) -> None:
         return
     tally.integrated_to_ps = now_ps
     in_cache = in_ring = in_rx_ring = in_socket = 0
-    for number in range(trial.nic.queues):
-        queue = trial.queues[number]
+    for number in range(trial.machine.pools):
         in_cache += trial.host.pools[number].cache_count
         in_ring += _ring_pages(trial, number)
+    for number in range(trial.nic.queues):
+        queue = trial.queues[number]
         in_rx_ring += queue.posted - queue.read
     for number in range(trial.stack.readers):
         reader = trial.readers[number]

@@ -94,6 +94,7 @@ def record_of(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
         "pages_inflight": int(((pools.hold - pools.release) & COUNT_MASK).sum()),
         "memory_peak_bytes": int(trial.host.page_allocator.peak_pages) * PAGE_BYTES,
     }
+    record |= _drain(trial, trial.tally.integrated_to_ps)
     record |= zip((f"dma_{name}" for name in DMA_COUNTS), delta["dma"].tolist(), strict=True)
     record |= zip(COUNTERS, delta["counters"].tolist(), strict=True)
     record["returns_declined"] = delta["declined"]
@@ -109,6 +110,25 @@ def record_of(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
         record[f"cache_hit_{name}"] = _ratio(touches - int(delta["misses"][kind]), touches)
     assert list(record) == [measure.name for measure in MEASURES]
     return record
+
+
+def _drain(trial: Trial, end_ps: int) -> Record:
+    """What became of the pages of pools that were destroyed as the device went down."""
+    life = trial.life
+    left = int(life.pages_left)
+    drain: Record = dict.fromkeys(("pages_left_behind", "pages_not_returned"), 0)
+    drain |= dict.fromkeys(("drain_seconds", "drain_forecast_seconds"))
+    if life.down_at_ps == 0:
+        return drain
+    pools = trial.host.pools[: life.first_pool]
+    out = sum(audit.inflight(owner) - len(audit.idle_pages(trial.host, owner)) for owner in pools)
+    elapsed = int(end_ps - life.down_at_ps) / PS_PER_SECOND
+    drain["pages_left_behind"], drain["pages_not_returned"] = left, out
+    if life.drained_at_ps:
+        drain["drain_seconds"] = int(life.drained_at_ps - life.down_at_ps) / PS_PER_SECOND
+    elif 0 < out < left:
+        drain["drain_forecast_seconds"] = elapsed * left / (left - out)
+    return drain
 
 
 def _own_cpus_of_readers(trial: Trial) -> list[int]:

@@ -42,6 +42,7 @@ NIC = _words(
 
 QUEUE = _words(
     "cpu",
+    "pool",
     "phase",
     "event_ps",  # when the interrupt fires, FOREVER while nothing has come in; when the last poll yielded
     "polled",  # packets of this poll
@@ -66,7 +67,7 @@ QUEUE = _words(
     "memory_id",  # the pool's, where an XDP program is attached
     "to_clean",  # sent frames of the transmit ring that this poll has yet to clean
 )
-"""a receive queue; its pool and its NAPI instance have its number"""
+"""a receive queue; its NAPI instance has its number, and at first its pool"""
 
 DESCRIPTOR = _words("page", "frame_bytes", "arrival_ps", "flow_hash")
 
@@ -148,8 +149,12 @@ CPU = _words(
 )
 """a CPU that takes part in the trial"""
 
-MACHINE = _words("cpus")
+MACHINE = _words("cpus", "pools")
 """how many take part"""
+
+LIFE = _words("queues", "ring_mask", "first_pool", "pages_left", "down_at_ps", "drained_at_ps")
+"""queues, ring and pools that the device comes up with again; pages in flight as it went down, when that was,
+and when the last of its pools was gone"""
 
 POLL, READER, TARGET_TURN = range(3)
 """kinds of actors"""
@@ -207,6 +212,8 @@ class Trial(NamedTuple):
     """record"""
     cpus: Any
     actors: Any
+    life: Any
+    """record"""
     nic: Any
     """record"""
     queues: Any

@@ -52,5 +52,5 @@ def passes(trial: Trial, number: int, index: int, page: int) -> bool:
     elif counted:
         tally.dropped_xdp += 1
         latency.count(trial, descriptor.arrival_ps)
-    pool.put(host, host.pools[number], page, written_bytes, True)
+    pool.put(host, host.pools[trial.queues[number].pool], page, written_bytes, True)
     return False

@@ -55,16 +55,16 @@ TRIALS: dict[str, dict[str, Value]] = {
 }
 
 PINNED: dict[str, str] = {
-    "drop-constant": "79f33fb284e59f26",
-    "drop-saturation": "b1bbb7b2468bf417",
-    "drop-poisson-local": "8e56df460470659b",
-    "drop-bursts-without-recycling": "6a698ed4cc99d5bc",
-    "fast-imix-software-coherence": "50872964c8df1255",
-    "fast-capture": "c16a0555f77fa38c",
-    "slow-bursts-small-pool": "8f31b3600668891a",
-    "slow-poisson-drawn-work": "298d2d99cf6d870c",
-    "slow-same-cpu-oldest-release": "1194cc49b82a4494",
-    "slow-posted-registers-driver-syncs": "e58e037a6b168dae",
+    "drop-constant": "0b5dcdf1c4f3671c",
+    "drop-saturation": "23e4024c247b6bfe",
+    "drop-poisson-local": "3e92aa32de7244d4",
+    "drop-bursts-without-recycling": "ff6ee3deba8955c6",
+    "fast-imix-software-coherence": "9b2fe66a62fd9556",
+    "fast-capture": "7a52039f66d78468",
+    "slow-bursts-small-pool": "109d340195bb501e",
+    "slow-poisson-drawn-work": "cfbe233f78afc678",
+    "slow-same-cpu-oldest-release": "9605e0ac247678f6",
+    "slow-posted-registers-driver-syncs": "2edadc9dc8c9a428",
 }
 
 

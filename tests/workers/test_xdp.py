@@ -82,8 +82,8 @@ def test_drops_need_no_page_allocator_and_all_go_to_the_cache() -> None:
 
 @pytest.mark.parametrize("kernel", list(RELEASES))
 def test_pages_come_back_where_their_verdict_sends_them(kernel: str) -> None:
-    """Spec 7.6 and 6.8: in the poll that they came from to the cache, from elsewhere to the ring; the skb of a
-    CPU map's frame takes its page out of the pool before 6.4."""
+    """Spec 7.6 and 6.8: in the poll that they came from to the cache, from elsewhere to the ring; the skb of
+    a CPU map's frame takes its page out of the pool before 6.4."""
     for verdict, fate in ((DROP, "dropped_xdp"), (TX, "transmitted"), (AF_XDP, "redirected")):
         record = run(BRIEF, verdict, kernel=kernel)
         assert record["recycle_cached"] == record[f"packets_{fate}"] > 700
@@ -128,8 +128,8 @@ def test_verdicts_have_their_shares_and_leave_the_arrivals_alone() -> None:
 
 @pytest.mark.parametrize("path", ["tx", "forward", "device"])
 def test_an_uncongested_frame_waits_for_two_interrupts_and_the_wire(path: str) -> None:
-    """By hand, where nothing costs time: 8 us until the poll, 67.2 ns on the wire, 8 us until the interrupt that
-    cleans it. Little's law: packets in the ring are the rate times the time in it."""
+    """By hand, where nothing costs time: 8 us until the poll, 67.2 ns on the wire, 8 us until the interrupt
+    that cleans it. Little's law: packets in the ring are the rate times the time in it."""
     record = run(
         PATHS[path],
         arch=FLAT,
@@ -186,7 +186,7 @@ def test_an_overloaded_ring_obeys_littles_law(path: str) -> None:
 
 @pytest.mark.parametrize("kernel", list(RELEASES))
 def test_what_is_forwarded_is_freed_in_its_own_poll(kernel: str) -> None:
-    """Spec 3.5 and 6.7: ``napi_consume_skb`` recycles into the cache where releases allow it, else to the ring."""
+    """Spec 3.5 and 6.7: ``napi_consume_skb`` recycles to the cache where releases allow it, else to the ring."""
     record = run(BRIEF, FORWARD, kernel=kernel)
     found, other = ("cached", "ring") if kernel == "6.12" else ("ring", "cached")
     assert record[f"recycle_{found}"] == record["packets_transmitted"] > 700
@@ -252,13 +252,15 @@ def test_frames_that_wait_at_the_end_are_queued_with_their_pages() -> None:
     assert ring.tail - ring.head > 500
     assert audit.queued_packets(stopped) >= ring.tail - ring.head
     stopped.frames[ring.first + (ring.head & ring.mask)].page = 0
-    with pytest.raises(CheckError, match="pages in flight: .* pages found"):
+    with pytest.raises(CheckError, match=r"pages in flight: .* pages found"):
         audit.check(stopped)
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
+        ({**FORWARD, "life.event": "down"}, r"life.event = 'down': frames that wait to be sent"),
+        ({**DROP, "life.event": "down"}, r"life.event = 'down': frames that wait to be sent"),
         ({"xdp.drop_percent": 30}, r"xdp.pass_percent = 100: .* add up to 100; use 70"),
         ({**DROP, "xdp.tx_percent": 30}, r"xdp.pass_percent = 0: .* add up to 100; lower xdp.drop_percent"),
         (REDIRECT, r"xdp.redirect_to = '': .* name device, cpumap or af_xdp"),

@@ -16,7 +16,7 @@ from workers.state import DECLINED, HELD, NOT_RECYCLED, OVERFLOW, WRONG_NODE, Tr
 def allocate(trial: Trial, number: int) -> int:
     """A page that the device may write to, 0 if there is none."""
     host = trial.host
-    owner = host.pools[number]
+    owner = host.pools[trial.queues[number].pool]
     held_before = owner.hold
     page = pool.alloc(host, owner)
     entered = (owner.hold - held_before) & COUNT_MASK
@@ -50,7 +50,7 @@ def _blame(trial: Trial, number: int, pages: int) -> None:
     """Say why so many pages had to come from the page allocator."""
     tally = trial.tally
     queue = trial.queues[number]
-    owner = trial.host.pools[number]
+    owner = trial.host.pools[queue.pool]
     if not trial.nic.recycle:
         tally.slow[NOT_RECYCLED] += pages
         return

@@ -64,9 +64,9 @@ def receive_packet(trial: Trial, number: int) -> int:
         buffer.mark_for_recycle(trial.buffers, skb)
         if not host.rules.pool_sets_owner:
             observer.touch(STRUCT_PAGE, page, True)
-            buffer.store_mem_info(trial.buffers, page, host.pools[number])
+            buffer.store_mem_info(trial.buffers, page, host.pools[queue.pool])
     else:
-        pool.release_page(host, host.pools[number], page)
+        pool.release_page(host, host.pools[queue.pool], page)
     return int(skb)
 
 

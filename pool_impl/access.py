@@ -17,6 +17,7 @@ from pool_impl.jit import (
     methods,
     store_at,
 )
+from pool_impl.layout import MAX_CPUS
 
 LOCKED = -1
 """a producer index that somebody works on"""
@@ -64,6 +65,14 @@ class Serial(NamedTuple):
 
     def unlock_zone(self, allocator: Any) -> None:
         """Nothing to hand on."""
+
+    def counting_cpus(self) -> int:
+        """CPUs that count pages in use: one does for all."""
+        return 1
+
+    def counting_cpu(self, cpu: int) -> int:
+        """The one that counts those of a CPU."""
+        return 0
 
     def take_serials(self, allocator: Any, number: int) -> int:
         """Serial numbers for allocations; returns the one before the first."""
@@ -157,6 +166,14 @@ class Threads(NamedTuple):
     def unlock_zone(self, allocator: Any) -> None:
         """Hand the shared lists on."""
         atomic_store(allocator, "zone_lock", 0)
+
+    def counting_cpus(self) -> int:
+        """CPUs that count pages in use: each its own."""
+        return MAX_CPUS
+
+    def counting_cpu(self, cpu: int) -> int:
+        """The one that counts those of a CPU."""
+        return cpu
 
     def take_serials(self, allocator: Any, number: int) -> int:
         """Serial numbers for allocations; returns the one before the first."""

@@ -11,7 +11,7 @@ the shared lists.
 from typing import Any
 
 from pool_impl.jit import compiled, nonnegative
-from pool_impl.layout import MAX_CPUS, NO_NODE, NO_POOL, PCP_CAPACITY, PFMEMALLOC, Host
+from pool_impl.layout import NO_NODE, NO_POOL, PCP_CAPACITY, PFMEMALLOC, Host
 from pool_impl.observe import (
     BUDDY_PAGE,
     PAGE_BULK_ALLOC,
@@ -108,19 +108,19 @@ def alloc(host: Host, nid: int, order: int) -> int:
 
 @compiled()
 def _count_used(host: Host, pages: int) -> None:
-    """Pages came into use. Each CPU counts those that it takes and gives back, so one CPU's count can be
-    negative; only taking can make a new peak."""
+    """Pages came into use. With threads each CPU counts those that it takes and gives back, so that the count of
+    one can be negative; only taking can make a new peak."""
     allocator = host.page_allocator
-    allocator.used_pages[nonnegative(host.context.cpu), 0] += pages
-    allocator.peak_pages = max(allocator.peak_pages, used_pages(allocator, MAX_CPUS))
+    allocator.used_pages[nonnegative(host.access.counting_cpu(host.context.cpu)), 0] += pages
+    allocator.peak_pages = max(allocator.peak_pages, used_pages(host))
 
 
 @compiled()
-def used_pages(allocator: Any, cpus: int) -> int:
-    """Pages in use on a machine of so many CPUs; one of order n counts as 2**n."""
+def used_pages(host: Host) -> int:
+    """Pages in use; one of order n counts as 2**n."""
     total = 0
-    for cpu in range(cpus):
-        total += allocator.used_pages[cpu, 0]
+    for cpu in range(host.access.counting_cpus()):
+        total += host.page_allocator.used_pages[cpu, 0]
     return total
 
 
@@ -157,7 +157,8 @@ def free(host: Host, page: int) -> None:
     # the allocator's own lists use these words
     record.magic = 0
     record.pp = NO_POOL
-    host.page_allocator.used_pages[nonnegative(host.context.cpu), 0] -= 1 << record.order
+    counting_cpu = nonnegative(host.access.counting_cpu(host.context.cpu))
+    host.page_allocator.used_pages[counting_cpu, 0] -= 1 << record.order
     if record.order == 0:
         _push_pcp(host, record.nid, page)
     else:

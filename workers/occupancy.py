@@ -30,7 +30,7 @@ def integrate(trial: Trial, now_ps: int) -> None:
     tally.page_ps[IN_RING] += in_ring * elapsed_ps
     tally.page_ps[IN_RX_RING] += in_rx_ring * elapsed_ps
     tally.page_ps[IN_SOCKET] += in_socket * elapsed_ps
-    tally.used_page_ps += used_pages(trial.host.page_allocator, trial.machine.cpus) * elapsed_ps
+    tally.used_page_ps += used_pages(trial.host) * elapsed_ps
 
 
 @compiled()

@@ -6,6 +6,8 @@ from pool_impl.host import new_buffers
 from pool_impl.layout import (
     BH_DISABLED,
     CACHE_CAPACITY,
+    DMA_BIDIRECTIONAL,
+    DMA_FROM_DEVICE,
     FLAG_DMA_MAP,
     FLAG_DMA_SYNC_DEV,
     SERVING_SOFTIRQ,
@@ -15,9 +17,10 @@ from pool_impl.layout import (
 from pool_impl.pool import PoolParams, create
 from pool_impl.release import rules_of, skb_rules_of
 from workers.capture import Capture, load
-from workers.config import TrialConfig
+from workers.config import TrialConfig, attaches_program
 from workers.cost import PS_PER_NS
 from workers.drivers.page import HEADROOM_BYTES, MOST_BYTES, TRUESIZE_BYTES
+from workers.egress import most_frames, new_egress, register_pools, transmits
 from workers.latency import BUCKETS
 from workers.machine import new_machine
 from workers.moderation import FIRST_PROFILE, PROFILE_FRAMES, PROFILE_USECS
@@ -37,6 +40,7 @@ from workers.state import (
     SOCKET,
     STACK,
     TALLY,
+    TARGET_TURN,
     Trial,
 )
 from workers.traffic import FOREVER, Arrivals, last_arrival_ps, new_arrivals, work_key
@@ -59,12 +63,13 @@ def new_trial(config: TrialConfig) -> Trial:
     comes_up = config.life.event == "resize"
     pools = config.nic.queues + (len(queues) if comes_up else 0)
     in_sockets = sum(_socket_packets(config) for _ in range(len(readers)))
-    skbs = in_sockets + len(queues)
+    waiting = most_frames(config)
+    skbs = in_sockets + waiting + 2 * len(queues) + config.xdp.redirect_cpus
     ring_slots = min(config.pool.size or 1024, rules_of(config.kernel).ring_size_limit)
     host = new_machine(
         config,
         pools=pools,
-        pages=in_sockets + 1 + pools * (rx_ring + ring_slots + 5 * CACHE_CAPACITY),
+        pages=in_sockets + waiting + 1 + pools * (rx_ring + ring_slots + 5 * CACHE_CAPACITY),
         descriptors=descriptors,
         skbs=skbs,
     )
@@ -73,7 +78,9 @@ def new_trial(config: TrialConfig) -> Trial:
     for number in range(pools):
         queue = number if number < config.nic.queues else number - config.nic.queues
         create(host, number, _pool_params(config, queue))
-    cpus, actors = _cpus(queues, readers)
+    egress = new_egress(config, 1 + max(*queues.cpu, *readers.cpu, 0))
+    register_pools(config, host, egress, queues)
+    cpus, actors = _cpus(queues, readers, egress.targets)
     if config.nic.napi == "busy-poll":
         cpus[: len(queues)].spins = 1
     machine = records(MACHINE, 1)[0]
@@ -82,6 +89,7 @@ def new_trial(config: TrialConfig) -> Trial:
     stack = records(STACK, 1)[0]
     stack.readers = len(readers)
     stack.drops = int(config.app.reader == "drop")
+    stack.forwards = int(config.app.reader == "forward")
     return Trial(
         host=host,
         buffers=new_buffers(host, skb_rules_of(config.kernel), skbs=skbs),
@@ -89,7 +97,7 @@ def new_trial(config: TrialConfig) -> Trial:
         cpus=cpus,
         actors=actors,
         life=_life(config),
-        nic=_nic(config, arrivals),
+        nic=_nic(config, arrivals, len(egress.frame_queues)),
         queues=queues,
         indirection=indirection(config.nic.queues),
         descriptors=records(DESCRIPTOR, descriptors),
@@ -97,6 +105,7 @@ def new_trial(config: TrialConfig) -> Trial:
         readers=readers,
         packets=records(PACKET, skbs + 1),
         socket_slots=words(sum(readers.mask + 1)),
+        **egress._asdict(),
         arrivals=arrivals,
         tally=records(TALLY, 1)[0],
         latency=words(BUCKETS),
@@ -133,7 +142,7 @@ def _pool_params(config: TrialConfig, queue: int) -> PoolParams:
     return PoolParams(
         pool_size=config.pool.size,
         flags=FLAG_DMA_MAP if config.driver.sync == "driver" else FLAG_DMA_MAP | FLAG_DMA_SYNC_DEV,
-        dma_dir=2,
+        dma_dir=DMA_BIDIRECTIONAL if attaches_program(config) else DMA_FROM_DEVICE,
         max_len=MOST_BYTES,
         offset=HEADROOM_BYTES,
         napi=queue,
@@ -148,7 +157,7 @@ def _life(config: TrialConfig) -> Any:
     return life
 
 
-def _nic(config: TrialConfig, arrivals: Arrivals) -> Any:
+def _nic(config: TrialConfig, arrivals: Arrivals, frame_queues: int) -> Any:
     nic = records(NIC, 1)[0]
     nic.queues = config.nic.queues
     nic.ring_mask = config.nic.rx_ring - 1
@@ -159,6 +168,9 @@ def _nic(config: TrialConfig, arrivals: Arrivals) -> Any:
     nic.adaptive = int(config.nic.moderation == "adaptive")
     nic.poll_context = SERVING_SOFTIRQ if config.nic.napi == "softirq" else BH_DISABLED
     nic.thread_wakes = int(config.nic.napi == "threaded")
+    nic.program = int(attaches_program(config))
+    nic.frame_queues = frame_queues
+    nic.transmits = int(transmits(config))
     nic.saturated = int(config.traffic.kind == "saturation")
     nic.end_ps = config.duration_ms * PS_PER_MS
     if config.traffic.kind == "capture":
@@ -170,7 +182,7 @@ def _nic(config: TrialConfig, arrivals: Arrivals) -> Any:
 
 def _readers(config: TrialConfig) -> Any:
     app = config.app
-    readers = records(SOCKET, 0 if app.reader == "drop" else app.readers)
+    readers = records(SOCKET, 0 if app.reader in ("drop", "forward") else app.readers)
     first = 0
     queues = max(config.nic.queues, config.life.queues)
     for number in range(len(readers)):
@@ -191,10 +203,11 @@ def _socket_packets(config: TrialConfig) -> int:
     return config.app.socket_bytes // TRUESIZE_BYTES + 1
 
 
-def _cpus(queues: Any, readers: Any) -> tuple[Any, Any]:
-    """The CPUs, and who acts on them: queues before readers on each."""
+def _cpus(queues: Any, readers: Any, targets: Any) -> tuple[Any, Any]:
+    """The CPUs, and who acts on them: queues before readers on each, targets alone."""
     found = [(int(queues[number].cpu), POLL, number) for number in range(len(queues))]
     found += [(int(readers[number].cpu), READER, number) for number in range(len(readers))]
+    found += [(int(targets[number].cpu), TARGET_TURN, number) for number in range(len(targets))]
     found.sort()
     cpus = records(CPU, max(cpu for cpu, _, _ in found) + 1)
     actors = records(ACTOR, len(found))

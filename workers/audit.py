@@ -42,11 +42,12 @@ def check_idle_pool(host: Host) -> None:
 
 
 def queued_packets(trial: Trial) -> int:
-    """Counted packets that wait in the receive ring or the socket."""
+    """Counted packets that wait in a receive ring, a socket, a transmit ring or for a redirect target."""
     since = trial.tally.measure_from_ps
     in_ring = _descriptors(trial, "dma").arrival_ps >= since
     in_socket = trial.packets[_in_sockets(trial)].arrival_ps >= since
-    return int(in_ring.sum() + in_socket.sum())
+    waiting = _frames(trial).arrival_ps >= since
+    return int(in_ring.sum() + in_socket.sum() + waiting.sum())
 
 
 def _descriptors(trial: Trial, until: str) -> Any:
@@ -54,6 +55,12 @@ def _descriptors(trial: Trial, until: str) -> Any:
     mask = trial.nic.ring_mask
     indices = [queue.first + (np.arange(queue.read, queue[until]) & mask) for queue in trial.queues]
     return trial.descriptors[np.concatenate(indices)]
+
+
+def _frames(trial: Trial) -> Any:
+    """Frames in all frame queues."""
+    slots = [queue.first + (np.arange(queue.head, queue.tail) & queue.mask) for queue in trial.frame_queues]
+    return trial.frames[np.concatenate([*slots, np.arange(0)])]
 
 
 def _in_sockets(trial: Trial) -> Any:
@@ -65,6 +72,7 @@ def _in_sockets(trial: Trial) -> Any:
 def _fates(trial: Trial) -> None:
     tally = trial.tally
     fates = tally.delivered + tally.dropped_early + tally.missed + tally.dropped_socket + tally.dropped_driver
+    fates += tally.dropped_xdp + tally.transmitted + tally.redirected + tally.dropped_tx
     _equal("packets offered", int(tally.offered), "their fates", int(fates) + queued_packets(trial))
 
 
@@ -72,8 +80,11 @@ def _pages(trial: Trial) -> None:
     """Walk every place where a page can be; each page is in one place, and none is missing."""
     host = trial.host
     skbs = _live_skbs(trial.buffers)
-    _equal("skbs in use", len(skbs), "skbs in sockets", len(_in_sockets(trial)))
-    held = np.concatenate([_descriptors(trial, "posted").page, _data_pages(trial.buffers, skbs)])
+    frames = _frames(trial)
+    waiting = len(_in_sockets(trial)) + int((frames.skb != 0).sum())
+    _equal("skbs in use", len(skbs), "skbs in sockets and transmit rings", waiting)
+    in_frames = frames.page[frames.page != 0]
+    held = np.concatenate([_descriptors(trial, "posted").page, _data_pages(trial.buffers, skbs), in_frames])
     pooled = (host.pages[held].magic & SIGNATURE_MASK) == SIGNATURE
     found = np.concatenate([held[pooled], *(idle_pages(host, owner) for owner in host.pools)])
     in_flight = sum(inflight(owner) for owner in host.pools)

@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from pool_impl.layout import MAX_CPUS
 from pool_impl.release import DEFAULT_RELEASE, RELEASES
 from workers.errors import ConfigError
 
@@ -96,6 +97,24 @@ class NicConfig(_Group):
         int,
         Field(ge=1, le=400, description="link rate in Gbit/s, preamble and gap included; paces bursts"),
     ] = 10
+    tx_ring: Annotated[
+        int,
+        Field(
+            ge=64,
+            le=16384,
+            description="transmit descriptors of a ring, a power of two; one ring for each receive queue, "
+            "and for each xdp.redirect_cpus of the device that frames are redirected to",
+        ),
+    ] = 512
+    tx_gbps: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=400,
+            description="rate in Gbit/s at which this device and one that frames are redirected to send; "
+            "0: nic.link_gbps",
+        ),
+    ] = 0
 
 
 class DriverConfig(_Group):
@@ -115,6 +134,46 @@ class DriverConfig(_Group):
             "returns, or the driver, when it posts the page"
         ),
     ] = "pool"
+
+
+class XdpConfig(_Group):
+    """The XDP program of the receive queues."""
+
+    attached: Annotated[
+        bool,
+        Field(description="run a program also if it passes all packets; implied by any other verdict"),
+    ] = False
+    pass_percent: Annotated[
+        int, Field(ge=0, le=100, description="share of packets that go on to the stack")
+    ] = 100
+    drop_percent: Annotated[
+        int, Field(ge=0, le=100, description="share that the program drops; the four shares add up to 100")
+    ] = 0
+    tx_percent: Annotated[
+        int, Field(ge=0, le=100, description="share that goes out again through the queue's transmit ring")
+    ] = 0
+    redirect_percent: Annotated[
+        int, Field(ge=0, le=100, description="share that is redirected to xdp.redirect_to")
+    ] = 0
+    redirect_to: Annotated[
+        Literal["", "device", "cpumap", "af_xdp"],
+        Field(
+            description="device: another one's transmit ring, cleaned on its own CPU; cpumap: a kthread on "
+            "another CPU that makes skbs of frames; af_xdp: a socket in copy mode whose consumer keeps up"
+        ),
+    ] = ""
+    redirect_cpus: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=16,
+            description="CPUs of the target: kthreads of the CPU map, or transmit rings of the other device, "
+            "each on a CPU of its own",
+        ),
+    ] = 1
+    cpumap_frames: Annotated[
+        int, Field(ge=8, le=16384, description="frames that may wait for a kthread of the CPU map")
+    ] = 2048
 
 
 class TrafficConfig(_Group):
@@ -203,10 +262,11 @@ class AppConfig(_Group):
     """Who consumes the packets."""
 
     reader: Annotated[
-        Literal["drop", "fast", "slow"],
+        Literal["drop", "fast", "slow", "forward"],
         Field(
             description="drop: early drop in the stack; fast: a socket reader that only receives; "
-            "slow: one that works app.work_ns on each packet"
+            "slow: one that works app.work_ns on each packet; forward: none, packets are routed and sent "
+            "again"
         ),
     ] = "drop"
     readers: Annotated[
@@ -298,6 +358,7 @@ class TrialConfig(_Group):
     pool: PoolConfig = PoolConfig()
     nic: NicConfig = NicConfig()
     driver: DriverConfig = DriverConfig()
+    xdp: XdpConfig = XdpConfig()
     traffic: TrafficConfig = TrafficConfig()
     app: AppConfig = AppConfig()
     life: LifeConfig = LifeConfig()
@@ -408,6 +469,57 @@ def _only_a_device_that_comes_up_again_changes(config: TrialConfig) -> None:
             raise ConfigError(f"life.{name}", getattr(life, name), "needs life.event = resize")
 
 
+def _tx_ring_is_a_power_of_two(config: TrialConfig) -> None:
+    size = config.nic.tx_ring
+    if size & (size - 1):
+        raise ConfigError("nic.tx_ring", size, f"use a power of two, such as {1 << size.bit_length()}")
+
+
+def _verdicts_add_up(config: TrialConfig) -> None:
+    xdp = config.xdp
+    others = xdp.drop_percent + xdp.tx_percent + xdp.redirect_percent
+    if xdp.pass_percent + others != 100:
+        remedy = (
+            f"use {100 - others}"
+            if others <= 100
+            else "lower xdp.drop_percent, tx_percent or redirect_percent"
+        )
+        raise ConfigError(
+            "xdp.pass_percent", xdp.pass_percent, f"the four shares have to add up to 100; {remedy}"
+        )
+
+
+def _redirects_have_a_target(config: TrialConfig) -> None:
+    xdp = config.xdp
+    if xdp.redirect_percent > 0 and not xdp.redirect_to:
+        raise ConfigError("xdp.redirect_to", "", "frames are redirected; name device, cpumap or af_xdp")
+
+
+def _cpus_suffice(config: TrialConfig) -> None:
+    xdp, app, queues = config.xdp, config.app, config.nic.queues
+    reads = app.reader in ("fast", "slow") and app.reader_cpu == "other"
+    others = queues + (app.readers if reads else 0)
+    if xdp.redirect_percent > 0 and xdp.redirect_to in ("device", "cpumap"):
+        most = MAX_CPUS - others
+        if xdp.redirect_cpus > most:
+            raise ConfigError(
+                "xdp.redirect_cpus",
+                xdp.redirect_cpus,
+                f"queues and readers take {others} of {MAX_CPUS} CPUs; use fewer of them"
+                + (f", or at most {most} here" if most > 0 else ""),
+            )
+
+
+def _a_device_that_sends_stays_as_it_is(config: TrialConfig) -> None:
+    if config.life.event != "none" and (attaches_program(config) or config.app.reader == "forward"):
+        raise ConfigError(
+            "life.event",
+            config.life.event,
+            "frames that wait to be sent would need their pools; use none, or neither xdp nor "
+            "app.reader = forward",
+        )
+
+
 def _warmup_ends_before_the_trial(config: TrialConfig) -> None:
     if config.warmup_ms >= config.duration_ms:
         raise ConfigError("warmup_ms", config.warmup_ms, f"must be below duration_ms = {config.duration_ms}")
@@ -455,7 +567,7 @@ def _busy_polling_has_a_reader_for_each_queue(config: TrialConfig) -> None:
     nic, app = config.nic, config.app
     if nic.napi != "busy-poll":
         return
-    if app.reader == "drop" or app.reader_cpu != "same" or app.readers != nic.queues:
+    if app.reader in ("drop", "forward") or app.reader_cpu != "same" or app.readers != nic.queues:
         raise ConfigError(
             "nic.napi",
             nic.napi,
@@ -505,6 +617,10 @@ SEED_FIELDS = (
     "traffic.flow_packets",
     "app.reader",
     "app.work_distribution",
+    "xdp.pass_percent",
+    "xdp.drop_percent",
+    "xdp.tx_percent",
+    "xdp.redirect_percent",
 )
 """what decides whether the seed matters, see :func:`seed_matters`"""
 
@@ -525,6 +641,26 @@ RULES = (
         _what_happens_to_the_device_happens_in_the_trial,
     ),
     Rule(("life.event", "life.rx_ring", "life.queues"), _only_a_device_that_comes_up_again_changes),
+    Rule(("nic.tx_ring",), _tx_ring_is_a_power_of_two),
+    Rule(
+        ("xdp.pass_percent", "xdp.drop_percent", "xdp.tx_percent", "xdp.redirect_percent"), _verdicts_add_up
+    ),
+    Rule(("xdp.redirect_percent", "xdp.redirect_to"), _redirects_have_a_target),
+    Rule(
+        (
+            "nic.queues",
+            "app.reader",
+            "app.readers",
+            "app.reader_cpu",
+            "xdp.redirect_percent",
+            "xdp.redirect_to",
+            "xdp.redirect_cpus",
+        ),
+        _cpus_suffice,
+    ),
+    Rule(
+        ("life.event", "app.reader", "xdp.attached", "xdp.pass_percent"), _a_device_that_sends_stays_as_it_is
+    ),
     Rule(("workload", "pool.recycle"), _loops_have_no_packets_to_mark),
     Rule(("nic.moderation", "nic.rx_usecs", "nic.rx_frames"), _adaptive_moderation_has_profiles_of_its_own),
     Rule(
@@ -585,6 +721,8 @@ def seed_matters(config: TrialConfig) -> bool:
         return False
     if app.reader == "slow" and app.work_distribution == "exponential":
         return True
+    if draws_verdicts(config):
+        return True
     if traffic.kind == "capture":
         return False
     if draws_flows(config):
@@ -596,6 +734,17 @@ def draws_flows(config: TrialConfig) -> bool:
     """Whether a packet's flow is drawn: with one flow that never ends there is nothing to draw."""
     traffic = config.traffic
     return traffic.kind != "capture" and (traffic.flows > 1 or traffic.flow_packets > 0)
+
+
+def attaches_program(config: TrialConfig) -> bool:
+    """Whether an XDP program runs on each packet."""
+    return config.xdp.attached or config.xdp.pass_percent < 100
+
+
+def draws_verdicts(config: TrialConfig) -> bool:
+    """Whether XDP verdicts are drawn: where not all packets get the same."""
+    xdp = config.xdp
+    return 100 not in (xdp.pass_percent, xdp.drop_percent, xdp.tx_percent, xdp.redirect_percent)
 
 
 @cache

@@ -41,7 +41,13 @@ BH_TOGGLE = observe.FIRST_OWN_WORK + 9
 SYNC_FOR_CPU = observe.FIRST_OWN_WORK + 10  # bytes; each report is one call
 COPY = observe.FIRST_OWN_WORK + 11  # bytes
 CONTEXT_SWITCH = observe.FIRST_OWN_WORK + 12
-KINDS_OF_WORK = observe.FIRST_OWN_WORK + 13
+XDP_PROGRAM = observe.FIRST_OWN_WORK + 13
+XDP_REDIRECT = observe.FIRST_OWN_WORK + 14
+TRANSMIT = observe.FIRST_OWN_WORK + 15
+TRANSMIT_CLEAN = observe.FIRST_OWN_WORK + 16
+FORWARD = observe.FIRST_OWN_WORK + 17
+TARGET_SLOT = observe.FIRST_OWN_WORK + 18  # entries of a CPU map's queue, put in or taken out
+KINDS_OF_WORK = observe.FIRST_OWN_WORK + 19
 
 PRICES: dict[int, tuple[str, str]] = {
     observe.POOL_ALLOC: ("pool_alloc", "pool_alloc_ns"),
@@ -74,6 +80,12 @@ PRICES: dict[int, tuple[str, str]] = {
     RECEIVE: ("application", "receive_ns"),
     BH_TOGGLE: ("ring_lock", "bh_toggle_ns"),
     SYNC_FOR_CPU: ("sync_for_cpu", "dma_sync_line_ns"),
+    XDP_PROGRAM: ("xdp", "xdp_program_ns"),
+    XDP_REDIRECT: ("xdp", "xdp_redirect_ns"),
+    TRANSMIT: ("transmit", "transmit_ns"),
+    TRANSMIT_CLEAN: ("transmit", "transmit_clean_ns"),
+    FORWARD: ("protocol", "forward_ns"),
+    TARGET_SLOT: ("xdp", "ring_slot_ns"),
 }
 """category and profile parameter of each kind of work; COPY is priced by bandwidth"""
 

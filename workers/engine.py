@@ -9,11 +9,12 @@ from typing import Any
 from pool_impl import skb as buffer
 from pool_impl.jit import compiled
 from pool_impl.layout import NO_CPU, PROCESS
-from workers import cost, drivers, moderation, nic, occupancy, sockets, stack
+from workers import cost, drivers, moderation, nic, occupancy, sockets, stack, targets, transmit
 from workers.schedule import next_cpu, refresh
 from workers.state import (
     IDLE,
     NOBODY,
+    POLL,
     POLLING,
     READER,
     YIELDED,
@@ -78,9 +79,11 @@ def _step(trial: Trial, number: int, start_ps: int) -> None:
     if actor.kind == READER:
         host.context.in_softirq = PROCESS
         skb = sockets.read_packet(trial, actor.number, waited_ps > 0 and not cpu.spins)
-    else:
+    elif actor.kind == POLL:
         host.context.in_softirq = trial.nic.poll_context
         skb = _poll(trial, actor.number, start_ps)
+    else:
+        skb = targets.step(trial, actor.number, start_ps, waited_ps > 0)
     if skb != 0:
         # in one place for all: this is most of the compiled code
         host.observer.work(cost.SKB_FREE, 1)
@@ -102,6 +105,9 @@ def _poll(trial: Trial, number: int, now_ps: int) -> int:
     if queue.phase != POLLING:
         _begin_poll(trial, queue, number, now_ps)
         return 0
+    if queue.to_clean != 0:
+        queue.to_clean -= 1
+        return transmit.clean(trial, number)
     if queue.dma != queue.read and queue.polled < trial.nic.budget:
         queue.polled += 1
         trial.tally.read += 1
@@ -126,17 +132,21 @@ def _begin_poll(trial: Trial, queue: Any, number: int, now_ps: int) -> None:
     queue.poll_started_ps = now_ps
     trial.host.device.napi_owner[number] = queue.cpu
     trial.cpus[queue.cpu].poller = number
+    if trial.nic.transmits:
+        queue.to_clean = transmit.sent(trial.frames, trial.frame_queues[number], now_ps)
 
 
 @compiled(inline=False)
 def _end_poll(trial: Trial, queue: Any, number: int) -> None:
     """Refill, then wait for an interrupt or, with more to do, for the next turn."""
+    if trial.nic.frame_queues:
+        targets.flush_all(trial, number)
     drivers.refill(trial, number, drivers.REFILL_LIMIT)
     cpu = trial.cpus[queue.cpu]
     cpu.poller = NOBODY
     if queue.polled < trial.nic.budget:
         queue.phase = IDLE
-        queue.event_ps = FOREVER
+        queue.event_ps = transmit.interrupt_ps(trial, number) if trial.nic.transmits else FOREVER
         queue.waiting_frames = 0
         trial.host.device.napi_owner[number] = NO_CPU
         return

@@ -37,10 +37,12 @@ CATEGORIES = (
     "sync_for_cpu",
     "sync_for_device",
     "device_register",
+    "xdp",
     "skb_alloc",
     "skb_free",
     "protocol",
     "socket",
+    "transmit",
     "copy",
     "application",
     "cache_misses",
@@ -76,7 +78,7 @@ _COUNTER_HELP = (
     "returns refused for other references or emergency pages",
 )
 
-LOCATIONS = ("cache", "ring", "rx_ring", "socket")
+LOCATIONS = ("cache", "ring", "rx_ring", "socket", "tx", "target")
 """where a page taken from the page allocator can be; a packet in the driver's or reader's hands counts
 to where it came from"""
 
@@ -84,7 +86,7 @@ SLOW_CAUSES = ("not_recycled", "overflow", "wrong_node", "declined", "held")
 """why an allocation went to the page allocator"""
 
 _SLOW_HELP = (
-    "the packets before it left the pool for good (recycling off)",
+    "the packets before it left the pool for good (recycling off, or frames that became skbs before 6.4)",
     "a full ring had given its pages away before",
     "pages of another node had been given away before",
     "the pool's variant had not wanted pages back before",
@@ -103,9 +105,23 @@ MEASURES = (
     Measure("packets_missed_without_page", "packets", "lower", "of these, while there was no page to post"),
     Measure("packets_dropped_socket", "packets", "lower", "packets that found the socket full"),
     Measure("packets_dropped_driver", "packets", "lower", "packets without a page to replace theirs"),
+    Measure("packets_dropped_xdp", "packets", "neither", "packets dropped by the XDP program on purpose"),
+    Measure("packets_transmitted", "packets", "higher", "packets sent again, by XDP_TX or forwarded"),
+    Measure(
+        "packets_redirected",
+        "packets",
+        "higher",
+        "frames that another device has sent or an AF_XDP socket has got",
+    ),
+    Measure("packets_dropped_tx", "packets", "lower", "packets that found a transmit ring or target full"),
     Measure("packets_queued", "packets", "lower", "packets still queued at the end"),
-    Measure("packets_handled_rate", "per second", "higher", "packets delivered or dropped early per second"),
-    Measure("drop_ratio", "ratio", "lower", "missed, driver and socket drops over packets offered"),
+    Measure(
+        "packets_handled_rate",
+        "per second",
+        "higher",
+        "packets delivered, dropped on purpose, sent again or redirected, per second",
+    ),
+    Measure("drop_ratio", "ratio", "lower", "missed, driver, socket and transmit drops over packets offered"),
     Measure(
         "busy_ns_per_packet",
         "ns",
@@ -119,6 +135,7 @@ MEASURES = (
     Measure("latency_max_ns", "ns", "lower", "wire to consumer, slowest packet"),
     Measure("busy_ratio_queue_cpu", "ratio", "lower", "busy share of the CPU of the receive queue"),
     Measure("busy_ratio_reader_cpu", "ratio", "lower", "busy share of the CPU of the reader, 0 if shared"),
+    Measure("busy_ratio_target_cpu", "ratio", "lower", "busy share of the busiest CPU of a redirect target"),
     Measure("interrupts", "events", "lower", "interrupts that started a poll"),
     Measure("recycle_ratio", "ratio", "higher", "1 - pages from the page allocator / pages allocated"),
     Measure("pages_allocated", "pages", "neither", "pages handed to the driver"),

@@ -10,7 +10,6 @@ from typing import Any
 from pool_impl.jit import compiled
 from workers.schedule import interrupt
 from workers.state import IDLE, Trial
-from workers.traffic import FOREVER
 
 PROFILE_USECS = (1, 8, 64, 128, 256)
 """net_dim's receive profiles that count from the event, microseconds"""
@@ -33,7 +32,7 @@ def packet_arrived(trial: Trial, queue: Any, arrival_ps: int) -> None:
     if queue.phase != IDLE:
         return
     queue.waiting_frames += 1
-    if queue.event_ps == FOREVER:
+    if queue.event_ps > arrival_ps + queue.usecs_ps:
         interrupt(trial, queue, arrival_ps + queue.usecs_ps)
     if queue.waiting_frames == queue.frames and arrival_ps < queue.event_ps:
         interrupt(trial, queue, arrival_ps)

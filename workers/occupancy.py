@@ -23,6 +23,9 @@ def integrate(trial: Trial, now_ps: int) -> None:
     for number in range(trial.stack.readers):
         reader = trial.readers[number]
         in_socket += reader.tail - reader.head
+    for number in range(trial.nic.frame_queues):
+        frames = trial.frame_queues[number]
+        tally.page_ps[frames.location] += (frames.tail - frames.head) * elapsed_ps
     tally.page_ps[IN_CACHE] += in_cache * elapsed_ps
     tally.page_ps[IN_RING] += in_ring * elapsed_ps
     tally.page_ps[IN_RX_RING] += in_rx_ring * elapsed_ps

@@ -56,8 +56,9 @@ def record_of(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
     busy_ps = delta["ledger"].sum(axis=1)
     packets = delta["read"]
     seconds = window_ps / PS_PER_SECOND
-    handled = int(tally.delivered + tally.dropped_early)
-    lost = int(tally.missed + tally.dropped_socket + tally.dropped_driver)
+    on_purpose = tally.dropped_early + tally.dropped_xdp
+    handled = int(tally.delivered + on_purpose + tally.transmitted + tally.redirected)
+    lost = int(tally.missed + tally.dropped_socket + tally.dropped_driver + tally.dropped_tx)
     allocated = delta["pages_allocated"]
     entered = int((delta["hold"] & COUNT_MASK).sum())
     record: Record = {
@@ -69,6 +70,10 @@ def record_of(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
         "packets_missed_without_page": int(tally.missed_without_page),
         "packets_dropped_socket": int(tally.dropped_socket),
         "packets_dropped_driver": int(tally.dropped_driver),
+        "packets_dropped_xdp": int(tally.dropped_xdp),
+        "packets_transmitted": int(tally.transmitted),
+        "packets_redirected": int(tally.redirected),
+        "packets_dropped_tx": int(tally.dropped_tx),
         "packets_queued": audit.queued_packets(trial),
         "packets_handled_rate": handled / seconds,
         "drop_ratio": _ratio(lost, int(tally.offered)),
@@ -80,6 +85,7 @@ def record_of(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
         "latency_max_ns": int(tally.latency_max_ps) // PS_PER_NS if handled else None,
         "busy_ratio_queue_cpu": int(busy_ps[trial.queues.cpu].max()) / window_ps,
         "busy_ratio_reader_cpu": int(busy_ps[_own_cpus_of_readers(trial)].max(initial=0)) / window_ps,
+        "busy_ratio_target_cpu": int(busy_ps[trial.targets.cpu].max(initial=0)) / window_ps,
         "interrupts": delta["interrupts"],
         # a bulk fill at the edge of the window may bring in more pages than were allocated
         "recycle_ratio": max(0.0, 1 - entered / allocated) if allocated else None,

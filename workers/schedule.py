@@ -8,7 +8,7 @@ long as it was: ksoftirqd and the application are equals to the scheduler.
 from typing import Any
 
 from pool_impl.jit import compiled
-from workers.state import IDLE, NOBODY, POLL, READER, Trial
+from workers.state import IDLE, NOBODY, POLL, READER, TARGET_TURN, Trial
 from workers.traffic import FOREVER
 
 
@@ -32,22 +32,24 @@ def refresh(trial: Trial, number: int) -> None:
         cpu.due_ps = cpu.now_ps
     elif cpu.actors == 1:
         actor = trial.actors[cpu.first_actor]
-        cpu.due_ps = max(cpu.now_ps, _event_ps(actor, trial.queues, trial.readers))
+        cpu.due_ps = max(cpu.now_ps, _event_ps(actor, trial.queues, trial.readers, trial.targets))
     else:
-        _choose(cpu, trial.actors, trial.queues, trial.readers)
+        _choose(cpu, trial.actors, trial.queues, trial.readers, trial.targets)
 
 
 @compiled()
-def _event_ps(actor: Any, queues: Any, readers: Any) -> int:
+def _event_ps(actor: Any, queues: Any, readers: Any, targets: Any) -> int:
     """When what an actor waits for happened or will, FOREVER if nobody knows."""
     if actor.kind == READER:
         reader = readers[actor.number]
         return int(reader.wake_ps) if reader.head != reader.tail else FOREVER
+    if actor.kind == TARGET_TURN:
+        return int(targets[actor.number].event_ps)
     return int(queues[actor.number].event_ps)
 
 
 @compiled(inline=False)
-def _choose(cpu: Any, actors: Any, queues: Any, readers: Any) -> None:
+def _choose(cpu: Any, actors: Any, queues: Any, readers: Any, targets: Any) -> None:
     """Among several on one CPU."""
     readers_turn = cpu.reader_turn_ps > 0 and cpu.waiting > 0
     cpu.due_ps = FOREVER
@@ -55,7 +57,7 @@ def _choose(cpu: Any, actors: Any, queues: Any, readers: Any) -> None:
     kind = READER
     for index in range(cpu.first_actor, cpu.first_actor + cpu.actors):
         actor = actors[index]
-        event_ps = _event_ps(actor, queues, readers)
+        event_ps = _event_ps(actor, queues, readers, targets)
         if readers_turn and actor.kind == POLL and queues[actor.number].phase != IDLE:
             event_ps = FOREVER
         start_ps = max(cpu.now_ps, event_ps)

@@ -1,7 +1,7 @@
 """The network stack above the driver: protocol work, and where a packet goes from there."""
 
 from pool_impl.jit import compiled
-from workers import cost, latency, sockets
+from workers import cost, latency, sockets, transmit
 from workers.state import Trial
 
 
@@ -16,4 +16,6 @@ def deliver(trial: Trial, skb: int) -> int:
         if counted:
             latency.count(trial, packet.arrival_ps)
         return skb
+    if trial.stack.forwards:
+        return transmit.forward(trial, skb)
     return sockets.enqueue(trial, skb)

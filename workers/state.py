@@ -34,6 +34,9 @@ NIC = _words(
     "thread_wakes",  # context switches that an interrupt costs before the poll runs
     "saturated",
     "end_ps",  # what arrives before it is offered, also if no poll sees it
+    "program",  # 1: an XDP program is attached
+    "frame_queues",
+    "transmits",  # 1: each receive queue has a transmit ring beside it
 )
 """the wire, and what all receive queues share"""
 
@@ -59,6 +62,10 @@ QUEUE = _words(
     "overflow_seen",  # ring_full, waive and declined counts already blamed for slow allocations
     "waive_seen",
     "declined_seen",
+    "detached",  # pages that left the pool with a frame that became an skb, and those already blamed
+    "detached_seen",
+    "memory_id",  # the pool's, where an XDP program is attached
+    "to_clean",  # sent frames of the transmit ring that this poll has yet to clean
 )
 """a receive queue; its NAPI instance has its number, and at first its pool"""
 
@@ -83,8 +90,51 @@ SOCKET = _words(
 )
 """a socket and its application"""
 
-STACK = _words("readers", "drops")
-"""what is above the driver; ``drops`` is 1 where packets are dropped without a socket"""
+STACK = _words("readers", "drops", "forwards")
+"""what is above the driver; ``drops`` is 1 where packets are dropped without a socket, ``forwards`` where
+they are sent again"""
+
+FRAME = _words("page", "skb", "memory_id", "frame_bytes", "arrival_ps", "flow_hash", "sent_ps")
+"""an XDP frame, or an skb that is sent (``page`` is 0 then): where it is, whose the page is, when its last
+byte will have left the wire"""
+
+FRAME_QUEUE = _words(
+    "first",  # slot
+    "mask",
+    "limit",  # frames
+    "head",  # frames taken out, announced and put in since the start; slot = first + (count & mask)
+    "announced",
+    "tail",
+    "link",  # that a transmit ring sends on
+    "location",  # IN_TX or IN_TARGET
+)
+"""a FIFO of frames: first the transmit ring of each receive queue, then the queue of each redirect target,
+then what each receive queue has collected for each target"""
+
+LINK = _words("gbps", "free_ps")
+"""a device's wire for sending: its rate, and when all that was announced will have left"""
+
+XDP = _words(
+    "key",
+    "draws",
+    "drawn",  # 0: all packets get the same verdict, nothing is drawn
+    "drop_below",  # draws of 0..99 below these get the verdict
+    "tx_below",
+    "redirect_below",
+    "redirect_to",
+    "targets",
+    "first_target",  # frame queue of the first target, and of the first collection
+    "first_bulk",
+)
+"""the XDP program, and where it redirects to"""
+
+TO_NOWHERE, TO_DEVICE, TO_CPUMAP, TO_AF_XDP = range(4)
+"""kinds of redirect targets"""
+
+TARGET = _words("cpu", "event_ps", "to_clean", "polls", "usecs_ps")
+"""a redirect target with a CPU of its own: the NAPI that cleans a transmit ring of the other device, or a
+kthread of the CPU map; its queue is ``first_target`` and its number. ``usecs_ps`` is from a sent frame to the
+interrupt"""
 
 CPU = _words(
     "now_ps",
@@ -106,11 +156,12 @@ LIFE = _words("queues", "ring_mask", "first_pool", "pages_left", "down_at_ps", "
 """queues, ring and pools that the device comes up with again; pages in flight as it went down, when that was,
 and when the last of its pools was gone"""
 
-POLL, READER = range(2)
+POLL, READER, TARGET_TURN = range(3)
 """kinds of actors"""
 
 ACTOR = _words("kind", "number")
-"""who takes steps on a CPU: a queue's poll, or a reader, by its number; in the order of CPUs, polls first"""
+"""who takes steps on a CPU: a queue's poll, a reader or a redirect target, by its number; in the order of
+CPUs, polls first"""
 
 TALLY = np.dtype(
     [
@@ -126,6 +177,10 @@ TALLY = np.dtype(
                 "interrupts",
                 "dropped_socket",
                 "dropped_driver",
+                "dropped_xdp",
+                "transmitted",
+                "redirected",
+                "dropped_tx",
                 "read",  # all packets taken from the receive rings, by time
                 "pages_allocated",
                 "latency_max_ps",
@@ -144,7 +199,7 @@ TALLY = np.dtype(
 ``used_page_ps`` are pages integrated over time"""
 
 NOT_RECYCLED, OVERFLOW, WRONG_NODE, DECLINED, HELD = range(len(SLOW_CAUSES))
-IN_CACHE, IN_RING, IN_RX_RING, IN_SOCKET = range(len(LOCATIONS))
+IN_CACHE, IN_RING, IN_RX_RING, IN_SOCKET, IN_TX, IN_TARGET = range(len(LOCATIONS))
 
 
 class Trial(NamedTuple):
@@ -172,6 +227,18 @@ class Trial(NamedTuple):
     packets: Any
     socket_slots: Any
     """slots of all sockets: skbs in order of arrival"""
+    frames: Any
+    """slots of all frame queues"""
+    frame_queues: Any
+    links: Any
+    """of the device and of the one that frames are redirected to"""
+    xdp: Any
+    """record"""
+    targets: Any
+    xdp_memory: Any
+    """record of memory ids, see pool_impl.xdp"""
+    returned: Any
+    """record: what a target returns in bulk within a step"""
     arrivals: Arrivals
     tally: Any
     """record"""

@@ -213,7 +213,7 @@ def next_chunk(arrivals: Arrivals) -> int:
         if source.frame_bytes != 0:
             frame = source.frame_bytes
         else:
-            frame = arrivals.imix[_below(source, len(IMIX_BYTES))]
+            frame = arrivals.imix[below(source, len(IMIX_BYTES))]
         if source.kind == CONSTANT:
             gap = source.gap_ps
         elif source.kind == POISSON:
@@ -247,7 +247,7 @@ def _ramp_gap(source: Any, table: Any) -> int:
             # after the trial: any packet does, and a ramp that falls would hardly find one
             break
         rate_pps = source.from_pps + (source.to_pps - source.from_pps) * now_us // source.end_us
-        if _below(source, most_pps) < rate_pps:
+        if below(source, most_pps) < rate_pps:
             break
     return int(source.now_ps - before_ps)
 
@@ -416,6 +416,11 @@ def mix64(value: int) -> int:
     return value - (1 << 64) if value >> 63 else value
 
 
+def verdict_key(seed: int) -> int:
+    """Key of the numbers that XDP verdicts are drawn with."""
+    return mix64(work_key(seed) ^ _GAMMA)
+
+
 def work_key(seed: int, reader: int = 0) -> int:
     """Key of the numbers that a reader draws: others than those of the arrivals and of other readers."""
     return mix64(~mix64(seed + reader * _GAMMA))
@@ -438,7 +443,7 @@ def _mixed(value: int) -> int:
 
 
 @compiled()
-def _below(source: Any, bound: int) -> int:
+def below(source: Any, bound: int) -> int:
     """Uniform in 0..bound-1; bound is small against 2**31."""
     return int(((_draw(source) >> 32) * bound) >> 31)
 

@@ -65,7 +65,10 @@ def _blame(trial: Trial, number: int, pages: int) -> None:
     queue.waive_seen += by_node
     by_variant = min(pages - by_overflow - by_node, declined - queue.declined_seen)
     queue.declined_seen += by_variant
+    by_frame = min(pages - by_overflow - by_node - by_variant, queue.detached - queue.detached_seen)
+    queue.detached_seen += by_frame
+    tally.slow[NOT_RECYCLED] += by_frame
     tally.slow[OVERFLOW] += by_overflow
     tally.slow[WRONG_NODE] += by_node
     tally.slow[DECLINED] += by_variant
-    tally.slow[HELD] += pages - by_overflow - by_node - by_variant
+    tally.slow[HELD] += pages - by_overflow - by_node - by_variant - by_frame

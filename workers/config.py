@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
+from pool_impl.layout import MAX_CPUS
 from pool_impl.release import DEFAULT_RELEASE, RELEASES
 from workers.errors import ConfigError
 
@@ -181,16 +182,66 @@ class TrafficConfig(_Group):
     ] = 1
 
 
+class StackConfig(_Group):
+    """The network stack between driver and socket."""
+
+    gro: Annotated[
+        bool,
+        Field(description="GRO merges TCP packets of a flow within a poll; without, it is left out"),
+    ] = False
+    rps: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=8,
+            description="CPUs of their own that receive packet steering spreads protocol work over; 0: off",
+        ),
+    ] = 0
+    capture_percent: Annotated[
+        int,
+        Field(ge=0, le=100, description="share of packets cloned to a packet socket, as tcpdump's; drawn"),
+    ] = 0
+    capture_work_ns: Annotated[
+        int,
+        Field(ge=0, le=1_000_000_000, description="time the packet socket's reader works on a clone"),
+    ] = 1_000
+    capture_bytes: Annotated[
+        int,
+        Field(ge=2304, le=1 << 30, description="receive buffer limit of the packet socket"),
+    ] = 212_992
+
+
 class AppConfig(_Group):
     """Who consumes the packets."""
 
     reader: Annotated[
-        Literal["drop", "fast", "slow"],
+        Literal["drop", "udp-no-port", "fast", "slow", "stalled", "hold"],
         Field(
-            description="drop: early drop in the stack; fast: a socket reader that only receives; "
-            "slow: one that works app.work_ns on each packet"
+            description="drop: early drop in the stack, as by the raw table; udp-no-port: dropped for want "
+            "of a socket; fast: a socket reader that only receives; slow: one that works app.work_ns on "
+            "each packet; stalled: slow, and at times it does not read; hold: slow, and it frees late"
         ),
     ] = "drop"
+    protocol: Annotated[
+        Literal["udp", "tcp"],
+        Field(
+            description="tcp: a socket's last skb takes in the next of its flow, and what another CPU reads "
+            "is freed where it was allocated (5.19 and later); no windows: a full socket drops"
+        ),
+    ] = "udp"
+    stall_ms: Annotated[
+        int, Field(ge=1, le=600_000, description="how long a stalled reader does not read")
+    ] = 1
+    stall_every_ms: Annotated[
+        int,
+        Field(ge=2, le=600_000, description="period of the stalls, each of which is at a period's end"),
+    ] = 10
+    hold_packets: Annotated[
+        int,
+        Field(
+            ge=1, le=65_536, description="received skbs that a hold reader has not freed yet, the last ones"
+        ),
+    ] = 256
     readers: Annotated[
         int,
         Field(ge=1, le=16, description="sockets, each with its own reader; a packet's flow decides which"),
@@ -204,12 +255,12 @@ class AppConfig(_Group):
         Field(
             ge=0,
             le=1_000_000_000,
-            description="time a slow reader works on a packet after receiving it; the mean if it is drawn",
+            description="time a slow, stalled or hold reader works on a packet; the mean if it is drawn",
         ),
     ] = 2_500
     work_distribution: Annotated[
         Literal["constant", "exponential"],
-        Field(description="of a slow reader's work: the same for each packet, or drawn with that mean"),
+        Field(description="of that work: the same for each packet, or drawn with that mean"),
     ] = "constant"
     socket_bytes: Annotated[
         int,
@@ -247,6 +298,7 @@ class TrialConfig(_Group):
     nic: NicConfig = NicConfig()
     driver: DriverConfig = DriverConfig()
     traffic: TrafficConfig = TrafficConfig()
+    stack: StackConfig = StackConfig()
     app: AppConfig = AppConfig()
 
     @classmethod
@@ -373,6 +425,33 @@ def _loops_have_no_packets_to_mark(config: TrialConfig) -> None:
         )
 
 
+def _a_stall_ends_before_the_next(config: TrialConfig) -> None:
+    app = config.app
+    if app.reader == "stalled" and app.stall_ms >= app.stall_every_ms:
+        raise ConfigError(
+            "app.stall_ms", app.stall_ms, f"must be below app.stall_every_ms = {app.stall_every_ms}"
+        )
+
+
+def _ports_are_udp(config: TrialConfig) -> None:
+    if config.app.reader == "udp-no-port" and config.app.protocol != "udp":
+        raise ConfigError("app.protocol", config.app.protocol, "app.reader = udp-no-port needs udp")
+
+
+def _cpus_are_enough(config: TrialConfig) -> None:
+    """Queues, readers with a CPU of their own, RPS CPUs and the tap's."""
+    app, stack = config.app, config.stack
+    readers = app.readers if reads_sockets(config) and app.reader_cpu == "other" else 0
+    cpus = config.nic.queues + readers + stack.rps + int(stack.capture_percent > 0)
+    if cpus > MAX_CPUS:
+        raise ConfigError("stack.rps", stack.rps, f"{cpus} CPUs in all; {MAX_CPUS} are the most, use fewer")
+
+
+def reads_sockets(config: TrialConfig) -> bool:
+    """Whether packets come to a socket, and are not dropped before."""
+    return config.app.reader not in ("drop", "udp-no-port")
+
+
 def _flows_come_from_the_capture(leaf: str) -> Callable[[TrialConfig], None]:
     """The check that this field is left alone where a capture is replayed."""
     default = TrafficConfig.model_fields[leaf].default
@@ -397,6 +476,9 @@ IMIX_BYTES = (64,) * 7 + (594,) * 4 + (1518,)
 
 MEAN_IMIX_BYTES = sum(IMIX_BYTES) // len(IMIX_BYTES)
 
+WORKING_READERS = ("slow", "stalled", "hold")
+"""readers that work app.work_ns on a packet"""
+
 SEED_FIELDS = (
     "workload",
     "traffic.kind",
@@ -405,6 +487,7 @@ SEED_FIELDS = (
     "traffic.flow_packets",
     "app.reader",
     "app.work_distribution",
+    "stack.capture_percent",
 )
 """what decides whether the seed matters, see :func:`seed_matters`"""
 
@@ -422,6 +505,19 @@ RULES = (
     Rule(("nic.rx_ring",), _rx_ring_is_a_power_of_two),
     Rule(("workload", "pool.recycle"), _loops_have_no_packets_to_mark),
     Rule(("warmup_ms", "duration_ms"), _warmup_ends_before_the_trial),
+    Rule(("app.reader", "app.stall_ms", "app.stall_every_ms"), _a_stall_ends_before_the_next),
+    Rule(("app.reader", "app.protocol"), _ports_are_udp),
+    Rule(
+        (
+            "app.reader",
+            "app.reader_cpu",
+            "app.readers",
+            "nic.queues",
+            "stack.rps",
+            "stack.capture_percent",
+        ),
+        _cpus_are_enough,
+    ),
     Rule(
         ("traffic.kind", "traffic.rate_pps", "traffic.packet_size", "nic.link_gbps"),
         _offered_load_fits_the_link,
@@ -473,7 +569,9 @@ def seed_matters(config: TrialConfig) -> bool:
     traffic, app = config.traffic, config.app
     if config.workload != NIC_WORKLOAD:
         return False
-    if app.reader == "slow" and app.work_distribution == "exponential":
+    if app.reader in WORKING_READERS and app.work_distribution == "exponential":
+        return True
+    if 0 < config.stack.capture_percent < 100:
         return True
     if traffic.kind == "capture":
         return False

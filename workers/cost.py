@@ -40,7 +40,12 @@ RECEIVE = observe.FIRST_OWN_WORK + 8
 BH_TOGGLE = observe.FIRST_OWN_WORK + 9
 SYNC_FOR_CPU = observe.FIRST_OWN_WORK + 10  # bytes; each report is one call
 COPY = observe.FIRST_OWN_WORK + 11  # bytes
-KINDS_OF_WORK = observe.FIRST_OWN_WORK + 12
+GRO = observe.FIRST_OWN_WORK + 12
+TCP = observe.FIRST_OWN_WORK + 13
+BACKLOG = observe.FIRST_OWN_WORK + 14
+IPI = observe.FIRST_OWN_WORK + 15
+DEFER = observe.FIRST_OWN_WORK + 16
+KINDS_OF_WORK = observe.FIRST_OWN_WORK + 17
 
 PRICES: dict[int, tuple[str, str]] = {
     observe.POOL_ALLOC: ("pool_alloc", "pool_alloc_ns"),
@@ -72,6 +77,11 @@ PRICES: dict[int, tuple[str, str]] = {
     RECEIVE: ("application", "receive_ns"),
     BH_TOGGLE: ("ring_lock", "bh_toggle_ns"),
     SYNC_FOR_CPU: ("sync_for_cpu", "dma_sync_line_ns"),
+    GRO: ("gro", "gro_ns"),
+    TCP: ("protocol", "tcp_ns"),
+    BACKLOG: ("steering", "backlog_ns"),
+    IPI: ("steering", "ipi_ns"),
+    DEFER: ("skb_free", "lock_unlock_ns"),
 }
 """category and profile parameter of each kind of work; COPY is priced by bandwidth"""
 

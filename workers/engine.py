@@ -9,11 +9,14 @@ from typing import Any
 from pool_impl import skb as buffer
 from pool_impl.jit import compiled
 from pool_impl.layout import NO_CPU, PROCESS, SERVING_SOFTIRQ
-from workers import cost, drivers, nic, occupancy, sockets, stack
+from workers import backlog, cost, deferred, drivers, gro, hold, nic, occupancy, sockets, stack
 from workers.schedule import next_cpu, refresh
 from workers.state import (
+    BACKLOG_POLL,
+    FLUSHING,
     IDLE,
     NOBODY,
+    POLL,
     POLLING,
     READER,
     YIELDED,
@@ -76,9 +79,13 @@ def _step(trial: Trial, number: int, start_ps: int) -> None:
         skb = sockets.read_packet(trial, actor.number, slept)
     else:
         host.context.in_softirq = SERVING_SOFTIRQ
-        skb = _poll(trial, actor.number, start_ps)
+        if actor.kind == POLL:
+            skb = _poll(trial, actor.number, start_ps)
+        else:
+            skb = _other_softirq(trial, actor.kind, actor.number, slept)
     if skb != 0:
         # in one place for all: this is most of the compiled code
+        hold.release(trial, skb)
         host.observer.work(cost.SKB_FREE, 1)
         buffer.free(trial.buffers, skb)
     if actor.kind == READER:
@@ -96,14 +103,43 @@ def _poll(trial: Trial, number: int, now_ps: int) -> int:
     """One step of a queue's poll; the skb to free, or 0."""
     queue = trial.queues[number]
     if queue.phase != POLLING:
+        if queue.phase == FLUSHING:
+            return _flush(trial, queue, number, now_ps)
         _begin_poll(trial, queue, number, now_ps)
         return 0
     if queue.dma != queue.read and queue.polled < trial.nic.budget:
         queue.polled += 1
         trial.tally.read += 1
         skb = drivers.receive_packet(trial, number)
-        return skb if skb == 0 else stack.deliver(trial, skb)
+        return skb if skb == 0 else stack.deliver(trial, number, skb)
+    return _flush(trial, queue, number, now_ps)
+
+
+@compiled(inline=False)
+def _flush(trial: Trial, queue: Any, number: int, now_ps: int) -> int:
+    """Nothing more to poll: what GRO holds goes up, one skb a step; then the poll is over. A poll that used
+    up its budget will go on, and so may what is held, but for what has waited too long."""
+    if trial.stack.gro:
+        over = queue.polled < trial.nic.budget
+        skb = gro.next_to_flush(trial, number, now_ps if over else now_ps - gro.MOST_AGE_PS)
+        if skb != 0:
+            queue.phase = FLUSHING
+            return stack.pass_up(trial, number, skb)
     _end_poll(trial, queue, number)
+    if trial.stack.backlogs:
+        backlog.send_interrupts(trial, number)
+    return 0
+
+
+@compiled(inline=False)
+def _other_softirq(trial: Trial, kind: int, number: int, slept: bool) -> int:
+    """One step of a backlog's poll, or freeing what readers left; the skb to free, or 0."""
+    if kind == BACKLOG_POLL:
+        skb = backlog.poll(trial, number)
+        return 0 if skb == 0 else stack.receive(trial, skb)
+    if slept:
+        trial.host.observer.work(cost.INTERRUPT, 1)
+    deferred.flush(trial, number)
     return 0
 
 
@@ -118,6 +154,8 @@ def _begin_poll(trial: Trial, queue: Any, number: int, now_ps: int) -> None:
     queue.poll_started_ps = now_ps
     trial.host.device.napi_owner[number] = queue.cpu
     trial.cpus[queue.cpu].poller = number
+    if trial.stack.defers:
+        deferred.flush(trial, number)
 
 
 @compiled(inline=False)
@@ -128,10 +166,17 @@ def _end_poll(trial: Trial, queue: Any, number: int) -> None:
     cpu.poller = NOBODY
     if queue.polled < trial.nic.budget:
         queue.phase = IDLE
-        queue.event_ps = FOREVER
+        # only while GRO is flushed can anything come in unseen
+        seen = queue.dma == queue.read
+        queue.event_ps = FOREVER if seen else _now(trial, queue.cpu) + trial.nic.rx_usecs_ps
         trial.host.device.napi_owner[number] = NO_CPU
         return
-    now_ps = cost.clock(trial.host.observer.meter, queue.cpu)
+    now_ps = _now(trial, queue.cpu)
     queue.phase = YIELDED
     queue.event_ps = now_ps
     cpu.reader_turn_ps = now_ps - queue.poll_started_ps
+
+
+@compiled()
+def _now(trial: Trial, cpu: int) -> int:
+    return cost.clock(trial.host.observer.meter, cpu)

@@ -38,6 +38,8 @@ CATEGORIES = (
     "device_register",
     "skb_alloc",
     "skb_free",
+    "gro",
+    "steering",
     "protocol",
     "socket",
     "copy",
@@ -75,9 +77,9 @@ _COUNTER_HELP = (
     "returns refused for other references or emergency pages",
 )
 
-LOCATIONS = ("cache", "ring", "rx_ring", "socket")
+LOCATIONS = ("cache", "ring", "rx_ring", "gro", "backlog", "socket", "application", "deferred", "tap")
 """where a page taken from the page allocator can be; a packet in the driver's or reader's hands counts
-to where it came from"""
+to where it came from; ``deferred`` is read and left to its CPU to be freed, ``tap`` only a clone holds"""
 
 SLOW_CAUSES = ("not_recycled", "overflow", "wrong_node", "declined", "held")
 """why an allocation went to the page allocator"""
@@ -101,9 +103,12 @@ MEASURES = (
     Measure("packets_missed", "packets", "lower", "packets that found no free descriptor"),
     Measure("packets_dropped_socket", "packets", "lower", "packets that found the socket full"),
     Measure("packets_dropped_driver", "packets", "lower", "packets without a page to replace theirs"),
+    Measure(
+        "packets_dropped_backlog", "packets", "lower", "packets that found the backlog of an RPS CPU full"
+    ),
     Measure("packets_queued", "packets", "lower", "packets still queued at the end"),
     Measure("packets_handled_rate", "per second", "higher", "packets delivered or dropped early per second"),
-    Measure("drop_ratio", "ratio", "lower", "missed, driver and socket drops over packets offered"),
+    Measure("drop_ratio", "ratio", "lower", "missed, driver, backlog and socket drops over packets offered"),
     Measure(
         "busy_ns_per_packet",
         "ns",
@@ -115,6 +120,13 @@ MEASURES = (
     Measure("latency_p90_ns", "ns", "lower", "wire to consumer, 90th percentile"),
     Measure("latency_p99_ns", "ns", "lower", "wire to consumer, 99th percentile"),
     Measure("latency_max_ns", "ns", "lower", "wire to consumer, slowest packet"),
+    Measure("hold_p50_ns", "ns", "lower", "skb built until its page goes back, median by wire packet"),
+    Measure("hold_p99_ns", "ns", "lower", "skb built until its page goes back, 99th percentile"),
+    Measure("hold_max_ns", "ns", "lower", "skb built until its page goes back, longest"),
+    Measure("socket_share_max", "ratio", "lower", "pages in use that one socket's reader holds, the most"),
+    Measure("gro_packets_per_skb", "packets", "higher", "wire packets in an skb that GRO has passed up"),
+    Measure("packets_captured", "packets", "neither", "skbs that the tap's reader received as clones"),
+    Measure("captures_dropped", "packets", "lower", "clones that found the tap's socket full"),
     Measure("busy_ratio_queue_cpu", "ratio", "lower", "busy share of the CPU of the receive queue"),
     Measure("busy_ratio_reader_cpu", "ratio", "lower", "busy share of the CPU of the reader, 0 if shared"),
     Measure("recycle_ratio", "ratio", "higher", "1 - pages from the page allocator / pages allocated"),

@@ -212,7 +212,7 @@ def next_chunk(arrivals: Arrivals) -> int:
         if source.frame_bytes != 0:
             frame = source.frame_bytes
         else:
-            frame = arrivals.imix[_below(source, len(IMIX_BYTES))]
+            frame = arrivals.imix[below(source, len(IMIX_BYTES))]
         if source.kind == CONSTANT:
             gap = source.gap_ps
         elif source.kind == POISSON:
@@ -246,7 +246,7 @@ def _ramp_gap(source: Any, table: Any) -> int:
             # after the trial: any packet does, and a ramp that falls would hardly find one
             break
         rate_pps = source.from_pps + (source.to_pps - source.from_pps) * now_us // source.end_us
-        if _below(source, most_pps) < rate_pps:
+        if below(source, most_pps) < rate_pps:
             break
     return int(source.now_ps - before_ps)
 
@@ -420,6 +420,11 @@ def work_key(seed: int, reader: int = 0) -> int:
     return mix64(~mix64(seed + reader * _GAMMA))
 
 
+def tap_key(seed: int) -> int:
+    """Key of the numbers that decide which packets are captured."""
+    return mix64(~work_key(~seed))
+
+
 @compiled()
 def _draw(source: Any) -> int:
     """The next 63 random bits: splitmix64 of the source's key and the number of the draw. A source is any
@@ -437,7 +442,7 @@ def _mixed(value: int) -> int:
 
 
 @compiled()
-def _below(source: Any, bound: int) -> int:
+def below(source: Any, bound: int) -> int:
     """Uniform in 0..bound-1; bound is small against 2**31."""
     return int(((_draw(source) >> 32) * bound) >> 31)
 

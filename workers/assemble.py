@@ -10,6 +10,7 @@ from pool_impl.layout import (
     FLAG_DMA_MAP,
     FLAG_DMA_SYNC_DEV,
     MAX_SKB_FRAGS,
+    PCP_CAPACITY,
     records,
     words,
 )
@@ -58,6 +59,11 @@ PS_PER_MS = 10**9
 
 LEAST_FRAME_BYTES = 64
 
+MERGED_PAGES = 1 << 18
+"""memory for what GRO and TCP merge beyond one page for each skb, 1 GiB; without, allocations fail"""
+MOST_MERGED = 1 << 20
+"""wire packets that can be in skbs of others"""
+
 
 def new_trial(config: TrialConfig) -> Trial:
     """A trial that has not begun.
@@ -70,13 +76,16 @@ def new_trial(config: TrialConfig) -> Trial:
     readers = _readers(config)
     rx_ring = config.nic.rx_ring
     descriptors = len(queues) * rx_ring
-    in_stack = _most_in_stack(config)
-    skbs = in_stack + len(queues)
+    most, unmerged = (_most_in_stack(config, merged) for merged in (_most_merged(config), 1))
+    in_stack = min(most, unmerged + MERGED_PAGES)
     ring_slots = min(config.pool.size or 1024, rules_of(config.kernel).ring_size_limit)
+    pages = in_stack + 1 + len(queues) * (rx_ring + ring_slots + 5 * CACHE_CAPACITY)
+    # where pages are what runs short, each may be in an skb
+    skbs = in_stack + len(queues) if in_stack == most else pages + 2 * PCP_CAPACITY + _tap_packets(config)
     host = new_machine(
         config,
         pools=len(queues),
-        pages=in_stack + 1 + len(queues) * (rx_ring + ring_slots + 5 * CACHE_CAPACITY),
+        pages=pages,
         descriptors=descriptors,
         skbs=skbs,
     )
@@ -183,7 +192,7 @@ def _stack(config: TrialConfig, in_stack: int) -> Any:
     record.keeps = int(record.defers or app.reader == "hold")
     record.special = int(record.no_port or record.gro or record.tcp or record.backlogs or record.tap_percent)
     record.merged_fresh = 1
-    record.merged_room = in_stack * _packets_of_a_page(config) if record.tcp else 0
+    record.merged_room = min(in_stack * _packets_of_a_page(config), MOST_MERGED) if record.tcp else 0
     return record
 
 
@@ -243,17 +252,20 @@ def _kept_packets(config: TrialConfig) -> int:
     return config.app.hold_packets if config.app.reader == "hold" else 0
 
 
-def _most_in_stack(config: TrialConfig) -> int:
-    """Skbs above the driver at the most, which is more than the pages of those that are not merged."""
+def _most_merged(config: TrialConfig) -> int:
+    """Pages of one skb at the most: head and fragments in the socket, or all that GRO merged."""
+    if config.app.protocol != "tcp":
+        return 1
+    merged = MAX_SKB_FRAGS + 1
+    return max(merged, GRO_MAX_BYTES // _payload_bytes(config) + 2) if config.stack.gro else merged
+
+
+def _most_in_stack(config: TrialConfig, merged: int) -> int:
+    """Pages above the driver at the most, and skbs, if so many packets are merged into one."""
     app, stack, queues = config.app, config.stack, config.nic.queues
     found = _tap_packets(config)
-    merged = 1
-    if app.protocol == "tcp":
-        # what one skb can hold: fragments and the head in the socket, or all that GRO merged
-        merged = MAX_SKB_FRAGS + 1
-        if stack.gro:
-            merged = max(merged, GRO_MAX_BYTES // _payload_bytes(config) + 2)
-            found += merged * GRO_BUCKETS * GRO_BUCKET_SKBS * queues
+    if app.protocol == "tcp" and stack.gro:
+        found += merged * GRO_BUCKETS * GRO_BUCKET_SKBS * queues
     if stack.rps:
         found += stack.rps * 2 * (backlog.MOST_WAITING + 1) * (merged if stack.gro else 1)
     if reads_sockets(config):

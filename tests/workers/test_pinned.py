@@ -55,16 +55,16 @@ TRIALS: dict[str, dict[str, Value]] = {
 }
 
 PINNED: dict[str, str] = {
-    "drop-constant": "259d933c014bd4f3",
-    "drop-saturation": "1fddf4fbc2a80555",
-    "drop-poisson-local": "dd18aa39437b58ef",
-    "drop-bursts-without-recycling": "262273a0a1d44f6b",
-    "fast-imix-software-coherence": "e66c0b72fb86cee7",
-    "fast-capture": "d1051dd75d4497ac",
-    "slow-bursts-small-pool": "13b1d3a2e4bb23a9",
-    "slow-poisson-drawn-work": "ca712328eacdf64a",
-    "slow-same-cpu-oldest-release": "607c796d4f4836a9",
-    "slow-posted-registers-driver-syncs": "0e6c69bad6f45a52",
+    "drop-constant": "3382323d42ad992c",
+    "drop-saturation": "f3039a885ce2b8ed",
+    "drop-poisson-local": "cf64ac6c43e9c449",
+    "drop-bursts-without-recycling": "343f651f77f0f87a",
+    "fast-imix-software-coherence": "91b8197d49a1df34",
+    "fast-capture": "96de62b5a57ac7cb",
+    "slow-bursts-small-pool": "39c1c3055d886b03",
+    "slow-poisson-drawn-work": "a3bcce71e05801db",
+    "slow-same-cpu-oldest-release": "4d4a8440e2da0706",
+    "slow-posted-registers-driver-syncs": "32a4d24d2ca9c20e",
 }
 
 

@@ -13,6 +13,7 @@ from pool_impl.layout import (
     FLAG_DMA_MAP,
     FLAG_DMA_SYNC_DEV,
     MAX_SKB_FRAGS,
+    PCP_CAPACITY,
     SERVING_SOFTIRQ,
     records,
     words,
@@ -21,7 +22,14 @@ from pool_impl.pool import PoolParams, create
 from pool_impl.release import rules_of, skb_rules_of
 from workers import backlog
 from workers.capture import Capture, load
-from workers.config import DROPPING_READERS, WORKING_READERS, TrialConfig, attaches_program, reads_sockets
+from workers.config import (
+    DROPPING_READERS,
+    WORKING_READERS,
+    TrialConfig,
+    attaches_program,
+    cpus_wanted,
+    reads_sockets,
+)
 from workers.cost import PS_PER_NS
 from workers.deferred import MOST_SKBS
 from workers.drivers.page import HEADROOM_BYTES, MOST_BYTES, TRUESIZE_BYTES
@@ -67,6 +75,11 @@ PS_PER_MS = 10**9
 
 LEAST_FRAME_BYTES = 64
 
+MERGED_PAGES = 1 << 18
+"""memory for what GRO and TCP merge beyond one page for each skb, 1 GiB; without, allocations fail"""
+MOST_MERGED = 1 << 20
+"""wire packets that can be in skbs of others"""
+
 
 def new_trial(config: TrialConfig) -> Trial:
     """A trial that has not begun.
@@ -81,13 +94,18 @@ def new_trial(config: TrialConfig) -> Trial:
     descriptors = len(queues) * rx_ring
     comes_up = config.life.event == "resize"
     pools = config.nic.queues + (len(queues) if comes_up else 0)
-    waiting = _most_in_stack(config) + most_frames(config)
-    skbs = waiting + 2 * len(queues) + config.xdp.redirect_cpus
+    most, unmerged = (_most_in_stack(config, merged) for merged in (_most_merged(config), 1))
+    waiting = min(most, unmerged + MERGED_PAGES) + most_frames(config)
     ring_slots = min(config.pool.size or 1024, rules_of(config.kernel).ring_size_limit)
+    pages = waiting + 1 + pools * (rx_ring + ring_slots + 5 * CACHE_CAPACITY)
+    skbs = waiting + 2 * len(queues) + config.xdp.redirect_cpus
+    if most > unmerged + MERGED_PAGES:
+        # pages are what runs short, and each may be in an skb
+        skbs = pages + PCP_CAPACITY * sum(cpus_wanted(config).values()) + _tap_packets(config)
     host = new_machine(
         config,
         pools=pools,
-        pages=waiting + 1 + pools * (rx_ring + ring_slots + 5 * CACHE_CAPACITY),
+        pages=pages,
         descriptors=descriptors,
         skbs=skbs,
     )
@@ -226,7 +244,7 @@ def _stack(config: TrialConfig, in_stack: int) -> Any:
     record.keeps = int(record.defers or app.reader == "hold")
     record.special = int(record.no_port or record.gro or record.tcp or record.backlogs or record.tap_percent)
     record.merged_fresh = 1
-    record.merged_room = in_stack * _packets_of_a_page(config) if record.tcp else 0
+    record.merged_room = min(in_stack * _packets_of_a_page(config), MOST_MERGED) if record.tcp else 0
     return record
 
 
@@ -286,17 +304,20 @@ def _kept_packets(config: TrialConfig) -> int:
     return config.app.hold_packets if config.app.reader == "hold" else 0
 
 
-def _most_in_stack(config: TrialConfig) -> int:
-    """Skbs above the driver at the most, which is more than the pages of those that are not merged."""
+def _most_merged(config: TrialConfig) -> int:
+    """Pages of one skb at the most: head and fragments in the socket, or all that GRO merged."""
+    if config.app.protocol != "tcp":
+        return 1
+    merged = MAX_SKB_FRAGS + 1
+    return max(merged, GRO_MAX_BYTES // _payload_bytes(config) + 2) if config.stack.gro else merged
+
+
+def _most_in_stack(config: TrialConfig, merged: int) -> int:
+    """Pages above the driver at the most, and skbs, if so many packets are merged into one."""
     app, stack, queues = config.app, config.stack, config.nic.queues
     found = _tap_packets(config)
-    merged = 1
-    if app.protocol == "tcp":
-        # what one skb can hold: fragments and the head in the socket, or all that GRO merged
-        merged = MAX_SKB_FRAGS + 1
-        if stack.gro:
-            merged = max(merged, GRO_MAX_BYTES // _payload_bytes(config) + 2)
-            found += merged * GRO_BUCKETS * GRO_BUCKET_SKBS * queues
+    if app.protocol == "tcp" and stack.gro:
+        found += merged * GRO_BUCKETS * GRO_BUCKET_SKBS * queues
     if stack.rps:
         found += stack.rps * 2 * (backlog.MOST_WAITING + 1) * (merged if stack.gro else 1)
     if reads_sockets(config):

@@ -636,14 +636,7 @@ def _ports_are_udp(config: TrialConfig) -> None:
 
 def _cpus_are_enough(config: TrialConfig) -> None:
     """Queues, readers with a CPU of their own, RPS CPUs, the tap's and those of redirect targets."""
-    app, stack, xdp = config.app, config.stack, config.xdp
-    wanted = {
-        "nic.queues": max(config.nic.queues, config.life.queues),
-        "app.readers": app.readers if reads_sockets(config) and app.reader_cpu == "other" else 0,
-        "stack.rps": stack.rps,
-        "stack.capture_percent": int(stack.capture_percent > 0),
-        "xdp.redirect_cpus": xdp.redirect_cpus if redirects_to_cpus(config) else 0,
-    }
+    wanted = cpus_wanted(config)
     total = sum(wanted.values())
     if total > MAX_CPUS:
         name = max(wanted, key=lambda name: wanted[name])
@@ -668,8 +661,20 @@ def _what_cannot_go_together_stays_apart(config: TrialConfig) -> None:
         raise ConfigError(
             "app.protocol",
             app.protocol,
-            "xdp.redirect_to = cpumap needs udp: its CPUs keep no deferred frees",
+            "xdp.redirect_to = cpumap needs udp, whose frees are not deferred",
         )
+
+
+def cpus_wanted(config: TrialConfig) -> dict[str, int]:
+    """CPUs that take part, by the field that asks for them."""
+    app, stack = config.app, config.stack
+    return {
+        "nic.queues": max(config.nic.queues, config.life.queues),
+        "app.readers": app.readers if reads_sockets(config) and app.reader_cpu == "other" else 0,
+        "stack.rps": stack.rps,
+        "stack.capture_percent": int(stack.capture_percent > 0),
+        "xdp.redirect_cpus": config.xdp.redirect_cpus if redirects_to_cpus(config) else 0,
+    }
 
 
 def redirects_to_cpus(config: TrialConfig) -> bool:

@@ -148,8 +148,9 @@ STACK = _words(
 """what is above the driver; ``drops`` is 1 where packets are dropped without a socket, ``forwards`` where
 they are sent again; ``backlogs`` is the number of RPS CPUs"""
 
-TAP = _words("key", "draws")
-"""the draws of the packets that are captured"""
+TAP = _words("draws", "key")
+"""the draws of the packets that are captured; in this order, as numba takes a record that another one begins
+with for its base class"""
 
 GRO_BUCKETS = 8
 GRO_BUCKET_SKBS = 8

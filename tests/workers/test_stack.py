@@ -61,7 +61,7 @@ def stopped(fields: dict[str, Value], at_us: int, **more: Value) -> trial.Trial:
     [
         (16, 64, 1),  # head and 16 fragments
         (30, 64, 1),  # 13 more than 17 fragments: the nineteenth begins a list
-        (100, 1518, 3),  # below 64 KiB: 44, 44 and 13 segments of 1464 bytes
+        (60, 1518, 2),  # below 64 KiB: 44 segments of 1464 bytes, and the other 17
     ],
 )
 def test_gro_merges_what_came_since_the_interrupt(
@@ -70,11 +70,12 @@ def test_gro_merges_what_came_since_the_interrupt(
     """The interrupt of an idle queue comes rx_usecs after a packet, and finds one for each microsecond
     beside that one."""
     record = run(
-        {**EVERY_MICROSECOND, "app.reader": "fast", "app.protocol": "tcp", "nic.budget": 256},
+        {**EVERY_MICROSECOND, "app.reader": "fast", "app.protocol": "tcp"},
         kernel=kernel,
         stack__gro=True,
         nic__rx_usecs=rx_usecs,
         traffic__packet_size=size,
+        app__socket_bytes=1 << 20,
     )
     assert record["gro_packets_per_skb"] == pytest.approx((rx_usecs + 1) / skbs_of_a_poll)
     assert record["packets_delivered"] + record["packets_queued"] == record["packets_offered"] == 3000
@@ -112,15 +113,17 @@ def test_gro_leaves_udp_alone() -> None:
 
 def test_small_segments_are_copied_behind_the_first_ones_data() -> None:
     """A head of one page has 4096 - 320 bytes before its shared info, of which the headers took 54; the rest
-    is for 372 segments of 10 bytes."""
+    is for 372 segments of 10 bytes. Then come 17 heads as fragments."""
     found = stopped(
         EVERY_MICROSECOND, 2000, app__reader="stalled", app__stall_ms=9, app__protocol="tcp", nic__rx_usecs=0
     )
-    assert [int(found.readers[0].head), int(found.readers[0].tail)] == [991, 997] or True
     reader = found.readers[0]
-    first = found.socket_slots[reader.first + (reader.head & reader.mask)]
-    assert found.holds[found.buffers.skbs[first].shared].merged_count + 1 == 372
-    assert reader.pages == reader.tail - reader.head
+    skbs = [
+        int(found.socket_slots[reader.first + (n & reader.mask)]) for n in range(reader.head, reader.tail)
+    ]
+    holds = [found.holds[found.buffers.skbs[skb].shared] for skb in skbs]
+    assert [(int(hold.merged_count) + 1, int(hold.pages)) for hold in holds[:-1]] == [(372 + 17, 18)] * 2
+    assert reader.pages == 18 + 18 + 1
 
 
 @pytest.mark.parametrize("kernel", list(RELEASES))
@@ -145,31 +148,30 @@ def test_a_coalescing_socket_stays_within_its_limit(kernel: str, size: Value) ->
 @pytest.mark.parametrize("kernel", list(RELEASES))
 def test_a_tcp_readers_skbs_are_freed_where_the_release_frees_them(kernel: str) -> None:
     """Spec 6.7: from 5.19 on, on the CPU that allocated them; with 6.12 pages freed within the queue's poll
-    go to the cache."""
-    found = stopped(TRAINS, 3000, kernel=kernel)
+    go to the cache. Each packet is read before the next comes, which would be copied and freed at once."""
+    sparse: dict[str, Value] = {**TRAINS, "traffic.kind": "constant", "traffic.rate_pps": 100_000}
+    sparse["nic.rx_usecs"] = 0
+    found = stopped(sparse, 3000, kernel=kernel)
     by_cpu = found.host.pools[0].recycle.sum(axis=1)
     if kernel == "5.14":
         assert by_cpu[0] == 0 < by_cpu[1]
     else:
         assert by_cpu[1] == 0 < by_cpu[0]
     assert bool(found.host.pools[0].recycle[0, 0]) is (kernel == "6.12")
-    udp = stopped(TRAINS, 3000, kernel=kernel, app__protocol="udp")
+    udp = stopped(sparse, 3000, kernel=kernel, app__protocol="udp")
     assert udp.host.pools[0].recycle[0].sum() == 0
 
 
-def test_half_a_list_raises_the_softirq_and_a_full_one_is_not_waited_for() -> None:
-    """No poll comes while a burst is read: 33 skbs, then an interrupt of the queue's CPU. Without
-    coalescing, as each packet is of another flow than the one before."""
-    found = stopped(
-        {**EVERY_MICROSECOND, "app.protocol": "tcp", "traffic.flows": 65536},
-        1500,
-        app__reader="slow",
-        app__work_ns=1,
-        nic__rx_usecs=200,
-        nic__budget=256,
-    )
-    assert 0 < int(found.deferred[0]["count"]) <= 64
-    assert found.host.pools[0].recycle[1].sum() == 0
+def test_half_a_list_raises_the_softirq_and_the_rest_waits_for_a_poll() -> None:
+    """The poll at 61 us leaves 61 packets, none of the flow of the one before; as the reader has freed 33,
+    the queue's CPU is interrupted and takes them, and the other 28 wait for the poll at 122 us."""
+    fields = {**EVERY_MICROSECOND, "app.protocol": "tcp", "traffic.flows": 65536, "nic.rx_usecs": 60}
+    fields["app.socket_bytes"] = 1 << 20
+    found = stopped(fields, 100, app__reader="slow", app__work_ns=1)
+    assert int(found.deferred[0]["count"]) == 28
+    by_cpu = found.host.pools[0].recycle.sum(axis=1)
+    assert by_cpu[:2].tolist() == [33, 0]
+    assert stopped(fields, 130, app__reader="slow", app__work_ns=1).host.pools[0].recycle[0].sum() == 61 + 33
 
 
 # Applications
@@ -235,26 +237,23 @@ def test_rps_moves_protocol_time_to_other_cpus_and_loses_nothing() -> None:
     here, there = (run(fields, stack__rps=cpus) for cpus in (0, 4))
     for record in (here, there):
         assert record["packets_delivered"] + record["packets_queued"] == record["packets_offered"]
-    price = arch.load("broadwell-ep")
-    moved = (
-        (price["protocol_ns"] + price["udp_ns"] + price["socket_ns"] - price["backlog_ns"]) * 1e-9 * 500_000
-    )
+    moved_ns = here["protocol_ns_per_packet"] + here["socket_ns_per_packet"]
+    moved_ns -= there["steering_ns_per_packet"]
     less = here["busy_ratio_queue_cpu"] - there["busy_ratio_queue_cpu"]
-    assert less == pytest.approx(moved, rel=0.15)
-    assert there["protocol_ns_per_packet"] == pytest.approx(here["protocol_ns_per_packet"], rel=0.01)
+    assert less == pytest.approx(moved_ns * 1e-9 * 500_000, rel=0.1)
+    assert there["protocol_ns_per_packet"] == pytest.approx(here["protocol_ns_per_packet"], rel=0.02)
     by_cpu = stopped(fields, 2000, stack__rps=4).tally.busy_ps
-    assert all(by_cpu[cpu] > 0 for cpu in range(6))
-    assert by_cpu[6:].sum() == 0
+    assert [bool(busy_ps) for busy_ps in by_cpu[:7]] == [True] * 6 + [False]
 
 
 def test_a_full_backlog_drops_and_holds_two_thousand_at_the_most() -> None:
     """What its poll has taken over, and a thousand and one that wait."""
-    fields: dict[str, Value] = {"traffic.kind": "saturation", "app.reader": "drop", "arch": "armada-3720"}
+    fields: dict[str, Value] = {"traffic.kind": "saturation", "app.reader": "udp-no-port"}
     found = stopped(fields, 15_000, stack__rps=1, duration_ms=16)
     backlog = found.backlogs[0]
     assert found.tally.dropped_backlog > 0
-    assert backlog.tail - backlog.spliced == 1001 or backlog.tail - backlog.head <= 2002
-    assert found.stack.backlog_pages == backlog.tail - backlog.head > 1000
+    assert backlog.tail - backlog.spliced <= 1001
+    assert 1000 < backlog.tail - backlog.head == found.stack.backlog_pages <= 2002
 
 
 # Packet sockets
@@ -274,8 +273,9 @@ def test_a_tap_holds_pages_longer_and_adds_none() -> None:
         for percent in (0, 100)
     )
     assert tapped["packets_delivered"] == plain["packets_delivered"]
-    assert tapped["packets_captured"] == pytest.approx(1500, abs=2)
-    assert tapped["packets_captured"] + tapped["captures_dropped"] == pytest.approx(3000, abs=22)
+    # of which the first twenty arrived in the warm-up
+    assert tapped["packets_captured"] == pytest.approx(1500 - 20, abs=2)
+    assert tapped["packets_captured"] + tapped["captures_dropped"] == pytest.approx(3000 - 20, abs=2)
     assert plain["pages_in_tap"] == 0
     assert tapped["pages_in_tap"] == pytest.approx(20, abs=1)
     assert tapped["pages_in_socket"] == plain["pages_in_socket"]

@@ -27,6 +27,8 @@ TRUESIZE_BYTES = PAGE_BYTES + 256
 WRITABLE_BYTES = PAGE_BYTES - 256 - 320
 """without the headroom and the shared info"""
 LINE_BYTES = 64
+COLLECTED_FRAMES = 16
+"""redirected frames that are handed over, and pages that are returned, together"""
 
 Steps = Iterator[Any]
 
@@ -80,6 +82,7 @@ class Machine:
         self.recycles = fields["pool.recycle"]
         self.drops = fields["xdp.drop_percent"] == 100
         self.transmits = fields["xdp.tx_percent"] == 100
+        self.redirects = fields["xdp.redirect_percent"] == 100
         self.link_gbps = fields["nic.tx_gbps"] or fields["nic.link_gbps"]
 
         self.env = simpy.Environment()
@@ -102,6 +105,8 @@ class Machine:
         self.socket: deque[tuple[int, int, int]] = deque()
         self.tx_ring: deque[list[int]] = deque()
         self.announced = 0
+        self.collected: deque[tuple[int, int, int]] = deque()
+        self.sends: simpy.Event | None = None
         self.link_free_ps = 0
         self.unannounced = False
         self.armed = False
@@ -119,9 +124,11 @@ class Machine:
         self.env.process(self._queue_cpu())
         if not self.shared_cpu:
             self.env.process(self._reader_cpu())
+        if self.redirects:
+            self.env.process(self._other_device())
         self.env.run(until=TICKS * until_ps)
         self._integrate(until_ps)
-        self.fates["queued"] = len(self.filled) + len(self.socket) + len(self.tx_ring)
+        self.fates["queued"] = len(self.filled) + len(self.socket) + len(self.tx_ring) + len(self.collected)
 
     # Time
 
@@ -163,6 +170,7 @@ class Machine:
         self.page_ps["rx_ring"] += elapsed * (len(self.posted) + len(self.filled))
         self.page_ps["socket"] += elapsed * len(self.socket)
         self.page_ps["tx"] += elapsed * len(self.tx_ring)
+        self.page_ps["target"] += elapsed * len(self.collected)
 
     # Processes
 
@@ -200,7 +208,7 @@ class Machine:
         """One poll, its first step has begun; whether there is more to do."""
         started_ps = self.now_ps
         self._work("poll", "poll_ns")
-        sent = sum(1 for frame in list(self.tx_ring)[: self.announced] if frame[3] <= started_ps)
+        sent = 0 if self.redirects else self._sent()
         yield self._end()
         for _ in range(sent):
             self._begin(QUEUE)
@@ -213,12 +221,15 @@ class Machine:
             self._handle(*self.filled.popleft())
             yield self._end()
         self._begin(QUEUE)
-        self._doorbell()
+        if self.redirects:
+            self._hand_over()
+        else:
+            self._doorbell()
         self._refill(64)
         if polled < self.fields["nic.budget"]:
             self.interrupt = self.env.event()
             self.armed = True
-            if self.announced:
+            if self.announced and not self.redirects:
                 since_ps = max(self.now_ps + self.elapsed_ps, self.tx_ring[0][3])
                 self.env.process(self._moderate(self.interrupt, since_ps))
             yield self._end()
@@ -247,7 +258,7 @@ class Machine:
         self.fates["read"] += 1
         self._work("driver", "driver_ns")
         self._sync("sync_for_cpu", frame_bytes)
-        if self.drops or self.transmits:
+        if self.drops or self.transmits or self.redirects:
             self._work("xdp", "xdp_program_ns")
             self._run_program(page, arrival_ps, frame_bytes)
             if self.fields["driver.model"] == "replace-before-pass":
@@ -284,6 +295,11 @@ class Machine:
         if self.drops:
             self._consumed("dropped_xdp", arrival_ps)
             self._put(page, True, frame_bytes)
+        elif self.redirects:
+            self._work("xdp", "xdp_redirect_ns")
+            if len(self.collected) == COLLECTED_FRAMES:
+                self._hand_over()
+            self.collected.append((page, arrival_ps, frame_bytes))
         elif len(self.tx_ring) == self.fields["nic.tx_ring"]:
             self.fates["dropped_tx"] += 1
             self._put(page, True, frame_bytes)
@@ -314,6 +330,63 @@ class Machine:
             start_ps = max(self.link_free_ps, self.now_ps + self.elapsed_ps)
             self.link_free_ps = frame[3] = start_ps + (frame[2] + 20) * 8000 // self.link_gbps
         self.announced = len(self.tx_ring)
+
+    def _sent(self) -> int:
+        return sum(1 for frame in list(self.tx_ring)[: self.announced] if frame[3] <= self.now_ps)
+
+    def _hand_over(self) -> None:
+        """What the poll has collected goes into the other device's ring, under its lock."""
+        if not self.collected:
+            return
+        self._work("ring_lock", "lock_unlock_ns")
+        while self.collected:
+            page, arrival_ps, frame_bytes = self.collected.popleft()
+            if len(self.tx_ring) == self.fields["nic.tx_ring"]:
+                self.fates["dropped_tx"] += 1
+                self._put(page, True)
+                continue
+            self._work("transmit", "transmit_ns")
+            self.counters["maps"] += 1
+            self._work("dma_map", "dma_map_ns")
+            self._sync("sync_for_device", frame_bytes)
+            self.tx_ring.append([page, arrival_ps, frame_bytes, 0])
+        self._doorbell()
+        if self.sends is not None:
+            self.sends.succeed()
+            self.sends = None
+
+    def _other_device(self) -> Steps:
+        """Its NAPI: an interrupt some time after a frame was sent, then pages return sixteen at a time."""
+        while True:
+            if not self.tx_ring:
+                self.sends = self.env.event()
+                yield self.sends
+            since_ps = max(self.now_ps, self.tx_ring[0][3])
+            yield self._until(since_ps + self.fields["nic.rx_usecs"] * 10**6, 2)
+            self._begin(READER)
+            self._work("interrupt", "interrupt_ns")
+            self._work("poll", "poll_ns")
+            sent = self._sent()
+            yield self._end()
+            while sent:
+                self._begin(READER)
+                batch = min(sent, COLLECTED_FRAMES)
+                sent -= batch
+                self._work("ring_lock", "lock_unlock_ns")
+                for _ in range(batch):
+                    page, arrival_ps, _, sent_ps = self.tx_ring.popleft()
+                    self.announced -= 1
+                    self._work("transmit", "transmit_clean_ns")
+                    self.counters["unmaps"] += 1
+                    self._work("dma_unmap", "dma_unmap_ns")
+                    self._count("redirected", sent_ps - arrival_ps)
+                    self._work("pool_put", "pool_put_ns")
+                    self._sync_for_device()
+                    self._work("pool_put", "ring_slot_ns")
+                    self.counters["recycle_ring"] += self.ring.produce(page)
+                yield self._end()
+            # ends in a step of its own, which finds what became ready in the meantime for the next interrupt
+            yield self._until(self.now_ps, 2)
 
     def _clean(self, page: int, arrival_ps: int, _frame_bytes: int, sent_ps: int) -> None:
         self.announced -= 1

@@ -27,6 +27,11 @@ CONSTANT: dict[str, Value] = {"traffic.kind": "constant"}
 REPLACE: dict[str, Value] = {"driver.model": "replace-before-pass", "driver.sync": "driver"}
 XDP_DROP: dict[str, Value] = {"xdp.pass_percent": 0, "xdp.drop_percent": 100}
 XDP_TX: dict[str, Value] = {"xdp.pass_percent": 0, "xdp.tx_percent": 100}
+REDIRECT: dict[str, Value] = {
+    "xdp.pass_percent": 0,
+    "xdp.redirect_percent": 100,
+    "xdp.redirect_to": "device",
+}
 FORWARD: dict[str, Value] = {"app.reader": "forward"}
 SLOW_LINK: dict[str, Value] = {"nic.tx_gbps": 1, "nic.tx_ring": 64, "traffic.packet_size": "imix"}
 BURSTS: dict[str, Value] = {"traffic.kind": "bursts", "traffic.burst_packets": 300}
@@ -51,6 +56,8 @@ SCENARIOS: dict[str, dict[str, Value]] = {
     "bursts-xdp-drop-replaced-before": {**XDP_DROP, **BURSTS, **REPLACE},
     "poisson-xdp-tx": XDP_TX,
     "bursts-xdp-tx-to-a-slow-link": {**XDP_TX, **BURSTS, **SLOW_LINK, "nic.budget": 32},
+    "poisson-xdp-redirect": REDIRECT,
+    "bursts-xdp-redirect-to-a-slow-link": {**REDIRECT, **BURSTS, **SLOW_LINK, "kernel": "6.12"},
     "constant-forward": {**FORWARD, **CONSTANT},
     "bursts-forward-to-a-slow-link": {**FORWARD, **BURSTS, **SLOW_LINK, "pool.size": 24},
     "bursts-forward-local": {**FORWARD, **BURSTS, **REPLACE, "kernel": "6.12", "nic.rx_usecs": 0},
@@ -150,7 +157,7 @@ def test_the_scenarios_reach_all_that_can_happen() -> None:
     skb's, a lack of memory."""
     found = [simulate(config_of(scenario)) for scenario in SCENARIOS.values()]
     for group, impossible in (
-        ("fates", {"dropped_driver", "redirected"}),
+        ("fates", {"dropped_driver"}),
         ("counters", {"alloc_slow_high_order", "alloc_waive", "recycle_released_refcnt"}),
     ):
         never = {name for name in found[0][group] if not any(one[group][name] for one in found)}

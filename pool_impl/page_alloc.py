@@ -108,8 +108,8 @@ def alloc(host: Host, nid: int, order: int) -> int:
 
 @compiled()
 def _count_used(host: Host, pages: int) -> None:
-    """Pages came into use. With threads each CPU counts those that it takes and gives back, so that the count of
-    one can be negative; only taking can make a new peak."""
+    """Pages came into use. With threads each CPU counts what it takes and gives back, so that one's count can
+    be negative; only taking can make a new peak."""
     allocator = host.page_allocator
     allocator.used_pages[nonnegative(host.access.counting_cpu(host.context.cpu)), 0] += pages
     allocator.peak_pages = max(allocator.peak_pages, used_pages(host))

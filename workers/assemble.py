@@ -2,14 +2,15 @@
 
 from typing import Any
 
-from pool_impl.host import new_buffers
+from pool_impl.host import new_buffers, new_frag_caches
 from pool_impl.layout import CACHE_CAPACITY, FLAG_DMA_MAP, FLAG_DMA_SYNC_DEV, records, words
 from pool_impl.pool import PoolParams, create
 from pool_impl.release import rules_of, skb_rules_of
 from workers.capture import Capture, load
-from workers.config import TrialConfig
+from workers.config import IMIX_BYTES, TrialConfig
 from workers.cost import PS_PER_NS
-from workers.drivers.page import HEADROOM_BYTES, MOST_BYTES, TRUESIZE_BYTES
+from workers.drivers.geometry import Geometry, geometry_of
+from workers.errors import ConfigError
 from workers.latency import BUCKETS
 from workers.machine import new_machine
 from workers.rss import indirection
@@ -21,6 +22,7 @@ from workers.state import (
     NIC,
     NOBODY,
     PACKET,
+    PAGE_ALONE,
     POLL,
     QUEUE,
     READER,
@@ -41,22 +43,34 @@ def new_trial(config: TrialConfig) -> Trial:
         TrialError: an input is unusable.
     """
     arrivals = new_arrivals(config, captured(config) if config.traffic.kind == "capture" else None)
+    largest_bytes = _largest_frame_bytes(config, arrivals)
+    geometry = geometry_of(config, largest_bytes)
+    _check_buffers(config, geometry, largest_bytes)
     queues = _queues(config)
-    readers = _readers(config)
+    readers = _readers(config, geometry)
     rx_ring = config.nic.rx_ring
     descriptors = len(queues) * rx_ring
-    in_sockets = sum(_socket_packets(config) for _ in range(len(readers)))
+    in_sockets = len(readers) * _socket_packets(config, geometry)
+    pages_in_sockets = in_sockets
+    if geometry.pattern != PAGE_ALONE:
+        # in the worst case each buffer is all that is left of its page
+        buffers = config.app.socket_bytes // geometry.taken + geometry.most_buffers
+        pages_in_sockets = len(readers) * buffers
     skbs = in_sockets + len(queues)
     ring_slots = min(config.pool.size or 1024, rules_of(config.kernel).ring_size_limit)
     host = new_machine(
         config,
         pools=len(queues),
-        pages=in_sockets + 1 + len(queues) * (rx_ring + ring_slots + 5 * CACHE_CAPACITY),
+        pages=pages_in_sockets
+        + geometry.most_buffers
+        + len(queues) * (rx_ring + ring_slots + 5 * CACHE_CAPACITY),
         descriptors=descriptors,
         skbs=skbs,
+        parts_shift=geometry.parts_shift,
+        part_bytes_shift=geometry.part_bytes_shift,
     )
     for number in range(len(queues)):
-        create(host, number, _pool_params(config, number))
+        create(host, number, _pool_params(config, geometry, number))
     cpus, actors = _cpus(queues, readers)
     machine = records(MACHINE, 1)[0]
     machine.cpus = len(cpus)
@@ -69,7 +83,7 @@ def new_trial(config: TrialConfig) -> Trial:
         machine=machine,
         cpus=cpus,
         actors=actors,
-        nic=_nic(config, len(queues), arrivals),
+        nic=_nic(config, geometry, len(queues), arrivals),
         queues=queues,
         indirection=indirection(len(queues)),
         descriptors=records(DESCRIPTOR, descriptors),
@@ -77,6 +91,7 @@ def new_trial(config: TrialConfig) -> Trial:
         readers=readers,
         packets=records(PACKET, skbs + 1),
         socket_slots=words(sum(readers.mask + 1)),
+        frag_caches=new_frag_caches(),
         arrivals=arrivals,
         tally=records(TALLY, 1)[0],
         latency=words(BUCKETS),
@@ -93,6 +108,25 @@ def captured(config: TrialConfig) -> Capture:
     return load(traffic.capture, traffic.capture_destination, traffic.capture_source)
 
 
+def _largest_frame_bytes(config: TrialConfig, arrivals: Arrivals) -> int:
+    if config.traffic.kind == "capture":
+        return int(arrivals.frame_bytes.max())
+    size = config.traffic.packet_size
+    return max(IMIX_BYTES) if isinstance(size, str) else size
+
+
+def _check_buffers(config: TrialConfig, geometry: Geometry, largest_bytes: int) -> None:
+    """Refuse a capture with packets that no skb of this driver can hold."""
+    most_bytes = geometry.most_buffers * geometry.writable
+    if largest_bytes > most_bytes:
+        raise ConfigError(
+            "traffic.capture",
+            config.traffic.capture,
+            f"its largest frame has {largest_bytes} bytes, driver.model = {config.driver.model} takes "
+            f"{most_bytes}; capture with GRO off, or use larger buffers",
+        )
+
+
 def _queues(config: TrialConfig) -> Any:
     queues = records(QUEUE, config.nic.queues)
     for number in range(len(queues)):
@@ -101,24 +135,30 @@ def _queues(config: TrialConfig) -> Any:
     return queues
 
 
-def _pool_params(config: TrialConfig, queue: int) -> PoolParams:
+def _pool_params(config: TrialConfig, geometry: Geometry, queue: int) -> PoolParams:
+    syncs = 0 if config.driver.sync == "driver" else FLAG_DMA_SYNC_DEV
     return PoolParams(
         pool_size=config.pool.size,
-        flags=FLAG_DMA_MAP if config.driver.sync == "driver" else FLAG_DMA_MAP | FLAG_DMA_SYNC_DEV,
+        flags=geometry.flags | FLAG_DMA_MAP | syncs,
         dma_dir=2,
-        max_len=MOST_BYTES,
-        offset=HEADROOM_BYTES,
+        max_len=geometry.synced,
+        offset=geometry.headroom,
         napi=queue,
     )
 
 
-def _nic(config: TrialConfig, queues: int, arrivals: Arrivals) -> Any:
+def _nic(config: TrialConfig, geometry: Geometry, queues: int, arrivals: Arrivals) -> Any:
     nic = records(NIC, 1)[0]
     nic.queues = queues
     nic.ring_mask = config.nic.rx_ring - 1
     nic.recycle = int(config.pool.recycle)
     nic.driver_syncs = int(config.driver.sync == "driver")
     nic.replaces = int(config.driver.model == "replace-before-pass")
+    nic.pattern = geometry.pattern
+    nic.buffer_bytes = geometry.writable
+    nic.buffer_units = geometry.units
+    nic.copybreak_bytes = geometry.copybreak
+    nic.wanted = 1
     nic.budget = config.nic.budget
     nic.rx_usecs_ps = config.nic.rx_usecs * 1000 * PS_PER_NS
     nic.saturated = int(config.traffic.kind == "saturation")
@@ -130,7 +170,7 @@ def _nic(config: TrialConfig, queues: int, arrivals: Arrivals) -> Any:
     return nic
 
 
-def _readers(config: TrialConfig) -> Any:
+def _readers(config: TrialConfig, geometry: Geometry) -> Any:
     app = config.app
     readers = records(SOCKET, 0 if app.reader == "drop" else app.readers)
     first = 0
@@ -142,15 +182,15 @@ def _readers(config: TrialConfig) -> Any:
         reader.work_varies = int(app.work_distribution == "exponential")
         reader.key = work_key(config.seed, number)
         reader.first = first
-        reader.mask = (1 << _socket_packets(config).bit_length()) - 1
+        reader.mask = (1 << _socket_packets(config, geometry).bit_length()) - 1
         reader.limit_bytes = app.socket_bytes
         first += reader.mask + 1
     return readers
 
 
-def _socket_packets(config: TrialConfig) -> int:
+def _socket_packets(config: TrialConfig, geometry: Geometry) -> int:
     """How many packets a socket holds at the most."""
-    return config.app.socket_bytes // TRUESIZE_BYTES + 1
+    return config.app.socket_bytes // geometry.least_truesize + 1
 
 
 def _cpus(queues: Any, readers: Any) -> tuple[Any, Any]:

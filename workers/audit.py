@@ -1,12 +1,13 @@
 """Conservation: what every trial has to prove before it may become a record."""
 
+from collections import Counter
 from typing import Any
 
 import numpy as np
 
 from pool_impl.layout import COUNT_MASK, MAX_SKB_FRAGS, SIGNATURE, SIGNATURE_MASK, Buffers, Host
 from workers.errors import CheckError
-from workers.state import Trial
+from workers.state import FRAGMENTS, OWN_FRAGMENTS, OWN_PAGES, UNIT_BYTES, UNITS_OF_A_PAGE, Trial
 
 
 def check(trial: Trial) -> None:
@@ -21,12 +22,7 @@ def check(trial: Trial) -> None:
     ledger = trial.host.observer.meter.ledger.sum(axis=1)
     for cpu, busy in enumerate(trial.tally.busy_ps):
         _equal(f"time charged to CPU {cpu}", int(ledger[cpu]), "its busy time", int(busy))
-    _equal(
-        "pages over time, by location",
-        int(trial.tally.page_ps.sum()),
-        "pages in use over time",
-        int(trial.tally.used_page_ps),
-    )
+    _places(trial)
 
 
 def check_idle_pool(host: Host) -> None:
@@ -45,7 +41,8 @@ def check_idle_pool(host: Host) -> None:
 def queued_packets(trial: Trial) -> int:
     """Counted packets that wait in the receive ring or the socket."""
     since = trial.tally.measure_from_ps
-    in_ring = _descriptors(trial, "dma").arrival_ps >= since
+    filled = _descriptors(trial, "dma")
+    in_ring = (filled.arrival_ps >= since) & (filled.ends != 0)
     in_socket = trial.packets[_in_sockets(trial)].arrival_ps >= since
     return int(in_ring.sum() + in_socket.sum())
 
@@ -69,20 +66,86 @@ def _fates(trial: Trial) -> None:
     _equal("packets offered", int(tally.offered), "their fates", int(fates) + queued_packets(trial))
 
 
+def _places(trial: Trial) -> None:
+    """Pages by location add up, over time and now."""
+    tally, nic = trial.tally, trial.nic
+    whole, rest = divmod(int(tally.unit_ps.sum()), UNITS_OF_A_PAGE)
+    _equal(
+        "pages over time, by location",
+        int(tally.page_ps.sum()) + whole,
+        "pages in use over time",
+        int(tally.used_page_ps),
+    )
+    _equal("parts of pages over time that make no page", rest, "none", 0)
+    in_sockets = int(trial.packets[_in_sockets(trial)].units.sum())
+    _equal("parts of pages in sockets", in_sockets, "those counted", int(trial.readers.queued_units.sum()))
+    _equal("parts of pages in skbs", _units_in_skbs(trial), "parts of pages in sockets", in_sockets)
+    if nic.buffer_units != UNITS_OF_A_PAGE:
+        _buffers_are_apart(trial)
+
+
+def _units_in_skbs(trial: Trial) -> int:
+    """Parts of pages that the data of all skbs takes, by the number of their buffers."""
+    skbs = _live_skbs(trial.buffers)
+    return len(_data_pages(trial.buffers, skbs)) * int(trial.nic.buffer_units)
+
+
+def _buffers_are_apart(trial: Trial) -> None:
+    """No two descriptors and skbs hold the same part of a page."""
+    size = int(trial.nic.buffer_units) * UNIT_BYTES
+    posted = _descriptors(trial, "posted")
+    shared = trial.buffers.shared[np.unique(_live_skbs(trial.buffers).shared)]
+    used = np.arange(MAX_SKB_FRAGS) < shared.nr_frags[:, np.newaxis]
+    heads = (shared.head_frag != 0) & (shared.head_page != 0)
+    pages = np.concatenate([posted.page, shared.frag_page[used], shared.head_page[heads]])
+    parts = np.concatenate([posted.offset, shared.frag_offset[used], shared.head_offset[heads]]) // size
+    found = np.unique(np.stack([pages, parts]), axis=1)
+    _equal("buffers in descriptors and skbs", len(pages), "different parts of pages", found.shape[1])
+
+
 def _pages(trial: Trial) -> None:
     """Walk every place where a page can be; each page is in one place, and none is missing."""
     host = trial.host
     skbs = _live_skbs(trial.buffers)
     _equal("skbs in use", len(skbs), "skbs in sockets", len(_in_sockets(trial)))
     held = np.concatenate([_descriptors(trial, "posted").page, _data_pages(trial.buffers, skbs)])
+    if trial.nic.pattern == FRAGMENTS:
+        held = _cut_pages(trial, held)
+    elif trial.nic.pattern == OWN_FRAGMENTS:
+        held = _cut_blocks(trial, held)
     pooled = (host.pages[held].magic & SIGNATURE_MASK) == SIGNATURE
     found = np.concatenate([held[pooled], *(_idle_pages(host, owner) for owner in host.pools)])
     inflight = int(((host.pools.hold - host.pools.release) & COUNT_MASK).sum())
     _equal("pages in flight", inflight, "pages found", len(found))
     _equal("pages found", len(found), "different pages found", len(np.unique(found)))
     used = int(host.page_allocator.used_pages.sum())
-    outside = int((~pooled).sum())
+    outside = int((1 << host.pages[held[~pooled]].order).sum())
     _equal("pages in use", used, "pages in flight and of no pool", inflight + outside)
+
+
+def _cut_pages(trial: Trial, held: Any) -> Any:
+    """The pages behind shares that descriptors and skbs hold, with those that pools are cutting up; the count
+    of each page is the shares held and those not handed out yet."""
+    host = trial.host
+    current = {int(owner.frag_page): owner for owner in host.pools if owner.frag_page != 0}
+    shares = Counter(held.tolist())
+    for page in sorted(shares.keys() | current.keys()):
+        unused = host.rules.frag_bias - current[page].frag_users if page in current else 0
+        counted = int(host.pages[page].frag_count)
+        _equal(f"fragment count of page {page}", counted, "its shares", shares[page] + int(unused))
+    return np.array(sorted(shares.keys() | current.keys()), np.int64)
+
+
+def _cut_blocks(trial: Trial, held: Any) -> Any:
+    """The network core's blocks behind references that descriptors and skbs hold, with those being cut up; a
+    block has these references and those not given away yet."""
+    current = {int(cache.page): int(cache.references) for cache in trial.frag_caches if cache.page != 0}
+    holders = Counter(held.tolist())
+    blocks = sorted(holders.keys() | current.keys())
+    for page in blocks:
+        references = holders[page] + current.get(page, 0)
+        _equal(f"references of block {page}", int(trial.host.pages[page].refcount), "its holders", references)
+    return np.array(blocks, np.int64)
 
 
 def _live_skbs(buffers: Buffers) -> Any:
@@ -113,7 +176,11 @@ def _counters(trial: Trial) -> None:
     """Identities of spec 8.2."""
     pools = trial.host.pools
     served = pools.alloc_fast + pools.alloc_slow + pools.alloc_slow_high_order + pools.alloc_refill
-    _equal("pages allocated", int(trial.tally.pages_allocated), "alloc counters", int(served.sum()))
+    if trial.nic.pattern < OWN_PAGES:
+        _equal("pages allocated", int(trial.tally.pages_allocated), "alloc counters", int(served.sum()))
+    else:
+        maps = int(trial.host.device.maps)
+        _equal("buffers allocated", int(trial.tally.pages_allocated), "mappings", maps)
     for owner in pools:
         if owner.alloc_waive > owner.alloc_refill + owner.alloc_slow:
             raise CheckError(f"waive {owner.alloc_waive} exceeds refill + slow")

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Self
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
-from pool_impl.release import DEFAULT_RELEASE, RELEASES
+from pool_impl.release import DEFAULT_RELEASE, RELEASES, rules_of
 from workers.errors import ConfigError
 
 Value = int | float | str | bool
@@ -84,12 +84,24 @@ class DriverConfig(_Group):
     """How the driver uses the pool."""
 
     model: Annotated[
-        Literal["page-per-packet", "replace-before-pass"],
+        Literal["page-per-packet", "replace-before-pass", "fragments", "page-allocator", "slab"],
         Field(
             description="receive pattern: page-per-packet refills after the poll, as mvneta; "
-            "replace-before-pass has a new page before it lets go of the packet's, as mvpp2"
+            "replace-before-pass has a new page before it lets go of the packet's, as mvpp2; "
+            "fragments has several buffers in a page, as hns3; without a pool: page-allocator has a page, "
+            "slab part of a block of the network core for each packet"
         ),
     ] = "page-per-packet"
+    buffer_bytes: Annotated[
+        Literal[1024, 2048, 4096], Field(description="buffer of each descriptor, for fragments")
+    ] = 2048
+    copybreak_bytes: Annotated[
+        Annotated[int, Field(ge=0, le=1024)] | Literal["usual"],
+        Field(
+            description="packets up to this many bytes are copied and their buffer is posted again; "
+            "0: none; usual: as in the modelled driver, 256 for fragments and else 0"
+        ),
+    ] = "usual"
     sync: Annotated[
         Literal["pool", "driver"],
         Field(
@@ -121,8 +133,11 @@ class TrafficConfig(_Group):
         int, Field(ge=1, le=1_000_000_000, description="packets per second at the end of a ramp")
     ] = 800_000
     packet_size: Annotated[
-        Annotated[int, Field(ge=64, le=1518)] | Literal["imix"],
-        Field(description="frame bytes with FCS, or imix (7 x 64, 4 x 594, 1 x 1518)"),
+        Annotated[int, Field(ge=64, le=9018)] | Literal["imix"],
+        Field(
+            description="frame bytes with FCS, or imix (7 x 64, 4 x 594, 1 x 1518); what exceeds a buffer "
+            "goes on in the next descriptor's"
+        ),
     ] = 64
     burst_packets: Annotated[
         int, Field(ge=1, le=1_000_000, description="mean packets of a burst, which arrives at link rate")
@@ -373,6 +388,76 @@ def _loops_have_no_packets_to_mark(config: TrialConfig) -> None:
         )
 
 
+def _release_has_fragments(config: TrialConfig) -> None:
+    if config.driver.model == "fragments" and rules_of(config.kernel).frag_bias == 0:
+        raise ConfigError(
+            "driver.model",
+            "fragments",
+            f"kernel = {config.kernel} has no fragments; use a later kernel, or page-per-packet",
+        )
+
+
+def _pages_in_fragments_stay(config: TrialConfig) -> None:
+    if config.driver.model == "fragments" and not config.pool.recycle:
+        raise ConfigError(
+            "pool.recycle",
+            False,
+            "with driver.model = fragments a page has several packets and cannot leave the pool with one; "
+            "leave it true, or use page-per-packet",
+        )
+
+
+def _only_pools_recycle(leaf: str) -> Callable[[TrialConfig], None]:
+    """The check that this field of the pool is left alone where there is no pool."""
+    default = PoolConfig.model_fields[leaf].default
+
+    def check(config: TrialConfig) -> None:
+        value = getattr(config.pool, leaf)
+        if config.driver.model in UNPOOLED_MODELS and value != default:
+            raise ConfigError(
+                f"pool.{leaf}",
+                value,
+                f"driver.model = {config.driver.model} has no pool; leave it {default}, or use "
+                "page-per-packet",
+            )
+
+    return check
+
+
+def _mapping_syncs(config: TrialConfig) -> None:
+    if config.driver.model in UNPOOLED_MODELS and config.driver.sync != "pool":
+        raise ConfigError(
+            "driver.sync",
+            config.driver.sync,
+            f"driver.model = {config.driver.model} maps each buffer, which syncs it; leave it pool, or use "
+            "page-per-packet",
+        )
+
+
+def _only_fragments_have_a_size(config: TrialConfig) -> None:
+    default = DriverConfig.model_fields["buffer_bytes"].default
+    if config.driver.model != "fragments" and config.driver.buffer_bytes != default:
+        raise ConfigError(
+            "driver.buffer_bytes",
+            config.driver.buffer_bytes,
+            f"with driver.model = {config.driver.model} a buffer is a page; leave it {default}, or use "
+            "fragments",
+        )
+
+
+def _replaced_packets_have_one_page(config: TrialConfig) -> None:
+    size = config.traffic.packet_size
+    if config.driver.model != "replace-before-pass" or config.traffic.kind == "capture":
+        return
+    if isinstance(size, int) and size > MOST_BYTES_OF_A_PAGE:
+        raise ConfigError(
+            "traffic.packet_size",
+            size,
+            f"driver.model = replace-before-pass takes packets of one page, {MOST_BYTES_OF_A_PAGE} bytes; "
+            "use smaller ones, or page-per-packet",
+        )
+
+
 def _flows_come_from_the_capture(leaf: str) -> Callable[[TrialConfig], None]:
     """The check that this field is left alone where a capture is replayed."""
     default = TrafficConfig.model_fields[leaf].default
@@ -391,6 +476,11 @@ def _flows_come_from_the_capture(leaf: str) -> Callable[[TrialConfig], None]:
 
 WIRE_OVERHEAD_BYTES = 20
 """preamble and start delimiter (8) and inter-frame gap (12) around each Ethernet frame"""
+
+UNPOOLED_MODELS = ("page-allocator", "slab")
+
+MOST_BYTES_OF_A_PAGE = 3520
+"""what the device may write to a page: without 256 bytes of headroom and 320 of shared info"""
 
 IMIX_BYTES = (64,) * 7 + (594,) * 4 + (1518,)
 """the simple IMIX of 7:4:1 as Ethernet frames with FCS"""
@@ -421,6 +511,12 @@ INPUT_FIELDS = (
 RULES = (
     Rule(("nic.rx_ring",), _rx_ring_is_a_power_of_two),
     Rule(("workload", "pool.recycle"), _loops_have_no_packets_to_mark),
+    Rule(("driver.model", "kernel"), _release_has_fragments),
+    Rule(("driver.model", "pool.recycle"), _pages_in_fragments_stay),
+    *(Rule(("driver.model", f"pool.{leaf}"), _only_pools_recycle(leaf)) for leaf in ("recycle", "variant")),
+    Rule(("driver.model", "driver.sync"), _mapping_syncs),
+    Rule(("driver.model", "driver.buffer_bytes"), _only_fragments_have_a_size),
+    Rule(("driver.model", "traffic.kind", "traffic.packet_size"), _replaced_packets_have_one_page),
     Rule(("warmup_ms", "duration_ms"), _warmup_ends_before_the_trial),
     Rule(
         ("traffic.kind", "traffic.rate_pps", "traffic.packet_size", "nic.link_gbps"),
@@ -513,7 +609,7 @@ def _kind(schema: dict[str, Any]) -> str:
     if "anyOf" in schema:
         return " or ".join(_kind(option) for option in schema["anyOf"])
     if "enum" in schema:
-        return " | ".join(schema["enum"])
+        return " | ".join(str(choice) for choice in schema["enum"])
     if "const" in schema:
         return str(schema["const"])
     words = {"integer": "integer", "number": "number", "boolean": "true | false", "string": "text"}

@@ -40,7 +40,8 @@ RECEIVE = observe.FIRST_OWN_WORK + 8
 BH_TOGGLE = observe.FIRST_OWN_WORK + 9
 SYNC_FOR_CPU = observe.FIRST_OWN_WORK + 10  # bytes; each report is one call
 COPY = observe.FIRST_OWN_WORK + 11  # bytes
-KINDS_OF_WORK = observe.FIRST_OWN_WORK + 12
+PAGE_FRAGMENT = observe.FIRST_OWN_WORK + 12
+KINDS_OF_WORK = observe.FIRST_OWN_WORK + 13
 
 PRICES: dict[int, tuple[str, str]] = {
     observe.POOL_ALLOC: ("pool_alloc", "pool_alloc_ns"),
@@ -61,6 +62,7 @@ PRICES: dict[int, tuple[str, str]] = {
     observe.DMA_MAP: ("dma_map", "dma_map_ns"),
     observe.DMA_UNMAP: ("dma_unmap", "dma_unmap_ns"),
     observe.DMA_SYNC_FOR_DEVICE: ("sync_for_device", "dma_sync_line_ns"),
+    PAGE_FRAGMENT: ("page_alloc", "page_fragment_ns"),
     INTERRUPT: ("interrupt", "interrupt_ns"),
     POLL: ("poll", "poll_ns"),
     DRIVER: ("driver", "driver_ns"),
@@ -160,6 +162,14 @@ def clock(meter: Any, cpu: int) -> int:
 def charge(meter: Any, cpu: int, category: int, duration_ps: int) -> None:
     """Let a CPU spend time."""
     meter.ledger[cpu, category] += duration_ps
+
+
+@compiled()
+def maintain(pricing: Pricing, kind: int, size_bytes: int) -> None:
+    """Cache maintenance as part of another call: what a sync of that kind costs by line."""
+    meter = pricing.meter
+    lines = (size_bytes + pricing.caches.line_bytes - 1) >> meter.line_shift
+    charge(meter, pricing.context.cpu, meter.category[kind], meter.price_ps[kind] * lines)
 
 
 @compiled()

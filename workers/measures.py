@@ -75,9 +75,10 @@ _COUNTER_HELP = (
     "returns refused for other references or emergency pages",
 )
 
-LOCATIONS = ("cache", "ring", "rx_ring", "socket")
+LOCATIONS = ("cache", "ring", "rx_ring", "socket", "fragments")
 """where a page taken from the page allocator can be; a packet in the driver's or reader's hands counts
-to where it came from"""
+to where it came from. Of a page in several buffers each part counts to where its buffer is, and those that
+are in no descriptor and no packet, not yet or no longer, to ``fragments``"""
 
 SLOW_CAUSES = ("not_recycled", "overflow", "wrong_node", "declined", "held")
 """why an allocation went to the page allocator"""
@@ -118,8 +119,13 @@ MEASURES = (
     Measure("busy_ratio_queue_cpu", "ratio", "lower", "busy share of the CPU of the receive queue"),
     Measure("busy_ratio_reader_cpu", "ratio", "lower", "busy share of the CPU of the reader, 0 if shared"),
     Measure("recycle_ratio", "ratio", "higher", "1 - pages from the page allocator / pages allocated"),
-    Measure("pages_allocated", "pages", "neither", "pages handed to the driver"),
-    Measure("pages_from_page_allocator", "pages", "lower", "pages that entered the pool"),
+    Measure("pages_allocated", "pages", "neither", "pages, or parts of pages, handed to the driver"),
+    Measure(
+        "pages_from_page_allocator",
+        "pages",
+        "lower",
+        "pages that entered the pool, or the driver took without one",
+    ),
     Measure("pages_inflight", "pages", "neither", "pages of the pool at the end, idle ones included"),
     Measure("memory_peak_bytes", "bytes", "lower", "most memory taken from the page allocator at a time"),
     Measure("dma_maps", "events", "lower", "DMA mappings made"),

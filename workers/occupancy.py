@@ -1,8 +1,18 @@
 """Where the pages are: time averages by place, which add up to all pages in use."""
 
+from typing import Any
+
 from pool_impl.jit import compiled
 from pool_impl.page_alloc import used_pages
-from workers.state import IN_CACHE, IN_RING, IN_RX_RING, IN_SOCKET, Trial
+from workers.state import (
+    IN_CACHE,
+    IN_FRAGMENTS,
+    IN_RING,
+    IN_RX_RING,
+    IN_SOCKET,
+    UNITS_OF_A_PAGE,
+    Trial,
+)
 
 
 @compiled()
@@ -18,15 +28,27 @@ def integrate(trial: Trial, now_ps: int) -> None:
         queue = trial.queues[number]
         in_cache += trial.host.pools[number].cache_count
         in_ring += _ring_pages(trial, number)
-        in_rx_ring += queue.posted - queue.read
+        in_rx_ring += (queue.posted - queue.read) * trial.nic.buffer_units
     for number in range(trial.stack.readers):
         reader = trial.readers[number]
-        in_socket += reader.tail - reader.head
+        in_socket += reader.queued_units
     tally.page_ps[IN_CACHE] += in_cache * elapsed_ps
     tally.page_ps[IN_RING] += in_ring * elapsed_ps
-    tally.page_ps[IN_RX_RING] += in_rx_ring * elapsed_ps
-    tally.page_ps[IN_SOCKET] += in_socket * elapsed_ps
-    tally.used_page_ps += used_pages(trial.host.page_allocator, trial.machine.cpus) * elapsed_ps
+    _add_units(tally, IN_RX_RING, in_rx_ring * elapsed_ps)
+    _add_units(tally, IN_SOCKET, in_socket * elapsed_ps)
+    used = used_pages(trial.host.page_allocator, trial.machine.cpus)
+    tally.used_page_ps += used * elapsed_ps
+    if trial.nic.buffer_units != UNITS_OF_A_PAGE:
+        rest = (used - in_cache - in_ring) * UNITS_OF_A_PAGE - in_rx_ring - in_socket
+        _add_units(tally, IN_FRAGMENTS, rest * elapsed_ps)
+
+
+@compiled()
+def _add_units(tally: Any, location: int, unit_ps: int) -> None:
+    """Whole pages go to the sum, since units would overflow it in a long trial."""
+    unit_ps += tally.unit_ps[location]
+    tally.page_ps[location] += unit_ps // UNITS_OF_A_PAGE
+    tally.unit_ps[location] = unit_ps % UNITS_OF_A_PAGE
 
 
 @compiled()

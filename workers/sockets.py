@@ -5,7 +5,7 @@ from typing import Any
 from pool_impl.jit import compiled
 from pool_impl.observe import SHARED_INFO, SKB, SLAB_HEAD
 from workers import cost, latency
-from workers.cache import HEADER, PAYLOAD, stream
+from workers.cache import HEADER, PAYLOAD, part_of_page, stream
 from workers.rss import HASH_BITS
 from workers.schedule import refresh
 from workers.state import Trial
@@ -29,6 +29,7 @@ def enqueue(trial: Trial, skb: int) -> int:
     trial.socket_slots[reader.first + (reader.tail & reader.mask)] = skb
     reader.tail += 1
     reader.queued_bytes += truesize
+    reader.queued_units += packet.units
     if reader.tail - reader.head == 1:
         reader.wake_ps = cost.clock(observer.meter, host.context.cpu)
         trial.cpus[reader.cpu].waiting += 1
@@ -52,6 +53,7 @@ def read_packet(trial: Trial, number: int, slept: bool) -> int:
     packet = trial.packets[skb]
     record = trial.buffers.skbs[skb]
     reader.queued_bytes -= record.truesize
+    reader.queued_units -= packet.units
     observer.work(cost.RECEIVE, 1)
     observer.touch(SKB, skb, False)
     _touch_data(trial, record.shared)
@@ -71,12 +73,14 @@ def _touch_data(trial: Trial, number: int) -> None:
     shared = trial.buffers.shared[number]
     if shared.head_frag and shared.head_page != 0:
         observer.touch(SHARED_INFO, shared.head_page, False)
-        observer.touch(HEADER, shared.head_page, False)
-        observer.touch(PAYLOAD, shared.head_page, False)
+        part = part_of_page(observer.caches, shared.head_page, shared.head_offset)
+        observer.touch(HEADER, part, False)
+        observer.touch(PAYLOAD, part, False)
     else:
         observer.touch(SLAB_HEAD, number, False)
     for position in range(shared.nr_frags):
-        observer.touch(PAYLOAD, shared.frag_page[position], False)
+        part = part_of_page(observer.caches, shared.frag_page[position], shared.frag_offset[position])
+        observer.touch(PAYLOAD, part, False)
 
 
 @compiled()

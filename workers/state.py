@@ -28,6 +28,11 @@ NIC = _words(
     "recycle",
     "driver_syncs",  # 1: the pool leaves syncs for the device to the driver
     "replaces",  # 1: a page takes the packet's place in the descriptor before the packet is passed on
+    "pattern",
+    "buffer_bytes",  # what the device may write to the buffer of one descriptor
+    "buffer_units",  # of a page that such a buffer takes, see UNIT_BYTES
+    "copybreak_bytes",  # packets up to this are copied
+    "wanted",  # descriptors that the next packet on the wire needs
     "budget",
     "rx_usecs_ps",
     "saturated",
@@ -52,10 +57,26 @@ QUEUE = _words(
 )
 """a receive queue; its pool and its NAPI instance have its number"""
 
-DESCRIPTOR = _words("page", "frame_bytes", "arrival_ps", "flow_hash")
+PAGE_ALONE, PAGES, FRAGMENTS, OWN_PAGES, OWN_FRAGMENTS = range(5)
+"""receive patterns: a page for each packet and nothing else; pages also for packets that are copied or
+take several; fragments of a pool's pages; without a pool, pages or parts of the network core's blocks"""
 
-PACKET = _words("arrival_ps", "flow_hash")
-"""what the trial knows of an skb's packet beside the skb itself, by the skb's number"""
+UNIT_BYTES = 64
+"""in which parts of a page are counted: all buffers are multiples of a cache line"""
+UNITS_OF_A_PAGE = 64
+
+DESCRIPTOR = _words(
+    "page",
+    "offset",  # of the buffer in it, bytes
+    "frame_bytes",  # that the device wrote to this buffer
+    "ends",  # 1: the packet's last descriptor
+    "arrival_ps",
+    "flow_hash",
+)
+
+PACKET = _words("arrival_ps", "flow_hash", "units")
+"""what the trial knows of an skb's packet beside the skb itself, by the skb's number; ``units`` of pages that
+its buffers take"""
 
 SOCKET = _words(
     "cpu",
@@ -69,6 +90,7 @@ SOCKET = _words(
     "tail",
     "mask",
     "queued_bytes",  # truesize of the packets in the socket
+    "queued_units",  # of pages that their buffers take
     "limit_bytes",
 )
 """a socket and its application"""
@@ -111,6 +133,7 @@ TALLY = np.dtype(
                 "dropped_driver",
                 "read",  # all packets taken from the receive rings, by time
                 "pages_allocated",
+                "pages_taken",  # from the page allocator by a driver that has no pool
                 "latency_max_ps",
                 "latency_sum_ps",
                 "integrated_to_ps",
@@ -119,15 +142,16 @@ TALLY = np.dtype(
         ),
         ("busy_ps", "<i8", (MAX_CPUS,)),
         ("page_ps", "<i8", (len(LOCATIONS),)),
+        ("unit_ps", "<i8", (len(LOCATIONS),)),
         ("slow", "<i8", (len(SLOW_CAUSES),)),
     ],
     align=True,
 )
 """what is counted; ``busy_ps`` is the time that the steps of each CPU took, ``page_ps`` and
-``used_page_ps`` are pages integrated over time"""
+``used_page_ps`` are pages integrated over time, ``unit_ps`` is what is left of units that make no page"""
 
 NOT_RECYCLED, OVERFLOW, WRONG_NODE, DECLINED, HELD = range(len(SLOW_CAUSES))
-IN_CACHE, IN_RING, IN_RX_RING, IN_SOCKET = range(len(LOCATIONS))
+IN_CACHE, IN_RING, IN_RX_RING, IN_SOCKET, IN_FRAGMENTS = range(len(LOCATIONS))
 
 
 class Trial(NamedTuple):
@@ -153,6 +177,8 @@ class Trial(NamedTuple):
     packets: Any
     socket_slots: Any
     """slots of all sockets: skbs in order of arrival"""
+    frag_caches: Any
+    """of the network core, by CPU"""
     arrivals: Arrivals
     tally: Any
     """record"""

@@ -55,16 +55,16 @@ TRIALS: dict[str, dict[str, Value]] = {
 }
 
 PINNED: dict[str, str] = {
-    "drop-constant": "259d933c014bd4f3",
-    "drop-saturation": "1fddf4fbc2a80555",
-    "drop-poisson-local": "dd18aa39437b58ef",
-    "drop-bursts-without-recycling": "262273a0a1d44f6b",
-    "fast-imix-software-coherence": "e66c0b72fb86cee7",
-    "fast-capture": "d1051dd75d4497ac",
-    "slow-bursts-small-pool": "13b1d3a2e4bb23a9",
-    "slow-poisson-drawn-work": "ca712328eacdf64a",
-    "slow-same-cpu-oldest-release": "607c796d4f4836a9",
-    "slow-posted-registers-driver-syncs": "0e6c69bad6f45a52",
+    "drop-constant": "242b98ef9ce17b76",
+    "drop-saturation": "3c2b558283dc2ade",
+    "drop-poisson-local": "e1d338f1e186a256",
+    "drop-bursts-without-recycling": "242c713e3fb8e994",
+    "fast-imix-software-coherence": "2fd1694eb34a05e8",
+    "fast-capture": "4d16e109321dee1f",
+    "slow-bursts-small-pool": "59e356fb5ef8d523",
+    "slow-poisson-drawn-work": "306641f54436d505",
+    "slow-same-cpu-oldest-release": "ff4b19a15e4fdba9",
+    "slow-posted-registers-driver-syncs": "578b325ff24456c8",
 }
 
 

@@ -1,19 +1,31 @@
-"""Buffers for the device: a page from the pool, and giving it to a descriptor."""
+"""Buffers for the device: from the pool, and to the descriptors."""
 
 from typing import Any
 
-from pool_impl import pool
+from pool_impl import fragments, pool
 from pool_impl.jit import compiled
 from pool_impl.layout import COUNT_MASK, RECYCLE_DECLINED
 from pool_impl.layout import RECYCLE_RING_FULL as RING_FULL
+from pool_impl.observe import POOL_ALLOC
 from workers import cost
 from workers.cache import DESCRIPTOR
+from workers.drivers import unpooled
 from workers.nic import descriptor_posted
-from workers.state import DECLINED, HELD, NOT_RECYCLED, OVERFLOW, WRONG_NODE, Trial
+from workers.state import (
+    DECLINED,
+    FRAGMENTS,
+    HELD,
+    NOT_RECYCLED,
+    OVERFLOW,
+    OWN_PAGES,
+    UNIT_BYTES,
+    WRONG_NODE,
+    Trial,
+)
 
 
 @compiled()
-def allocate(trial: Trial, number: int) -> int:
+def allocate_page(trial: Trial, number: int) -> int:
     """A page that the device may write to, 0 if there is none."""
     host = trial.host
     owner = host.pools[number]
@@ -30,13 +42,66 @@ def allocate(trial: Trial, number: int) -> int:
     return int(page)
 
 
+@compiled(inline=False)
+def allocate_fragment(trial: Trial, number: int) -> tuple[int, int]:
+    """Part of a page that the device may write to, and its offset in bytes; page 0 if there is none."""
+    host = trial.host
+    owner = host.pools[number]
+    taken = trial.nic.buffer_units * UNIT_BYTES
+    held_before = owner.hold
+    page = fragments.alloc_frag(host, owner, taken)
+    entered = (owner.hold - held_before) & COUNT_MASK
+    if entered != 0:
+        _blame(trial, number, entered)
+    if page == 0:
+        return 0, 0
+    if owner.frag_users > 1:
+        # as much work as a page from the cache, which a page's first fragment has paid for
+        host.observer.work(POOL_ALLOC, 1)
+    trial.tally.pages_allocated += 1
+    if trial.nic.driver_syncs:
+        pool.sync_for_device(host, owner, taken)
+    return page, owner.frag_offset - taken
+
+
 @compiled()
-def post(trial: Trial, queue: Any, page: int) -> None:
-    """Give a page to the next descriptor. The device learns of it at once where each buffer has a register
+def _post_new(trial: Trial, number: int) -> bool:
+    """Post a buffer; False if there is none."""
+    offset = 0
+    if trial.nic.pattern >= OWN_PAGES:
+        page, offset = unpooled.allocate(trial)
+    elif trial.nic.pattern == FRAGMENTS:
+        page, offset = allocate_fragment(trial, number)
+    else:
+        page = allocate_page(trial, number)
+    if page == 0:
+        return False
+    post(trial, trial.queues[number], page, offset)
+    return True
+
+
+@compiled(inline=False)
+def refill(trial: Trial, number: int, limit: int) -> None:
+    """Post a buffer for each empty descriptor, oldest first, up to a limit; stop when there is none."""
+    queue = trial.queues[number]
+    meter = trial.host.observer.meter
+    left = limit
+    while left > 0 and queue.posted - queue.read <= trial.nic.ring_mask and _post_new(trial, number):
+        left -= 1
+    if queue.unannounced:
+        cost.charge(meter, queue.cpu, cost.DEVICE_REGISTER, meter.register_write_ps)
+        queue.unannounced = 0
+
+
+@compiled()
+def post(trial: Trial, queue: Any, page: int, offset: int) -> None:
+    """Give a buffer to the next descriptor. The device learns of it at once where each buffer has a register
     write, else by the one after the poll."""
     observer = trial.host.observer
     index = queue.first + (queue.posted & trial.nic.ring_mask)
-    trial.descriptors[index].page = page
+    descriptor = trial.descriptors[index]
+    descriptor.page = page
+    descriptor.offset = offset
     observer.touch(DESCRIPTOR, index, True)
     if observer.meter.register_writes_per_buffer:
         cost.write_register(observer)

@@ -3,7 +3,7 @@
 from typing import Any
 
 from pool_impl.host import new_buffers, new_frag_caches
-from pool_impl.layout import CACHE_CAPACITY, FLAG_DMA_MAP, FLAG_DMA_SYNC_DEV, records, words
+from pool_impl.layout import CACHE_CAPACITY, FLAG_DMA_MAP, FLAG_DMA_SYNC_DEV, FLAG_PAGE_FRAG, records, words
 from pool_impl.pool import PoolParams, create
 from pool_impl.release import rules_of, skb_rules_of
 from workers.capture import Capture, load
@@ -16,6 +16,7 @@ from workers.machine import new_machine
 from workers.rss import indirection
 from workers.state import (
     ACTOR,
+    BLAMED,
     CPU,
     DESCRIPTOR,
     MACHINE,
@@ -29,6 +30,7 @@ from workers.state import (
     SOCKET,
     STACK,
     TALLY,
+    UNIT_BYTES,
     Trial,
 )
 from workers.traffic import Arrivals, last_arrival_ps, new_arrivals, work_key
@@ -58,9 +60,10 @@ def new_trial(config: TrialConfig) -> Trial:
         pages_in_sockets = len(readers) * buffers
     skbs = in_sockets + len(queues)
     ring_slots = min(config.pool.size or 1024, rules_of(config.kernel).ring_size_limit)
+    pools = len(queues) * (2 if geometry.split else 1)
     host = new_machine(
         config,
-        pools=len(queues),
+        pools=pools,
         pages=pages_in_sockets
         + geometry.most_buffers
         + len(queues) * (rx_ring + ring_slots + 5 * CACHE_CAPACITY),
@@ -71,6 +74,8 @@ def new_trial(config: TrialConfig) -> Trial:
     )
     for number in range(len(queues)):
         create(host, number, _pool_params(config, geometry, number))
+        if geometry.split:
+            create(host, len(queues) + number, _header_pool_params(config, geometry, number))
     cpus, actors = _cpus(queues, readers)
     machine = records(MACHINE, 1)[0]
     machine.cpus = len(cpus)
@@ -83,10 +88,11 @@ def new_trial(config: TrialConfig) -> Trial:
         machine=machine,
         cpus=cpus,
         actors=actors,
-        nic=_nic(config, geometry, len(queues), arrivals),
+        nic=_nic(config, geometry, len(queues), pools, arrivals),
         queues=queues,
         indirection=indirection(len(queues)),
         descriptors=records(DESCRIPTOR, descriptors),
+        blamed=records(BLAMED, pools),
         stack=stack,
         readers=readers,
         packets=records(PACKET, skbs + 1),
@@ -147,7 +153,13 @@ def _pool_params(config: TrialConfig, geometry: Geometry, queue: int) -> PoolPar
     )
 
 
-def _nic(config: TrialConfig, geometry: Geometry, queues: int, arrivals: Arrivals) -> Any:
+def _header_pool_params(config: TrialConfig, geometry: Geometry, queue: int) -> PoolParams:
+    params = _pool_params(config, geometry, queue)
+    fragments = FLAG_PAGE_FRAG if rules_of(config.kernel).frag_flag_needed else 0
+    return params._replace(flags=params.flags | fragments)
+
+
+def _nic(config: TrialConfig, geometry: Geometry, queues: int, pools: int, arrivals: Arrivals) -> Any:
     nic = records(NIC, 1)[0]
     nic.queues = queues
     nic.ring_mask = config.nic.rx_ring - 1
@@ -157,6 +169,9 @@ def _nic(config: TrialConfig, geometry: Geometry, queues: int, arrivals: Arrival
     nic.pattern = geometry.pattern
     nic.buffer_bytes = geometry.writable
     nic.buffer_units = geometry.units
+    nic.part_units = geometry.taken // UNIT_BYTES
+    nic.split_bytes = geometry.split
+    nic.pools = pools
     nic.copybreak_bytes = geometry.copybreak
     nic.wanted = 1
     nic.budget = config.nic.budget

@@ -7,7 +7,15 @@ import numpy as np
 
 from pool_impl.layout import COUNT_MASK, MAX_SKB_FRAGS, SIGNATURE, SIGNATURE_MASK, Buffers, Host
 from workers.errors import CheckError
-from workers.state import FRAGMENTS, OWN_FRAGMENTS, OWN_PAGES, UNIT_BYTES, UNITS_OF_A_PAGE, Trial
+from workers.state import (
+    FRAGMENTS,
+    HEADER_SPLIT,
+    OWN_FRAGMENTS,
+    OWN_PAGES,
+    UNIT_BYTES,
+    UNITS_OF_A_PAGE,
+    Trial,
+)
 
 
 def check(trial: Trial) -> None:
@@ -77,6 +85,13 @@ def _places(trial: Trial) -> None:
         int(tally.used_page_ps),
     )
     _equal("parts of pages over time that make no page", rest, "none", 0)
+    queues = trial.queues
+    counted = int(((queues.posted - queues.read) * nic.buffer_units + queues.kept_units).sum())
+    held = int((trial.descriptors.page != 0).sum()) * int(nic.buffer_units)
+    if nic.pattern == HEADER_SPLIT:
+        held = int((trial.descriptors.page != 0).sum()) * UNITS_OF_A_PAGE
+        held += int((trial.descriptors.header_page != 0).sum()) * int(nic.part_units)
+    _equal("parts of pages in descriptors", held, "those counted", counted)
     in_sockets = int(trial.packets[_in_sockets(trial)].units.sum())
     _equal("parts of pages in sockets", in_sockets, "those counted", int(trial.readers.queued_units.sum()))
     _equal("parts of pages in skbs", _units_in_skbs(trial), "parts of pages in sockets", in_sockets)
@@ -86,19 +101,25 @@ def _places(trial: Trial) -> None:
 
 def _units_in_skbs(trial: Trial) -> int:
     """Parts of pages that the data of all skbs takes, by the number of their buffers."""
-    skbs = _live_skbs(trial.buffers)
-    return len(_data_pages(trial.buffers, skbs)) * int(trial.nic.buffer_units)
+    shared = trial.buffers.shared[np.unique(_live_skbs(trial.buffers).shared)]
+    heads = int(((shared.head_frag != 0) & (shared.head_page != 0)).sum())
+    units_of_frag = UNITS_OF_A_PAGE if trial.nic.pattern == HEADER_SPLIT else int(trial.nic.part_units)
+    return heads * int(trial.nic.part_units) + int(shared.nr_frags.sum()) * units_of_frag
 
 
 def _buffers_are_apart(trial: Trial) -> None:
     """No two descriptors and skbs hold the same part of a page."""
-    size = int(trial.nic.buffer_units) * UNIT_BYTES
-    posted = _descriptors(trial, "posted")
+    size = int(trial.nic.part_units) * UNIT_BYTES
+    ring = trial.descriptors
     shared = trial.buffers.shared[np.unique(_live_skbs(trial.buffers).shared)]
     used = np.arange(MAX_SKB_FRAGS) < shared.nr_frags[:, np.newaxis]
     heads = (shared.head_frag != 0) & (shared.head_page != 0)
-    pages = np.concatenate([posted.page, shared.frag_page[used], shared.head_page[heads]])
-    parts = np.concatenate([posted.offset, shared.frag_offset[used], shared.head_offset[heads]]) // size
+    pages = np.concatenate([ring.page, ring.header_page, shared.frag_page[used], shared.head_page[heads]])
+    parts = np.concatenate(
+        [ring.offset, ring.header_offset, shared.frag_offset[used], shared.head_offset[heads]]
+    )
+    parts = parts[pages != 0] // size
+    pages = pages[pages != 0]
     found = np.unique(np.stack([pages, parts]), axis=1)
     _equal("buffers in descriptors and skbs", len(pages), "different parts of pages", found.shape[1])
 
@@ -108,8 +129,10 @@ def _pages(trial: Trial) -> None:
     host = trial.host
     skbs = _live_skbs(trial.buffers)
     _equal("skbs in use", len(skbs), "skbs in sockets", len(_in_sockets(trial)))
-    held = np.concatenate([_descriptors(trial, "posted").page, _data_pages(trial.buffers, skbs)])
-    if trial.nic.pattern == FRAGMENTS:
+    descriptors = trial.descriptors
+    in_descriptors = np.concatenate([descriptors.page, descriptors.header_page])
+    held = np.concatenate([in_descriptors[in_descriptors != 0], _data_pages(trial.buffers, skbs)])
+    if trial.nic.pattern in (FRAGMENTS, HEADER_SPLIT):
         held = _cut_pages(trial, held)
     elif trial.nic.pattern == OWN_FRAGMENTS:
         held = _cut_blocks(trial, held)
@@ -125,15 +148,18 @@ def _pages(trial: Trial) -> None:
 
 def _cut_pages(trial: Trial, held: Any) -> Any:
     """The pages behind shares that descriptors and skbs hold, with those that pools are cutting up; the count
-    of each page is the shares held and those not handed out yet."""
+    of each page is the shares held and those not handed out yet. Pages of payload pools are not cut up."""
     host = trial.host
+    is_cut = (host.pages[held].pp >= trial.nic.queues) | (trial.nic.pattern == FRAGMENTS)
+    whole = held[~is_cut]
+    held = held[is_cut]
     current = {int(owner.frag_page): owner for owner in host.pools if owner.frag_page != 0}
     shares = Counter(held.tolist())
     for page in sorted(shares.keys() | current.keys()):
         unused = host.rules.frag_bias - current[page].frag_users if page in current else 0
         counted = int(host.pages[page].frag_count)
         _equal(f"fragment count of page {page}", counted, "its shares", shares[page] + int(unused))
-    return np.array(sorted(shares.keys() | current.keys()), np.int64)
+    return np.concatenate([whole, np.array(sorted(shares.keys() | current.keys()), np.int64)])
 
 
 def _cut_blocks(trial: Trial, held: Any) -> Any:

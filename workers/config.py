@@ -84,11 +84,19 @@ class DriverConfig(_Group):
     """How the driver uses the pool."""
 
     model: Annotated[
-        Literal["page-per-packet", "replace-before-pass", "fragments", "page-allocator", "slab"],
+        Literal[
+            "page-per-packet",
+            "replace-before-pass",
+            "fragments",
+            "header-split",
+            "page-allocator",
+            "slab",
+        ],
         Field(
             description="receive pattern: page-per-packet refills after the poll, as mvneta; "
             "replace-before-pass has a new page before it lets go of the packet's, as mvpp2; "
-            "fragments has several buffers in a page, as hns3; without a pool: page-allocator has a page, "
+            "fragments has several buffers in a page, as hns3; header-split has headers in parts of pages "
+            "and payload in pages of another pool; without a pool: page-allocator has a page, "
             "slab part of a block of the network core for each packet"
         ),
     ] = "page-per-packet"
@@ -389,21 +397,32 @@ def _loops_have_no_packets_to_mark(config: TrialConfig) -> None:
 
 
 def _release_has_fragments(config: TrialConfig) -> None:
-    if config.driver.model == "fragments" and rules_of(config.kernel).frag_bias == 0:
+    if config.driver.model in FRAGMENT_MODELS and rules_of(config.kernel).frag_bias == 0:
         raise ConfigError(
             "driver.model",
-            "fragments",
+            config.driver.model,
             f"kernel = {config.kernel} has no fragments; use a later kernel, or page-per-packet",
         )
 
 
 def _pages_in_fragments_stay(config: TrialConfig) -> None:
-    if config.driver.model == "fragments" and not config.pool.recycle:
+    if config.driver.model in FRAGMENT_MODELS and not config.pool.recycle:
         raise ConfigError(
             "pool.recycle",
             False,
-            "with driver.model = fragments a page has several packets and cannot leave the pool with one; "
-            "leave it true, or use page-per-packet",
+            f"with driver.model = {config.driver.model} a page has several packets and cannot leave the pool "
+            "with one; leave it true, or use page-per-packet",
+        )
+
+
+def _headers_apart_are_not_copied(config: TrialConfig) -> None:
+    copybreak = config.driver.copybreak_bytes
+    if config.driver.model == "header-split" and copybreak not in ("usual", 0):
+        raise ConfigError(
+            "driver.copybreak_bytes",
+            copybreak,
+            "driver.model = header-split has small packets in header buffers; leave it usual, or use "
+            "fragments",
         )
 
 
@@ -477,6 +496,7 @@ def _flows_come_from_the_capture(leaf: str) -> Callable[[TrialConfig], None]:
 WIRE_OVERHEAD_BYTES = 20
 """preamble and start delimiter (8) and inter-frame gap (12) around each Ethernet frame"""
 
+FRAGMENT_MODELS = ("fragments", "header-split")
 UNPOOLED_MODELS = ("page-allocator", "slab")
 
 MOST_BYTES_OF_A_PAGE = 3520
@@ -513,6 +533,7 @@ RULES = (
     Rule(("workload", "pool.recycle"), _loops_have_no_packets_to_mark),
     Rule(("driver.model", "kernel"), _release_has_fragments),
     Rule(("driver.model", "pool.recycle"), _pages_in_fragments_stay),
+    Rule(("driver.model", "driver.copybreak_bytes"), _headers_apart_are_not_copied),
     *(Rule(("driver.model", f"pool.{leaf}"), _only_pools_recycle(leaf)) for leaf in ("recycle", "variant")),
     Rule(("driver.model", "driver.sync"), _mapping_syncs),
     Rule(("driver.model", "driver.buffer_bytes"), _only_fragments_have_a_size),

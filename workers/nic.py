@@ -10,8 +10,11 @@ from workers.cache import DESCRIPTOR, HEADER, PAYLOAD, device_write, part_of_pag
 from workers.cost import clock
 from workers.rss import TABLE_ENTRIES
 from workers.schedule import interrupt
-from workers.state import IDLE, Trial
+from workers.state import IDLE, PAGE_ALONE, Trial
 from workers.traffic import FOREVER, next_chunk
+
+HEADER_BUFFER_BYTES = 256
+"""a header buffer; packets up to this size fit into it"""
 
 
 @compiled()
@@ -34,9 +37,10 @@ def receive_until(trial: Trial, until_ps: int) -> None:
             tally.missed += counted
         else:
             frame_bytes = trial.arrivals.frame_bytes[nic.chunk_position]
-            if nic.wanted > 1:
-                frame_bytes = _fill(trial, queue, arrival_ps, frame_bytes, flow_hash)
-            _dma(trial, queue, arrival_ps, frame_bytes, flow_hash, 1)
+            if nic.pattern == PAGE_ALONE:
+                _dma(trial, queue, arrival_ps, frame_bytes, flow_hash, 1)
+            else:
+                _scatter(trial, queue, arrival_ps, frame_bytes, flow_hash)
             if queue.phase == IDLE and queue.event_ps == FOREVER:
                 interrupt(trial, queue, arrival_ps + nic.rx_usecs_ps)
                 until_ps = min(until_ps, trial.cpus[queue.cpu].due_ps)
@@ -44,31 +48,53 @@ def receive_until(trial: Trial, until_ps: int) -> None:
 
 
 @compiled(inline=False)
-def _fill(trial: Trial, queue: Any, arrival_ps: int, frame_bytes: int, flow_hash: int) -> int:
-    """Fill all descriptors of a packet but the last; the bytes that are left for it."""
-    for _ in range(trial.nic.wanted - 1):
-        _dma(trial, queue, arrival_ps, trial.nic.buffer_bytes, flow_hash, 0)
-        frame_bytes -= trial.nic.buffer_bytes
-    return frame_bytes
+def _scatter(trial: Trial, queue: Any, arrival_ps: int, frame_bytes: int, flow_hash: int) -> None:
+    """Write a packet to the buffers of as many descriptors as it needs."""
+    nic = trial.nic
+    if nic.split_bytes:
+        header_bytes = nic.split_bytes if frame_bytes > HEADER_BUFFER_BYTES else frame_bytes
+        frame_bytes -= header_bytes
+        descriptor = trial.descriptors[queue.first + (queue.dma & nic.ring_mask)]
+        descriptor.header_bytes = header_bytes
+        _write(trial, descriptor.header_page, descriptor.header_offset, header_bytes)
+        if frame_bytes == 0:
+            _complete(trial, queue, arrival_ps, 0, flow_hash, 1)
+            return
+    for _ in range(nic.wanted - 1):
+        _dma(trial, queue, arrival_ps, nic.buffer_bytes, flow_hash, 0)
+        frame_bytes -= nic.buffer_bytes
+    _dma(trial, queue, arrival_ps, frame_bytes, flow_hash, 1)
 
 
 @compiled()
-def _dma(
-    trial: Trial, queue: Any, arrival_ps: int, frame_bytes: int, flow_hash: int, ends_packet: int
-) -> None:
+def _dma(trial: Trial, queue: Any, arrival_ps: int, frame_bytes: int, flow_hash: int, ends: int) -> None:
+    """Write to the buffer of the next descriptor."""
+    descriptor = trial.descriptors[queue.first + (queue.dma & trial.nic.ring_mask)]
+    _write(trial, descriptor.page, descriptor.offset, frame_bytes)
+    _complete(trial, queue, arrival_ps, frame_bytes, flow_hash, ends)
+
+
+@compiled()
+def _write(trial: Trial, page: int, offset: int, size_bytes: int) -> None:
+    observer = trial.host.observer
+    line = observer.caches.line_bytes
+    part = part_of_page(observer.caches, page, offset)
+    device_write(observer.caches, observer.stamps, HEADER, part, line)
+    if size_bytes > line:
+        device_write(observer.caches, observer.stamps, PAYLOAD, part, size_bytes - line)
+
+
+@compiled()
+def _complete(trial: Trial, queue: Any, arrival_ps: int, frame_bytes: int, flow_hash: int, ends: int) -> None:
+    """Write the next descriptor."""
     observer = trial.host.observer
     index = queue.first + (queue.dma & trial.nic.ring_mask)
     descriptor = trial.descriptors[index]
     descriptor.frame_bytes = frame_bytes
-    descriptor.ends = ends_packet
+    descriptor.ends = ends
     descriptor.arrival_ps = arrival_ps
     descriptor.flow_hash = flow_hash
     queue.dma += 1
-    line = observer.caches.line_bytes
-    part = part_of_page(observer.caches, descriptor.page, descriptor.offset)
-    device_write(observer.caches, observer.stamps, HEADER, part, line)
-    if frame_bytes > line:
-        device_write(observer.caches, observer.stamps, PAYLOAD, part, frame_bytes - line)
     device_write(observer.caches, observer.stamps, DESCRIPTOR, index, 32)
 
 
@@ -85,7 +111,9 @@ def advance(trial: Trial) -> None:
             return
     nic.next_arrival_ps += trial.arrivals.gaps_ps[nic.chunk_position]
     frame_bytes = trial.arrivals.frame_bytes[nic.chunk_position]
-    nic.wanted = 1 if frame_bytes <= nic.buffer_bytes else 1 + (frame_bytes - 1) // nic.buffer_bytes
+    nic.wanted = 1
+    if frame_bytes > nic.buffer_bytes:
+        nic.wanted += (frame_bytes - nic.split_bytes - 1) // nic.buffer_bytes
 
 
 @compiled()

@@ -26,9 +26,10 @@ def integrate(trial: Trial, now_ps: int) -> None:
     in_cache = in_ring = in_rx_ring = in_socket = 0
     for number in range(trial.nic.queues):
         queue = trial.queues[number]
+        in_rx_ring += (queue.posted - queue.read) * trial.nic.buffer_units + queue.kept_units
+    for number in range(trial.nic.pools):
         in_cache += trial.host.pools[number].cache_count
         in_ring += _ring_pages(trial, number)
-        in_rx_ring += (queue.posted - queue.read) * trial.nic.buffer_units
     for number in range(trial.stack.readers):
         reader = trial.readers[number]
         in_socket += reader.queued_units

@@ -30,7 +30,10 @@ NIC = _words(
     "replaces",  # 1: a page takes the packet's place in the descriptor before the packet is passed on
     "pattern",
     "buffer_bytes",  # what the device may write to the buffer of one descriptor
-    "buffer_units",  # of a page that such a buffer takes, see UNIT_BYTES
+    "buffer_units",  # of pages that a descriptor's buffers take, see UNIT_BYTES
+    "part_units",  # of a page that a buffer takes which is cut off it
+    "split_bytes",  # headers that the device writes to a buffer of their own, 0: none
+    "pools",  # payload pools of all queues, then their header pools
     "copybreak_bytes",  # packets up to this are copied
     "wanted",  # descriptors that the next packet on the wire needs
     "budget",
@@ -51,15 +54,17 @@ QUEUE = _words(
     "read",
     "posted",
     "unannounced",  # descriptors posted since the device was last told
-    "overflow_seen",  # ring_full, waive and declined counts already blamed for slow allocations
-    "waive_seen",
-    "declined_seen",
+    "kept_units",  # of pages in descriptors that have been read and not posted again
 )
 """a receive queue; its pool and its NAPI instance have its number"""
 
-PAGE_ALONE, PAGES, FRAGMENTS, OWN_PAGES, OWN_FRAGMENTS = range(5)
+BLAMED = _words("overflow", "waive", "declined")
+"""of a pool: ring_full, waive and declined counts already blamed for slow allocations"""
+
+PAGE_ALONE, PAGES, FRAGMENTS, HEADER_SPLIT, OWN_PAGES, OWN_FRAGMENTS = range(6)
 """receive patterns: a page for each packet and nothing else; pages also for packets that are copied or
-take several; fragments of a pool's pages; without a pool, pages or parts of the network core's blocks"""
+take several; fragments of a pool's pages; headers in fragments and payload in pages; without a pool, pages or
+parts of the network core's blocks"""
 
 UNIT_BYTES = 64
 """in which parts of a page are counted: all buffers are multiples of a cache line"""
@@ -70,6 +75,9 @@ DESCRIPTOR = _words(
     "offset",  # of the buffer in it, bytes
     "frame_bytes",  # that the device wrote to this buffer
     "ends",  # 1: the packet's last descriptor
+    "header_page",
+    "header_offset",
+    "header_bytes",
     "arrival_ps",
     "flow_hash",
 )
@@ -171,6 +179,8 @@ class Trial(NamedTuple):
     """queue by the low bits of a flow's hash"""
     descriptors: Any
     """of all queues"""
+    blamed: Any
+    """by pool"""
     stack: Any
     """record"""
     readers: Any

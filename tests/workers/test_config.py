@@ -80,6 +80,7 @@ def test_every_rule_reads_only_the_fields_it_names() -> None:
         "pool.recycle": False,
         "pool.variant": "local_only",
         "driver.sync": "driver",
+        "driver.copybreak_bytes": 64,
         "kernel": "5.14",
         "nic.rx_ring": 65,
         "warmup_ms": 20,

@@ -6,7 +6,8 @@ import pytest
 
 from pool_impl.release import RELEASES
 from workers import arch, assemble, audit, run_trial, trial
-from workers.config import UNPOOLED_MODELS, TrialConfig, Value
+from workers.cache import HEADER, PAYLOAD
+from workers.config import FRAGMENT_MODELS, UNPOOLED_MODELS, TrialConfig, Value
 from workers.cost import POLL
 from workers.errors import CheckError, ConfigError
 from workers.measures import COUNTERS, LOCATIONS
@@ -14,6 +15,7 @@ from workers.measures import COUNTERS, LOCATIONS
 SHORT: dict[str, Value] = {"duration_ms": 2, "warmup_ms": 0, "traffic.kind": "constant", "nic.rx_ring": 256}
 HELD: dict[str, Value] = {**SHORT, "app.reader": "slow", "app.work_ns": 4_000, "app.socket_bytes": 1 << 20}
 FRAGMENTS: dict[str, Value] = {"driver.model": "fragments"}
+SPLIT: dict[str, Value] = {"driver.model": "header-split"}
 LARGE: dict[str, Value] = {"traffic.packet_size": 1500}
 JUMBO: dict[str, Value] = {"traffic.packet_size": 9018, "traffic.rate_pps": 100_000}
 
@@ -38,11 +40,18 @@ def stopped(config: TrialConfig, at_ps: int) -> trial.Trial:
 
 COMBINATIONS: list[dict[str, Value]] = [
     {"driver.model": model, "kernel": kernel, "pool.recycle": recycle, "traffic.packet_size": size}
-    for model in ("page-per-packet", "replace-before-pass", "fragments", "page-allocator", "slab")
+    for model in (
+        "page-per-packet",
+        "replace-before-pass",
+        "fragments",
+        "header-split",
+        "page-allocator",
+        "slab",
+    )
     for kernel in RELEASES
     for recycle in (True, False)
     for size in (200, 1500, 9018)
-    if not (model == "fragments" and (kernel == "5.14" or not recycle))
+    if not (model in FRAGMENT_MODELS and (kernel == "5.14" or not recycle))
     if not (model in UNPOOLED_MODELS and not recycle)
     if not (model == "replace-before-pass" and size == 9018)
 ]
@@ -52,6 +61,8 @@ COMBINATIONS: list[dict[str, Value]] = [
 @pytest.mark.parametrize("copybreak", [0, 256])
 def test_books_balance_for_all_patterns(combination: dict[str, Value], copybreak: int) -> None:
     """Conservation is checked after each trial; the reader keeps pages, so that they are everywhere."""
+    if combination["driver.model"] == "header-split":
+        copybreak = 0
     record = run(HELD, combination, traffic__rate_pps=130_000, driver__copybreak_bytes=copybreak)
     assert record["packets_delivered"] > 0
     entered = sum(record[f"slow_{cause}"] for cause in ("not_recycled", "overflow", "wrong_node", "held"))
@@ -141,16 +152,17 @@ def test_a_copied_packet_counts_its_head_against_the_socket() -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "descriptors"),
-    [("page-per-packet", 3), ("fragments", 5), ("page-allocator", 3), ("slab", 6)],
+    ("model", "buffers"),
+    [("page-per-packet", 3), ("fragments", 5), ("page-allocator", 3), ("slab", 6), ("header-split", 4)],
 )
-def test_a_jumbo_frame_takes_as_many_descriptors_as_it_fills(model: str, descriptors: int) -> None:
-    """9018 bytes in buffers of 3520 (a page without headroom and shared info), of 2048, or of 1536."""
+def test_a_jumbo_frame_takes_as_many_buffers_as_it_fills(model: str, buffers: int) -> None:
+    """9018 bytes in buffers of 3520 (a page without headroom and shared info), of 2048, of 1536,
+    or of 42 for headers and 4096."""
     record = run(SHORT, JUMBO, driver__model=model)
     handled = record["packets_dropped_early"]
     assert handled > 100
     # those of the last packet may not have been posted yet
-    assert 0 <= descriptors * handled - record["pages_allocated"] <= descriptors
+    assert 0 <= buffers * handled - record["pages_allocated"] <= buffers
     assert record["packets_offered"] == handled + record["packets_queued"]
 
 
@@ -191,6 +203,53 @@ def test_a_jumbo_frame_arrives_whole() -> None:
     assert len(waiting) > 10
     assert (waiting.len == 9018).all()
     assert (finished.buffers.shared[waiting.shared].nr_frags == 2).all()
+
+
+def test_headers_and_payload_come_from_pools_of_their_own() -> None:
+    """Spec 7.5: six header buffers of 64 + 256 + 320 bytes in a page, and a page for each payload."""
+    started = stopped(configured(SHORT, SPLIT), 1)
+    payload, header = started.host.pools
+    assert payload.hold - payload.cache_count == 256
+    assert header.hold - header.cache_count == -(-256 // 6)
+    assert set(started.host.pages[started.descriptors.page].pp.tolist()) == {0}
+    assert set(started.host.pages[started.descriptors.header_page].pp.tolist()) == {1}
+
+
+def test_small_packets_use_only_their_header_buffer() -> None:
+    small, large = (run(HELD, SPLIT, traffic__packet_size=size) for size in (256, 257))
+    config = configured(HELD, SPLIT, traffic__packet_size=256)
+    finished = stopped(config, assemble.PS_PER_MS)
+    payload, header = finished.host.pools
+    assert payload.hold == 256
+    assert payload.recycle.sum() == 0
+    assert header.recycle.sum() > 10
+    assert small["packets_delivered"] > 100
+    assert large["pages_allocated"] == pytest.approx(2 * small["pages_allocated"], abs=64)
+
+
+def test_payload_apart_is_left_alone_until_it_is_read() -> None:
+    """What the driver looks at is the header; the payload's first touch is the reader's, who misses."""
+    finished = stopped(configured(HELD, SPLIT, LARGE, app__reader="drop"), assemble.PS_PER_MS)
+    assert finished.tally.dropped_early > 100
+    assert finished.host.observer.caches.touches[PAYLOAD] == 0
+    assert finished.host.observer.caches.touches[HEADER] == finished.tally.read
+    read = stopped(configured(HELD, SPLIT, LARGE), assemble.PS_PER_MS)
+    # of its head, in which nothing lies behind the header, and of its fragment
+    assert read.host.observer.caches.touches[PAYLOAD] == 2 * read.tally.delivered > 0
+
+
+@pytest.mark.parametrize(("size", "descriptors"), [(4096 + 42, 1), (4096 + 43, 2), (9018, 3)])
+def test_what_a_packet_leaves_unused_stays_in_its_descriptor(size: int, descriptors: int) -> None:
+    """One header buffer for each packet, and a page for each 4096 bytes behind its 42 of headers."""
+    fields = {**SHORT, **SPLIT, "traffic.packet_size": size, "traffic.rate_pps": 100_000}
+    finished = stopped(configured(fields), assemble.PS_PER_MS)
+    payload, header = finished.host.pools
+    taken = [
+        int(owner.alloc_fast + owner.alloc_slow + owner.alloc_refill) - 256 for owner in (payload, header)
+    ]
+    assert finished.tally.read > 50
+    assert taken[1] == pytest.approx(finished.tally.read, abs=1)
+    assert taken[0] == descriptors * taken[1]
 
 
 @pytest.mark.parametrize("reader", ["drop", "slow"])
@@ -244,6 +303,8 @@ def test_mapping_and_unmapping_maintain_all_of_a_buffer_where_software_does_it()
             {"driver.model": "page-allocator", "driver.sync": "driver"},
             r"driver\.sync = 'driver': .*page-allocator maps each buffer, which syncs it; leave it pool",
         ),
+        ({**SPLIT, "kernel": "5.14"}, r"driver\.model = 'header-split': kernel = 5\.14 has no fragments"),
+        ({**SPLIT, "driver.copybreak_bytes": 64}, r"copybreak_bytes = 64: .* leave it usual, or use fragm"),
         ({"driver.buffer_bytes": 1000}, r"driver\.buffer_bytes = 1000: use 1024 \| 2048 \| 4096"),
         (
             {"driver.model": "replace-before-pass", **JUMBO},

@@ -9,15 +9,12 @@ from pool_impl.layout import RECYCLE_RING_FULL as RING_FULL
 from pool_impl.observe import POOL_ALLOC
 from workers import cost
 from workers.cache import DESCRIPTOR
-from workers.drivers import unpooled
 from workers.nic import descriptor_posted
 from workers.state import (
     DECLINED,
-    FRAGMENTS,
     HELD,
     NOT_RECYCLED,
     OVERFLOW,
-    OWN_PAGES,
     UNIT_BYTES,
     WRONG_NODE,
     Trial,
@@ -44,10 +41,11 @@ def allocate_page(trial: Trial, number: int) -> int:
 
 @compiled(inline=False)
 def allocate_fragment(trial: Trial, number: int) -> tuple[int, int]:
-    """Part of a page that the device may write to, and its offset in bytes; page 0 if there is none."""
+    """Part of a page of a pool that the device may write to, and its offset in bytes; page 0 if there is
+    none."""
     host = trial.host
     owner = host.pools[number]
-    taken = trial.nic.buffer_units * UNIT_BYTES
+    taken = trial.nic.part_units * UNIT_BYTES
     held_before = owner.hold
     page = fragments.alloc_frag(host, owner, taken)
     entered = (owner.hold - held_before) & COUNT_MASK
@@ -62,35 +60,6 @@ def allocate_fragment(trial: Trial, number: int) -> tuple[int, int]:
     if trial.nic.driver_syncs:
         pool.sync_for_device(host, owner, taken)
     return page, owner.frag_offset - taken
-
-
-@compiled()
-def _post_new(trial: Trial, number: int) -> bool:
-    """Post a buffer; False if there is none."""
-    offset = 0
-    if trial.nic.pattern >= OWN_PAGES:
-        page, offset = unpooled.allocate(trial)
-    elif trial.nic.pattern == FRAGMENTS:
-        page, offset = allocate_fragment(trial, number)
-    else:
-        page = allocate_page(trial, number)
-    if page == 0:
-        return False
-    post(trial, trial.queues[number], page, offset)
-    return True
-
-
-@compiled(inline=False)
-def refill(trial: Trial, number: int, limit: int) -> None:
-    """Post a buffer for each empty descriptor, oldest first, up to a limit; stop when there is none."""
-    queue = trial.queues[number]
-    meter = trial.host.observer.meter
-    left = limit
-    while left > 0 and queue.posted - queue.read <= trial.nic.ring_mask and _post_new(trial, number):
-        left -= 1
-    if queue.unannounced:
-        cost.charge(meter, queue.cpu, cost.DEVICE_REGISTER, meter.register_write_ps)
-        queue.unannounced = 0
 
 
 @compiled()
@@ -111,9 +80,9 @@ def post(trial: Trial, queue: Any, page: int, offset: int) -> None:
 
 @compiled(inline=False)
 def _blame(trial: Trial, number: int, pages: int) -> None:
-    """Say why so many pages had to come from the page allocator."""
+    """Say why so many pages of a pool had to come from the page allocator."""
     tally = trial.tally
-    queue = trial.queues[number]
+    blamed = trial.blamed[number]
     owner = trial.host.pools[number]
     if not trial.nic.recycle:
         tally.slow[NOT_RECYCLED] += pages
@@ -123,12 +92,12 @@ def _blame(trial: Trial, number: int, pages: int) -> None:
     for cpu in range(trial.machine.cpus):
         overflowed += owner.recycle[cpu, RING_FULL]
         declined += owner.recycle[cpu, RECYCLE_DECLINED]
-    by_overflow = min(pages, overflowed - queue.overflow_seen)
-    queue.overflow_seen += by_overflow
-    by_node = min(pages - by_overflow, owner.alloc_waive - queue.waive_seen)
-    queue.waive_seen += by_node
-    by_variant = min(pages - by_overflow - by_node, declined - queue.declined_seen)
-    queue.declined_seen += by_variant
+    by_overflow = min(pages, overflowed - blamed.overflow)
+    blamed.overflow += by_overflow
+    by_node = min(pages - by_overflow, owner.alloc_waive - blamed.waive)
+    blamed.waive += by_node
+    by_variant = min(pages - by_overflow - by_node, declined - blamed.declined)
+    blamed.declined += by_variant
     tally.slow[OVERFLOW] += by_overflow
     tally.slow[WRONG_NODE] += by_node
     tally.slow[DECLINED] += by_variant

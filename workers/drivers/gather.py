@@ -23,8 +23,8 @@ from workers.state import FRAGMENTS, OWN_PAGES, UNIT_BYTES, Trial
 
 HEAD_BYTES = 256
 """room for data in a head that is not part of a buffer (spec 7.3)"""
-COPIED_HEADERS_BYTES = 42
-"""what a driver copies of a packet whose rest stays in its buffer: Ethernet 14, IPv4 20, UDP 8"""
+HEADERS_BYTES = 42
+"""what a driver copies, or a device writes apart, of a packet: Ethernet 14, IPv4 20, UDP 8"""
 
 
 @compiled(inline=False)
@@ -145,7 +145,7 @@ def _gather_fragments(trial: Trial, number: int) -> int:
     queue = trial.queues[number]
     descriptor = _take(trial, queue, False)
     skb = _new_skb(trial, descriptor, HEAD_BYTES)
-    copied = COPIED_HEADERS_BYTES
+    copied = HEADERS_BYTES
     _copy(trial, skb, descriptor, copied)
     while True:
         offset = descriptor.offset + copied

@@ -8,8 +8,10 @@ from pool_impl.pool import PAGE_BYTES
 from pool_impl.release import rules_of
 from pool_impl.skb import SMALLEST_PAGE_HEAD_BYTES
 from workers.config import TrialConfig
+from workers.drivers.gather import HEADERS_BYTES
 from workers.drivers.page import HEADROOM_BYTES, MOST_BYTES, TRUESIZE_BYTES
-from workers.state import FRAGMENTS, OWN_FRAGMENTS, OWN_PAGES, PAGE_ALONE, PAGES, UNIT_BYTES
+from workers.nic import HEADER_BUFFER_BYTES
+from workers.state import FRAGMENTS, HEADER_SPLIT, OWN_FRAGMENTS, OWN_PAGES, PAGE_ALONE, PAGES, UNIT_BYTES
 
 USUAL_COPYBREAK_BYTES = {"fragments": 256}
 """what the modelled driver copies (hns3, spec 7.3); others copy nothing"""
@@ -44,10 +46,15 @@ class Geometry(NamedTuple):
     """of a packet"""
     block_bytes: int = PAGE_BYTES
     """that buffers are cut from"""
+    beside: int = 0
+    """what each descriptor has of pages in whole beside that"""
+    split: int = 0
+    """headers of a packet that go to a buffer of their own"""
 
     @property
     def units(self) -> int:
-        return self.taken // UNIT_BYTES
+        """Of pages, for a descriptor."""
+        return (self.taken + self.beside) // UNIT_BYTES
 
     @property
     def part_bytes_shift(self) -> int:
@@ -89,6 +96,20 @@ def geometry_of(config: TrialConfig, largest_frame_bytes: int) -> Geometry:
             least_truesize=COPIED_TRUESIZE_BYTES,
             most_buffers=1 + MAX_SKB_FRAGS,
             block_bytes=BLOCK_BYTES,
+        )
+    if driver.model == "header-split":
+        return Geometry(
+            pattern=HEADER_SPLIT,
+            writable=PAGE_BYTES,
+            taken=NET_SKB_PAD + HEADER_BUFFER_BYTES + SHARED_INFO_BYTES,
+            headroom=0,
+            synced=PAGE_BYTES,
+            flags=0,
+            copybreak=0,
+            least_truesize=NET_SKB_PAD + HEADER_BUFFER_BYTES + SHARED_INFO_BYTES + SKB_BYTES,
+            most_buffers=MAX_SKB_FRAGS,
+            beside=PAGE_BYTES,
+            split=HEADERS_BYTES,
         )
     pattern = PAGES if copybreak or largest_frame_bytes > MOST_BYTES else PAGE_ALONE
     return Geometry(

@@ -11,6 +11,7 @@ from workers.state import (
     IN_RX_RING,
     IN_SOCKET,
     UNITS_OF_A_PAGE,
+    UNITS_SHIFT,
     Trial,
 )
 
@@ -33,23 +34,26 @@ def integrate(trial: Trial, now_ps: int) -> None:
     for number in range(trial.stack.readers):
         reader = trial.readers[number]
         in_socket += reader.queued_units
+    used = used_pages(trial.host.page_allocator, trial.machine.cpus)
     tally.page_ps[IN_CACHE] += in_cache * elapsed_ps
     tally.page_ps[IN_RING] += in_ring * elapsed_ps
-    _add_units(tally, IN_RX_RING, in_rx_ring * elapsed_ps)
-    _add_units(tally, IN_SOCKET, in_socket * elapsed_ps)
-    used = used_pages(trial.host.page_allocator, trial.machine.cpus)
     tally.used_page_ps += used * elapsed_ps
-    if trial.nic.buffer_units != UNITS_OF_A_PAGE:
-        rest = (used - in_cache - in_ring) * UNITS_OF_A_PAGE - in_rx_ring - in_socket
-        _add_units(tally, IN_FRAGMENTS, rest * elapsed_ps)
+    if trial.nic.buffer_units == UNITS_OF_A_PAGE:
+        tally.page_ps[IN_RX_RING] += (in_rx_ring >> UNITS_SHIFT) * elapsed_ps
+        tally.page_ps[IN_SOCKET] += (in_socket >> UNITS_SHIFT) * elapsed_ps
+    else:
+        rest = ((used - in_cache - in_ring) << UNITS_SHIFT) - in_rx_ring - in_socket
+        _add_parts(tally, in_rx_ring * elapsed_ps, in_socket * elapsed_ps, rest * elapsed_ps)
 
 
-@compiled()
-def _add_units(tally: Any, location: int, unit_ps: int) -> None:
-    """Whole pages go to the sum, since units would overflow it in a long trial."""
-    unit_ps += tally.unit_ps[location]
-    tally.page_ps[location] += unit_ps // UNITS_OF_A_PAGE
-    tally.unit_ps[location] = unit_ps % UNITS_OF_A_PAGE
+@compiled(inline=False)
+def _add_parts(tally: Any, rx_ring: int, socket: int, fragments: int) -> None:
+    """Parts of pages, in units times picoseconds. Whole pages go to the sums, since units would overflow them
+    in a long trial."""
+    for location, unit_ps in ((IN_RX_RING, rx_ring), (IN_SOCKET, socket), (IN_FRAGMENTS, fragments)):
+        unit_ps += tally.unit_ps[location]
+        tally.page_ps[location] += unit_ps >> UNITS_SHIFT
+        tally.unit_ps[location] = unit_ps & (UNITS_OF_A_PAGE - 1)
 
 
 @compiled()

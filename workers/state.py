@@ -68,7 +68,8 @@ parts of the network core's blocks"""
 
 UNIT_BYTES = 64
 """in which parts of a page are counted: all buffers are multiples of a cache line"""
-UNITS_OF_A_PAGE = 64
+UNITS_SHIFT = 6
+UNITS_OF_A_PAGE = 1 << UNITS_SHIFT
 
 DESCRIPTOR = _words(
     "page",

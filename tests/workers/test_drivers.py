@@ -1,10 +1,12 @@
 """Receive patterns: what pages must do, by counting."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from pool_impl.release import RELEASES
+from tests.workers.test_capture import Sent, ethernet, ipv4, pcap, write
 from workers import arch, assemble, audit, run_trial, trial
 from workers.cache import HEADER, PAYLOAD
 from workers.config import FRAGMENT_MODELS, UNPOOLED_MODELS, TrialConfig, Value
@@ -68,6 +70,15 @@ def test_books_balance_for_all_patterns(combination: dict[str, Value], copybreak
     entered = sum(record[f"slow_{cause}"] for cause in ("not_recycled", "overflow", "wrong_node", "held"))
     if combination["driver.model"] not in UNPOOLED_MODELS:
         assert entered == record["pages_from_page_allocator"]
+
+
+@pytest.mark.parametrize("model", ["page-per-packet", "fragments", "header-split", "slab"])
+def test_books_balance_over_several_queues_and_readers(model: str) -> None:
+    """Small pools, so that pages also leave them."""
+    record = run(
+        HELD, LARGE, driver__model=model, nic__queues=3, app__readers=2, traffic__flows=64, pool__size=32
+    )
+    assert record["packets_delivered"] > 0
 
 
 @pytest.mark.parametrize(("buffer_bytes", "parts"), [(1024, 4), (2048, 2), (4096, 1)])
@@ -318,3 +329,15 @@ def test_what_no_driver_can_do_is_refused(fields: dict[str, Value], message: str
     with pytest.raises(ConfigError, match=message) as caught:
         TrialConfig.from_fields(fields)
     assert "\n" not in str(caught.value)
+
+
+def test_a_capture_with_packets_too_large_for_an_skb_is_refused(tmp_path: Path) -> None:
+    """As one taken behind GRO: 17 fragments of 1024 bytes, or 18 pages of 3520, are the most."""
+    packet = ethernet(0x0800, ipv4("10.0.0.2"))
+    name = write(tmp_path, pcap([Sent(at * 10**6, packet, 20_000) for at in range(5)]))
+    captured: dict[str, Value] = {**SHORT, "traffic.kind": "capture", "traffic.capture": name}
+    assert run(captured)["packets_offered"] > 0
+    with pytest.raises(ConfigError, match=r"largest frame has 200.. bytes, .*fragments takes 17408; capture"):
+        run(captured, FRAGMENTS, driver__buffer_bytes=1024)
+    with pytest.raises(ConfigError, match=r"largest frame has .*replace-before-pass takes 3520; capture"):
+        run(captured, driver__model="replace-before-pass")

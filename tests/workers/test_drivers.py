@@ -261,6 +261,7 @@ def test_what_a_packet_leaves_unused_stays_in_its_descriptor(size: int, descript
     assert finished.tally.read > 50
     assert taken[1] == pytest.approx(finished.tally.read, abs=1)
     assert taken[0] == descriptors * taken[1]
+    assert finished.queues[0].read == descriptors * finished.tally.read
 
 
 @pytest.mark.parametrize("reader", ["drop", "slow"])

@@ -63,6 +63,7 @@ PARAMETERS: Mapping[str, str] = MappingProxyType(
         "page_release_ns": "instructions that make one page leave the pool, without atomic and misses",
         "page_bulk_alloc_ns": "one page of a bulk of 64 from the per-CPU list",
         "page_single_alloc_ns": "one page asked for alone, from the per-CPU list",
+        "page_fragment_ns": "part of a block cut off, as the network core does, without a new block",
         "page_free_ns": "one page to the per-CPU list, the drop of its last reference included",
         "pcp_high_pages": "length of the per-CPU list at which it overflows",
         "pcp_batch_pages": "pages moved at a time between per-CPU list and buddy lists",

@@ -2,9 +2,8 @@
 
 from typing import Any
 
-from pool_impl import pool
 from pool_impl.coalesce import GRO_MAX_BYTES
-from pool_impl.host import new_buffers
+from pool_impl.host import new_buffers, new_frag_caches
 from pool_impl.layout import (
     BH_DISABLED,
     CACHE_CAPACITY,
@@ -12,18 +11,21 @@ from pool_impl.layout import (
     DMA_FROM_DEVICE,
     FLAG_DMA_MAP,
     FLAG_DMA_SYNC_DEV,
+    FLAG_PAGE_FRAG,
     MAX_SKB_FRAGS,
     PCP_CAPACITY,
     SERVING_SOFTIRQ,
+    SKB_BYTES,
     records,
     words,
 )
-from pool_impl.pool import PoolParams, create
+from pool_impl.pool import PAGE_BYTES, PoolParams, create
 from pool_impl.release import rules_of, skb_rules_of
 from workers import backlog
 from workers.capture import Capture, load
 from workers.config import (
     DROPPING_READERS,
+    IMIX_BYTES,
     WORKING_READERS,
     TrialConfig,
     attaches_program,
@@ -32,8 +34,9 @@ from workers.config import (
 )
 from workers.cost import PS_PER_NS
 from workers.deferred import MOST_SKBS
-from workers.drivers.page import HEADROOM_BYTES, MOST_BYTES, TRUESIZE_BYTES
+from workers.drivers.geometry import Geometry, geometry_of
 from workers.egress import most_frames, new_egress, register_pools, transmits
+from workers.errors import ConfigError
 from workers.gro import HEADERS_BYTES
 from workers.latency import BUCKETS
 from workers.machine import new_machine
@@ -43,10 +46,12 @@ from workers.state import (
     ACTOR,
     BACKLOG,
     BACKLOG_POLL,
+    BLAMED,
     CPU,
     DEFERRED,
     DEFERRED_FREE,
     DESCRIPTOR,
+    FRAGMENTS,
     GRO,
     GRO_BUCKET_SKBS,
     GRO_BUCKETS,
@@ -66,6 +71,7 @@ from workers.state import (
     TALLY,
     TAP,
     TARGET_TURN,
+    UNIT_BYTES,
     Trial,
 )
 from workers.traffic import FOREVER, Arrivals, last_arrival_ps, new_arrivals, tap_key, work_key
@@ -88,32 +94,44 @@ def new_trial(config: TrialConfig) -> Trial:
         TrialError: an input is unusable.
     """
     arrivals = new_arrivals(config, captured(config) if config.traffic.kind == "capture" else None)
+    largest_bytes = _largest_frame_bytes(config, arrivals)
+    geometry = geometry_of(config, largest_bytes)
+    _check_buffers(config, geometry, largest_bytes)
     queues = _queues(config)
-    readers = _readers(config)
+    readers = _readers(config, geometry)
     rx_ring = max(config.nic.rx_ring, config.life.rx_ring)
     descriptors = len(queues) * rx_ring
-    comes_up = config.life.event == "resize"
-    pools = config.nic.queues + (len(queues) if comes_up else 0)
-    most, unmerged = (_most_in_stack(config, merged) for merged in (_most_merged(config), 1))
+    generations = 2 if config.life.event == "resize" else 1
+    pools = config.nic.queues + (len(queues) if generations > 1 or geometry.split else 0)
+    limits = (_most_in_stack(config, geometry, merged) for merged in (_most_merged(config), 1))
+    most, unmerged = limits
     waiting = min(most, unmerged + MERGED_PAGES) + most_frames(config)
     ring_slots = min(config.pool.size or 1024, rules_of(config.kernel).ring_size_limit)
-    pages = waiting + 1 + pools * (rx_ring + ring_slots + 5 * CACHE_CAPACITY)
+    # in the worst case each buffer is all that is left of its page
+    of_packet = -(-largest_bytes // geometry.writable) + (1 if geometry.split else 0)
+    pages = (waiting + 1) * of_packet + pools * (rx_ring + ring_slots + 5 * CACHE_CAPACITY)
     skbs = waiting + 2 * len(queues) + config.xdp.redirect_cpus
     if most > unmerged + MERGED_PAGES:
         # pages are what runs short, and each may be in an skb
-        skbs = pages + PCP_CAPACITY * sum(cpus_wanted(config).values()) + _tap_packets(config)
+        skbs = pages + PCP_CAPACITY * sum(cpus_wanted(config).values()) + _tap_packets(config, geometry)
     host = new_machine(
         config,
         pools=pools,
         pages=pages,
         descriptors=descriptors,
         skbs=skbs,
+        parts_shift=geometry.parts_shift,
+        part_bytes_shift=geometry.part_bytes_shift,
     )
     if config.memory.pages:
         host.page_allocator.end = config.memory.pages + 1
     for number in range(pools):
-        queue = number if number < config.nic.queues else number - config.nic.queues
-        create(host, number, _pool_params(config, queue))
+        if number < config.nic.queues:
+            create(host, number, _pool_params(config, geometry, number))
+        elif geometry.split:
+            create(host, number, _header_pool_params(config, geometry, number - config.nic.queues))
+        else:
+            create(host, number, _pool_params(config, geometry, number - config.nic.queues))
     stack = _stack(config, waiting)
     backlogs = _backlogs(config, queues, readers)
     deferred = records(DEFERRED, len(queues))
@@ -135,10 +153,11 @@ def new_trial(config: TrialConfig) -> Trial:
         cpus=cpus,
         actors=actors,
         life=_life(config),
-        nic=_nic(config, arrivals, len(egress.frame_queues)),
+        nic=_nic(config, geometry, arrivals, len(egress.frame_queues)),
         queues=queues,
         indirection=indirection(config.nic.queues),
         descriptors=records(DESCRIPTOR, descriptors),
+        blamed=records(BLAMED, pools),
         stack=stack,
         readers=readers,
         packets=records(PACKET, skbs + 1),
@@ -154,6 +173,7 @@ def new_trial(config: TrialConfig) -> Trial:
         socket_slots=words(sum(readers.mask + 1)),
         **egress._asdict(),
         kept_slots=words(sum(readers.kept_mask + 1)),
+        frag_caches=new_frag_caches(),
         arrivals=arrivals,
         tally=records(TALLY, 1)[0],
         latency=words(BUCKETS),
@@ -169,6 +189,25 @@ def captured(config: TrialConfig) -> Capture:
     """
     traffic = config.traffic
     return load(traffic.capture, traffic.capture_destination, traffic.capture_source)
+
+
+def _largest_frame_bytes(config: TrialConfig, arrivals: Arrivals) -> int:
+    if config.traffic.kind == "capture":
+        return int(arrivals.frame_bytes.max())
+    size = config.traffic.packet_size
+    return max(IMIX_BYTES) if isinstance(size, str) else size
+
+
+def _check_buffers(config: TrialConfig, geometry: Geometry, largest_bytes: int) -> None:
+    """Refuse a capture with packets that no skb of this driver can hold."""
+    most_bytes = geometry.most_buffers * geometry.writable
+    if largest_bytes > most_bytes:
+        raise ConfigError(
+            "traffic.capture",
+            config.traffic.capture,
+            f"its largest frame has {largest_bytes} bytes, driver.model = {config.driver.model} takes "
+            f"{most_bytes}; capture with GRO off, or use larger buffers",
+        )
 
 
 def _queues(config: TrialConfig) -> Any:
@@ -187,13 +226,14 @@ def _queues(config: TrialConfig) -> Any:
     return queues
 
 
-def _pool_params(config: TrialConfig, queue: int) -> PoolParams:
+def _pool_params(config: TrialConfig, geometry: Geometry, queue: int) -> PoolParams:
+    syncs = 0 if config.driver.sync == "driver" else FLAG_DMA_SYNC_DEV
     return PoolParams(
         pool_size=config.pool.size,
-        flags=FLAG_DMA_MAP if config.driver.sync == "driver" else FLAG_DMA_MAP | FLAG_DMA_SYNC_DEV,
+        flags=geometry.flags | FLAG_DMA_MAP | syncs,
         dma_dir=DMA_BIDIRECTIONAL if attaches_program(config) else DMA_FROM_DEVICE,
-        max_len=MOST_BYTES,
-        offset=HEADROOM_BYTES,
+        max_len=geometry.synced,
+        offset=geometry.headroom,
         napi=queue,
     )
 
@@ -206,13 +246,27 @@ def _life(config: TrialConfig) -> Any:
     return life
 
 
-def _nic(config: TrialConfig, arrivals: Arrivals, frame_queues: int) -> Any:
+def _header_pool_params(config: TrialConfig, geometry: Geometry, queue: int) -> PoolParams:
+    params = _pool_params(config, geometry, queue)
+    fragments = FLAG_PAGE_FRAG if rules_of(config.kernel).frag_flag_needed else 0
+    return params._replace(flags=params.flags | fragments)
+
+
+def _nic(config: TrialConfig, geometry: Geometry, arrivals: Arrivals, frame_queues: int) -> Any:
     nic = records(NIC, 1)[0]
     nic.queues = config.nic.queues
     nic.ring_mask = config.nic.rx_ring - 1
     nic.recycle = int(config.pool.recycle)
     nic.driver_syncs = int(config.driver.sync == "driver")
     nic.replaces = int(config.driver.model == "replace-before-pass")
+    nic.pattern = geometry.pattern
+    nic.buffer_bytes = geometry.writable
+    nic.buffer_units = geometry.units
+    nic.part_units = geometry.taken // UNIT_BYTES
+    nic.head_units = 0 if geometry.pattern == FRAGMENTS else nic.part_units
+    nic.split_bytes = geometry.split
+    nic.copybreak_bytes = geometry.copybreak
+    nic.wanted = 1
     nic.budget = config.nic.budget
     nic.adaptive = int(config.nic.moderation == "adaptive")
     nic.poll_context = SERVING_SOFTIRQ if config.nic.napi == "softirq" else BH_DISABLED
@@ -248,7 +302,7 @@ def _stack(config: TrialConfig, in_stack: int) -> Any:
     return record
 
 
-def _readers(config: TrialConfig) -> Any:
+def _readers(config: TrialConfig, geometry: Geometry) -> Any:
     """The sockets, the tap's last."""
     app, stack = config.app, config.stack
     sockets = app.readers if reads_sockets(config) else 0
@@ -275,7 +329,7 @@ def _readers(config: TrialConfig) -> Any:
             reader.keeps = _kept_packets(config)
         reader.key = work_key(config.seed, number)
         reader.first = first
-        reader.mask = _mask(_tap_packets(config) if is_tap else _socket_packets(config))
+        reader.mask = _mask(_tap_packets(config, geometry) if is_tap else _socket_packets(config, geometry))
         reader.limit_bytes = stack.capture_bytes if is_tap else app.socket_bytes
         reader.kept_first = kept_first
         reader.kept_mask = _mask(int(reader.keeps) + 1)
@@ -289,15 +343,15 @@ def _mask(slots: int) -> int:
     return (1 << slots.bit_length()) - 1
 
 
-def _socket_packets(config: TrialConfig) -> int:
-    """How many packets a socket holds at the most; one that was merged counts less than one alone."""
-    size = pool.PAGE_BYTES if config.app.protocol == "tcp" else TRUESIZE_BYTES
+def _socket_packets(config: TrialConfig, geometry: Geometry) -> int:
+    """How many skbs a socket holds at the most; one that was merged counts less than one alone."""
+    size = geometry.least_truesize - (SKB_BYTES if config.app.protocol == "tcp" else 0)
     return config.app.socket_bytes // size + 1
 
 
-def _tap_packets(config: TrialConfig) -> int:
+def _tap_packets(config: TrialConfig, geometry: Geometry) -> int:
     """Clones that the packet socket holds at the most: the last one is let in below the limit."""
-    return config.stack.capture_bytes // TRUESIZE_BYTES + 2 if config.stack.capture_percent else 0
+    return config.stack.capture_bytes // geometry.least_truesize + 2 if config.stack.capture_percent else 0
 
 
 def _kept_packets(config: TrialConfig) -> int:
@@ -312,16 +366,16 @@ def _most_merged(config: TrialConfig) -> int:
     return max(merged, GRO_MAX_BYTES // _payload_bytes(config) + 2) if config.stack.gro else merged
 
 
-def _most_in_stack(config: TrialConfig, merged: int) -> int:
+def _most_in_stack(config: TrialConfig, geometry: Geometry, merged: int) -> int:
     """Pages above the driver at the most, and skbs, if so many packets are merged into one."""
     app, stack, queues = config.app, config.stack, config.nic.queues
-    found = _tap_packets(config)
+    found = _tap_packets(config, geometry)
     if app.protocol == "tcp" and stack.gro:
         found += merged * GRO_BUCKETS * GRO_BUCKET_SKBS * queues
     if stack.rps:
         found += stack.rps * 2 * (backlog.MOST_WAITING + 1) * (merged if stack.gro else 1)
     if reads_sockets(config):
-        found += app.readers * (_socket_packets(config) + (_kept_packets(config) + 1) * merged)
+        found += app.readers * (_socket_packets(config, geometry) + (_kept_packets(config) + 1) * merged)
         found += queues * MOST_SKBS * merged if app.protocol == "tcp" else 0
     return found
 
@@ -336,7 +390,7 @@ def _payload_bytes(config: TrialConfig) -> int:
 
 def _packets_of_a_page(config: TrialConfig) -> int:
     """How many TCP packets one page holds the bytes of."""
-    return 1 + pool.PAGE_BYTES // _payload_bytes(config)
+    return 1 + PAGE_BYTES // _payload_bytes(config)
 
 
 def _next_cpu(*actors: Any) -> int:

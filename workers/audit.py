@@ -1,5 +1,6 @@
 """Conservation: what every trial has to prove before it may become a record."""
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -9,7 +10,17 @@ from pool_impl.layout import COUNT_MASK, MAX_SKB_FRAGS, SIGNATURE, SIGNATURE_MAS
 from workers.backlog import SLOTS
 from workers.deferred import MOST_SKBS
 from workers.errors import CheckError
-from workers.state import GRO_BUCKET_SKBS, GRO_BUCKETS, Trial
+from workers.state import (
+    FRAGMENTS,
+    GRO_BUCKET_SKBS,
+    GRO_BUCKETS,
+    HEADER_SPLIT,
+    OWN_FRAGMENTS,
+    OWN_PAGES,
+    UNIT_BYTES,
+    UNITS_OF_A_PAGE,
+    Trial,
+)
 
 NONE = [np.arange(0)]
 
@@ -26,12 +37,7 @@ def check(trial: Trial) -> None:
     ledger = trial.host.observer.meter.ledger.sum(axis=1)
     for cpu, busy in enumerate(trial.tally.busy_ps):
         _equal(f"time charged to CPU {cpu}", int(ledger[cpu]), "its busy time", int(busy))
-    _equal(
-        "pages over time, by location",
-        int(trial.tally.page_ps.sum()),
-        "pages in use over time",
-        int(trial.tally.used_page_ps),
-    )
+    _places(trial)
 
 
 def check_idle_pool(host: Host) -> None:
@@ -50,7 +56,8 @@ def queued_packets(trial: Trial) -> int:
     """Counted packets that wait in a receive ring, the stack, a transmit ring or for a redirect
     target."""
     since = trial.tally.measure_from_ps
-    in_ring = _descriptors(trial, "dma").arrival_ps >= since
+    filled = _descriptors(trial, "dma")
+    in_ring = (filled.arrival_ps >= since) & (filled.ends != 0)
     waiting = np.concatenate([_in_sockets(trial), _in_gro(trial), _in_backlogs(trial)])
     in_stack = sum(int(arrival_ps >= since) for skb in waiting for arrival_ps in _arrivals(trial, int(skb)))
     in_frames = _frames(trial).arrival_ps >= since
@@ -135,6 +142,53 @@ def _fates(trial: Trial) -> None:
     _equal("packets offered", int(tally.offered), "their fates", int(fates) + queued_packets(trial))
 
 
+def _places(trial: Trial) -> None:
+    """Pages by location add up, over time and now."""
+    tally, nic = trial.tally, trial.nic
+    whole, rest = divmod(int(tally.unit_ps.sum()), UNITS_OF_A_PAGE)
+    _equal(
+        "pages over time, by location",
+        int(tally.page_ps.sum()) + whole,
+        "pages in use over time",
+        int(tally.used_page_ps),
+    )
+    _equal("parts of pages over time that make no page", rest, "none", 0)
+    queues = trial.queues
+    counted = int(((queues.posted - queues.read) * nic.buffer_units + queues.kept_units).sum())
+    held = int((trial.descriptors.page != 0).sum()) * int(nic.buffer_units)
+    if nic.pattern == HEADER_SPLIT:
+        held = int((trial.descriptors.page != 0).sum()) * UNITS_OF_A_PAGE
+        held += int((trial.descriptors.header_page != 0).sum()) * int(nic.part_units)
+    _equal("parts of pages in descriptors", held, "those counted", counted)
+    if nic.buffer_units != UNITS_OF_A_PAGE:
+        _buffers_are_apart(trial)
+
+
+def _units_in_skbs(trial: Trial) -> int:
+    """Parts of pages that the data of all skbs takes, by the number of their buffers."""
+    shared = trial.buffers.shared[np.unique(_live_skbs(trial.buffers).shared)]
+    heads = int(((shared.head_frag != 0) & (shared.head_page != 0)).sum())
+    units_of_frag = UNITS_OF_A_PAGE if trial.nic.pattern == HEADER_SPLIT else int(trial.nic.part_units)
+    return heads * int(trial.nic.part_units) + int(shared.nr_frags.sum()) * units_of_frag
+
+
+def _buffers_are_apart(trial: Trial) -> None:
+    """No two descriptors and skbs hold the same part of a page."""
+    size = int(trial.nic.part_units) * UNIT_BYTES
+    ring = trial.descriptors
+    shared = trial.buffers.shared[np.unique(_live_skbs(trial.buffers).shared)]
+    used = np.arange(MAX_SKB_FRAGS) < shared.nr_frags[:, np.newaxis]
+    heads = (shared.head_frag != 0) & (shared.head_page != 0)
+    pages = np.concatenate([ring.page, ring.header_page, shared.frag_page[used], shared.head_page[heads]])
+    parts = np.concatenate(
+        [ring.offset, ring.header_offset, shared.frag_offset[used], shared.head_offset[heads]]
+    )
+    parts = parts[pages != 0] // size
+    pages = pages[pages != 0]
+    found = np.unique(np.stack([pages, parts]), axis=1)
+    _equal("buffers in descriptors and skbs", len(pages), "different parts of pages", found.shape[1])
+
+
 def _pages(trial: Trial) -> None:
     """Walk every place where a page can be; each page is in one place, and none is missing."""
     host = trial.host
@@ -144,17 +198,22 @@ def _pages(trial: Trial) -> None:
     listed = np.concatenate([*(place(trial) for place in places), frames.skb[frames.skb != 0]])
     members = [member for skb in listed for member in _members(trial.buffers, int(skb))]
     _equal("skbs in use", len(skbs), "skbs found", len(listed) + len(members))
-    booked = trial.holds[np.unique(skbs.shared)].pages.sum() - _in_members(trial, members)
-    _equal("pages of skbs", len(_data_pages(trial.buffers, skbs)), "pages booked for them", int(booked))
-    in_frames = frames.page[frames.page != 0]
-    held = np.concatenate([_descriptors(trial, "posted").page, _data_pages(trial.buffers, skbs), in_frames])
+    booked = trial.holds[np.unique(skbs.shared)].units.sum() - _in_members(trial, members)
+    _equal("parts of pages in skbs", _units_in_skbs(trial), "those booked for them", int(booked))
+    places_of_pages = (trial.descriptors.page, trial.descriptors.header_page, frames.page)
+    held = np.concatenate([*places_of_pages, _data_pages(trial.buffers, skbs)])
+    held = held[held != 0]
+    if trial.nic.pattern in (FRAGMENTS, HEADER_SPLIT):
+        held = _cut_pages(trial, held)
+    elif trial.nic.pattern == OWN_FRAGMENTS:
+        held = _cut_blocks(trial, held)
     pooled = (host.pages[held].magic & SIGNATURE_MASK) == SIGNATURE
     found = np.concatenate([held[pooled], *(idle_pages(host, owner) for owner in host.pools)])
     in_flight = sum(inflight(owner) for owner in host.pools)
     _equal("pages in flight", in_flight, "pages found", len(found))
     _equal("pages found", len(found), "different pages found", len(np.unique(found)))
     used = int(host.page_allocator.used_pages.sum())
-    outside = int((~pooled).sum())
+    outside = int((1 << host.pages[held[~pooled]].order).sum())
     _equal("pages in use", used, "pages in flight and of no pool", in_flight + outside)
 
 
@@ -167,8 +226,36 @@ def _members(buffers: Buffers, skb: int) -> Iterator[int]:
 
 
 def _in_members(trial: Trial, members: list[int]) -> int:
-    """Pages booked for list members, which are in the books of the skb that lists them."""
-    return int(trial.holds[np.unique(trial.buffers.skbs[members].shared)].pages.sum()) if members else 0
+    """Parts of pages booked for list members, which are in the books of the skb that lists them."""
+    return int(trial.holds[np.unique(trial.buffers.skbs[members].shared)].units.sum()) if members else 0
+
+
+def _cut_pages(trial: Trial, held: Any) -> Any:
+    """The pages behind shares that descriptors and skbs hold, with those that pools are cutting up; the count
+    of each page is the shares held and those not handed out yet. Pages of payload pools are not cut up."""
+    host = trial.host
+    is_cut = (host.pages[held].pp >= trial.nic.queues) | (trial.nic.pattern == FRAGMENTS)
+    whole = held[~is_cut]
+    held = held[is_cut]
+    current = {int(owner.frag_page): owner for owner in host.pools if owner.frag_page != 0}
+    shares = Counter(held.tolist())
+    for page in sorted(shares.keys() | current.keys()):
+        unused = host.rules.frag_bias - current[page].frag_users if page in current else 0
+        counted = int(host.pages[page].frag_count)
+        _equal(f"fragment count of page {page}", counted, "its shares", shares[page] + int(unused))
+    return np.concatenate([whole, np.array(sorted(shares.keys() | current.keys()), np.int64)])
+
+
+def _cut_blocks(trial: Trial, held: Any) -> Any:
+    """The network core's blocks behind references that descriptors and skbs hold, with those being cut up; a
+    block has these references and those not given away yet."""
+    current = {int(cache.page): int(cache.references) for cache in trial.frag_caches if cache.page != 0}
+    holders = Counter(held.tolist())
+    blocks = sorted(holders.keys() | current.keys())
+    for page in blocks:
+        references = holders[page] + current.get(page, 0)
+        _equal(f"references of block {page}", int(trial.host.pages[page].refcount), "its holders", references)
+    return np.array(blocks, np.int64)
 
 
 def _live_skbs(buffers: Buffers) -> Any:
@@ -204,7 +291,11 @@ def _counters(trial: Trial) -> None:
     """Identities of spec 8.2."""
     pools = trial.host.pools
     served = pools.alloc_fast + pools.alloc_slow + pools.alloc_slow_high_order + pools.alloc_refill
-    _equal("pages allocated", int(trial.tally.pages_allocated), "alloc counters", int(served.sum()))
+    if trial.nic.pattern < OWN_PAGES:
+        _equal("pages allocated", int(trial.tally.pages_allocated), "alloc counters", int(served.sum()))
+    else:
+        maps = int(trial.host.device.maps)
+        _equal("buffers allocated", int(trial.tally.pages_allocated), "mappings", maps)
     for owner in pools:
         if owner.alloc_waive > owner.alloc_refill + owner.alloc_slow:
             raise CheckError(f"waive {owner.alloc_waive} exceeds refill + slow")

@@ -33,7 +33,7 @@ def enqueue(trial: Trial, number: int, skb: int) -> int:
         return skb
     trial.backlog_slots[chosen * SLOTS + (backlog.tail & (SLOTS - 1))] = skb
     backlog.tail += 1
-    trial.stack.backlog_pages += hold.pages_of(trial, skb)
+    trial.stack.backlog_units += hold.units_of(trial, skb)
     if backlog.phase == IDLE and backlog.event_ps == FOREVER and backlog.kicked_by == NOBODY:
         backlog.kicked_by = number
     return 0
@@ -79,7 +79,7 @@ def poll(trial: Trial, number: int) -> int:
     skb = trial.backlog_slots[number * SLOTS + (backlog.head & (SLOTS - 1))]
     backlog.head += 1
     backlog.polled += 1
-    trial.stack.backlog_pages -= hold.pages_of(trial, skb)
+    trial.stack.backlog_units -= hold.units_of(trial, skb)
     observer.touch(SKB, skb, True)
     page = trial.buffers.shared[trial.buffers.skbs[skb].shared].head_page
     if page != 0:

@@ -24,8 +24,8 @@ from pool_impl.observe import (
 )
 
 # kinds of objects beside the allocator's own, and what index means
-HEADER = FIRST_OWN_OBJECT  # page: first line of the packet
-PAYLOAD = FIRST_OWN_OBJECT + 1  # page: the packet behind its first line
+HEADER = FIRST_OWN_OBJECT  # part of a page: first line of what the device wrote there
+PAYLOAD = FIRST_OWN_OBJECT + 1  # part of a page: all behind that line
 DESCRIPTOR = FIRST_OWN_OBJECT + 2  # receive descriptor
 KINDS = FIRST_OWN_OBJECT + 3
 
@@ -73,22 +73,31 @@ CACHES = np.dtype(
         ("touches", "<i8", (KINDS,)),
         ("misses", "<i8", (KINDS,)),  # neither in L1 nor in L2
         ("first_stamp", "<i8", (KINDS,)),
+        *((name, "<i8") for name in ("parts_shift", "part_bytes_shift")),
     ],
     align=True,
 )
 """fill clocks, capacities and latencies by level, and the place of each kind's stamps; ``exposed_ps`` is
-the part of a latency that execution does not hide; ``llc_bytes`` is 0 where there is no cache beyond L2"""
+the part of a latency that execution does not hide; ``llc_bytes`` is 0 where there is no cache beyond L2.
+A page has ``1 << parts_shift`` parts of ``1 << part_bytes_shift`` bytes, each for one packet at a time"""
 
 
-def stamps_needed(pages: int, slots: int, descriptors: int, skbs: int) -> dict[int, int]:
-    """Stamps of each kind for so many objects."""
+@compiled()
+def part_of_page(caches: Any, page: int, offset_bytes: int) -> int:
+    """Index of the header or payload at this place of a page: a page that several packets share has stamps
+    for each."""
+    return int((page << caches.parts_shift) + (offset_bytes >> caches.part_bytes_shift))
+
+
+def stamps_needed(pages: int, slots: int, descriptors: int, skbs: int, parts: int = 1) -> dict[int, int]:
+    """Stamps of each kind for so many objects, and for so many parts of each page."""
     objects = {
         STRUCT_PAGE: pages,
         RING_SLOT: slots,
         POOL_CONSUMER: 1,
         POOL_PRODUCER: 1,
-        HEADER: pages,
-        PAYLOAD: pages,
+        HEADER: pages * parts,
+        PAYLOAD: pages * parts,
         SHARED_INFO: pages,
         DESCRIPTOR: descriptors,
         SKB: skbs,

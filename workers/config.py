@@ -15,7 +15,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, 
 from pydantic.fields import FieldInfo
 
 from pool_impl.layout import MAX_CPUS
-from pool_impl.release import DEFAULT_RELEASE, RELEASES
+from pool_impl.release import DEFAULT_RELEASE, RELEASES, rules_of
 from workers.errors import ConfigError
 
 Value = int | float | str | bool
@@ -121,12 +121,32 @@ class DriverConfig(_Group):
     """How the driver uses the pool."""
 
     model: Annotated[
-        Literal["page-per-packet", "replace-before-pass"],
+        Literal[
+            "page-per-packet",
+            "replace-before-pass",
+            "fragments",
+            "header-split",
+            "page-allocator",
+            "slab",
+        ],
         Field(
             description="receive pattern: page-per-packet refills after the poll, as mvneta; "
-            "replace-before-pass has a new page before it lets go of the packet's, as mvpp2"
+            "replace-before-pass has a new page before it lets go of the packet's, as mvpp2; "
+            "fragments has several buffers in a page, as hns3; header-split has headers in parts of pages "
+            "and payload in pages of another pool; without a pool: page-allocator has a page, "
+            "slab part of a block of the network core for each packet"
         ),
     ] = "page-per-packet"
+    buffer_bytes: Annotated[
+        Literal[1024, 2048, 4096], Field(description="buffer of each descriptor, for fragments")
+    ] = 2048
+    copybreak_bytes: Annotated[
+        Annotated[int, Field(ge=0, le=1024)] | Literal["usual"],
+        Field(
+            description="packets up to this many bytes are copied and their buffer is posted again; "
+            "0: none; usual: as in the modelled driver, 256 for fragments and else 0"
+        ),
+    ] = "usual"
     sync: Annotated[
         Literal["pool", "driver"],
         Field(
@@ -198,8 +218,11 @@ class TrafficConfig(_Group):
         int, Field(ge=1, le=1_000_000_000, description="packets per second at the end of a ramp")
     ] = 800_000
     packet_size: Annotated[
-        Annotated[int, Field(ge=64, le=1518)] | Literal["imix"],
-        Field(description="frame bytes with FCS, or imix (7 x 64, 4 x 594, 1 x 1518)"),
+        Annotated[int, Field(ge=64, le=9018)] | Literal["imix"],
+        Field(
+            description="frame bytes with FCS, or imix (7 x 64, 4 x 594, 1 x 1518); what exceeds a buffer "
+            "goes on in the next descriptor's"
+        ),
     ] = 64
     burst_packets: Annotated[
         int, Field(ge=1, le=1_000_000, description="mean packets of a burst, which arrives at link rate")
@@ -665,6 +688,24 @@ def _what_cannot_go_together_stays_apart(config: TrialConfig) -> None:
         )
 
 
+def _what_sends_or_ends_has_whole_pages(config: TrialConfig) -> None:
+    driver, size = config.driver, config.traffic.packet_size
+    whole = driver.model in PAGE_MODELS and driver.copybreak_bytes in ("usual", 0)
+    whole = whole and (isinstance(size, str) or size <= MOST_BYTES_OF_A_PAGE)
+    if not whole and needs_whole_pages(config):
+        raise ConfigError(
+            "driver.model",
+            driver.model,
+            "XDP, app.reader = forward and life.event take packets of one page, none copied; use "
+            "page-per-packet, driver.copybreak_bytes = usual and smaller packets, or none of these three",
+        )
+
+
+def needs_whole_pages(config: TrialConfig) -> bool:
+    """Whether the receive pattern has to be a page for each packet and nothing else."""
+    return attaches_program(config) or config.app.reader == "forward" or config.life.event != "none"
+
+
 def cpus_wanted(config: TrialConfig) -> dict[str, int]:
     """CPUs that take part, by the field that asks for them."""
     app, stack = config.app, config.stack
@@ -687,6 +728,87 @@ def reads_sockets(config: TrialConfig) -> bool:
     return config.app.reader not in (*DROPPING_READERS, "forward")
 
 
+def _release_has_fragments(config: TrialConfig) -> None:
+    if config.driver.model in FRAGMENT_MODELS and rules_of(config.kernel).frag_bias == 0:
+        raise ConfigError(
+            "driver.model",
+            config.driver.model,
+            f"kernel = {config.kernel} has no fragments; use a later kernel, or page-per-packet",
+        )
+
+
+def _pages_in_fragments_stay(config: TrialConfig) -> None:
+    if config.driver.model in FRAGMENT_MODELS and not config.pool.recycle:
+        raise ConfigError(
+            "pool.recycle",
+            False,
+            f"with driver.model = {config.driver.model} a page has several packets and cannot leave the pool "
+            "with one; leave it true, or use page-per-packet",
+        )
+
+
+def _headers_apart_are_not_copied(config: TrialConfig) -> None:
+    copybreak = config.driver.copybreak_bytes
+    if config.driver.model == "header-split" and copybreak not in ("usual", 0):
+        raise ConfigError(
+            "driver.copybreak_bytes",
+            copybreak,
+            "driver.model = header-split has small packets in header buffers; leave it usual, or use "
+            "fragments",
+        )
+
+
+def _only_pools_recycle(leaf: str) -> Callable[[TrialConfig], None]:
+    """The check that this field of the pool is left alone where there is no pool."""
+    default = PoolConfig.model_fields[leaf].default
+
+    def check(config: TrialConfig) -> None:
+        value = getattr(config.pool, leaf)
+        if config.driver.model in UNPOOLED_MODELS and value != default:
+            raise ConfigError(
+                f"pool.{leaf}",
+                value,
+                f"driver.model = {config.driver.model} has no pool; leave it {default}, or use "
+                "page-per-packet",
+            )
+
+    return check
+
+
+def _mapping_syncs(config: TrialConfig) -> None:
+    if config.driver.model in UNPOOLED_MODELS and config.driver.sync != "pool":
+        raise ConfigError(
+            "driver.sync",
+            config.driver.sync,
+            f"driver.model = {config.driver.model} maps each buffer, which syncs it; leave it pool, or use "
+            "page-per-packet",
+        )
+
+
+def _only_fragments_have_a_size(config: TrialConfig) -> None:
+    default = DriverConfig.model_fields["buffer_bytes"].default
+    if config.driver.model != "fragments" and config.driver.buffer_bytes != default:
+        raise ConfigError(
+            "driver.buffer_bytes",
+            config.driver.buffer_bytes,
+            f"with driver.model = {config.driver.model} a buffer is a page; leave it {default}, or use "
+            "fragments",
+        )
+
+
+def _replaced_packets_have_one_page(config: TrialConfig) -> None:
+    size = config.traffic.packet_size
+    if config.driver.model != "replace-before-pass" or config.traffic.kind == "capture":
+        return
+    if isinstance(size, int) and size > MOST_BYTES_OF_A_PAGE:
+        raise ConfigError(
+            "traffic.packet_size",
+            size,
+            f"driver.model = replace-before-pass takes packets of one page, {MOST_BYTES_OF_A_PAGE} bytes; "
+            "use smaller ones, or page-per-packet",
+        )
+
+
 def _flows_come_from_the_capture(leaf: str) -> Callable[[TrialConfig], None]:
     """The check that this field is left alone where a capture is replayed."""
     default = TrafficConfig.model_fields[leaf].default
@@ -705,6 +827,13 @@ def _flows_come_from_the_capture(leaf: str) -> Callable[[TrialConfig], None]:
 
 WIRE_OVERHEAD_BYTES = 20
 """preamble and start delimiter (8) and inter-frame gap (12) around each Ethernet frame"""
+
+FRAGMENT_MODELS = ("fragments", "header-split")
+PAGE_MODELS = ("page-per-packet", "replace-before-pass")
+UNPOOLED_MODELS = ("page-allocator", "slab")
+
+MOST_BYTES_OF_A_PAGE = 3520
+"""what the device may write to a page: without 256 bytes of headroom and 320 of shared info"""
 
 IMIX_BYTES = (64,) * 7 + (594,) * 4 + (1518,)
 """the simple IMIX of 7:4:1 as Ethernet frames with FCS"""
@@ -763,6 +892,25 @@ RULES = (
         ("nic.napi", "nic.queues", "nic.moderation", "app.reader", "app.reader_cpu", "app.readers"),
         _busy_polling_has_a_reader_for_each_queue,
     ),
+    Rule(
+        (
+            "driver.model",
+            "driver.copybreak_bytes",
+            "traffic.packet_size",
+            "xdp.attached",
+            "xdp.pass_percent",
+            "app.reader",
+            "life.event",
+        ),
+        _what_sends_or_ends_has_whole_pages,
+    ),
+    Rule(("driver.model", "kernel"), _release_has_fragments),
+    Rule(("driver.model", "pool.recycle"), _pages_in_fragments_stay),
+    Rule(("driver.model", "driver.copybreak_bytes"), _headers_apart_are_not_copied),
+    *(Rule(("driver.model", f"pool.{leaf}"), _only_pools_recycle(leaf)) for leaf in ("recycle", "variant")),
+    Rule(("driver.model", "driver.sync"), _mapping_syncs),
+    Rule(("driver.model", "driver.buffer_bytes"), _only_fragments_have_a_size),
+    Rule(("driver.model", "traffic.kind", "traffic.packet_size"), _replaced_packets_have_one_page),
     Rule(("warmup_ms", "duration_ms"), _warmup_ends_before_the_trial),
     Rule(("app.reader", "app.stall_ms", "app.stall_every_ms"), _a_stall_ends_before_the_next),
     Rule(("app.reader", "app.protocol"), _ports_are_udp),
@@ -899,7 +1047,7 @@ def _kind(schema: dict[str, Any]) -> str:
     if "anyOf" in schema:
         return " or ".join(_kind(option) for option in schema["anyOf"])
     if "enum" in schema:
-        return " | ".join(schema["enum"])
+        return " | ".join(str(choice) for choice in schema["enum"])
     if "const" in schema:
         return str(schema["const"])
     words = {"integer": "integer", "number": "number", "boolean": "true | false", "string": "text"}

@@ -52,7 +52,8 @@ TCP = observe.FIRST_OWN_WORK + 20
 BACKLOG = observe.FIRST_OWN_WORK + 21
 IPI = observe.FIRST_OWN_WORK + 22
 DEFER = observe.FIRST_OWN_WORK + 23
-KINDS_OF_WORK = observe.FIRST_OWN_WORK + 24
+PAGE_FRAGMENT = observe.FIRST_OWN_WORK + 24
+KINDS_OF_WORK = observe.FIRST_OWN_WORK + 25
 
 PRICES: dict[int, tuple[str, str]] = {
     observe.POOL_ALLOC: ("pool_alloc", "pool_alloc_ns"),
@@ -73,6 +74,7 @@ PRICES: dict[int, tuple[str, str]] = {
     observe.DMA_MAP: ("dma_map", "dma_map_ns"),
     observe.DMA_UNMAP: ("dma_unmap", "dma_unmap_ns"),
     observe.DMA_SYNC_FOR_DEVICE: ("sync_for_device", "dma_sync_line_ns"),
+    PAGE_FRAGMENT: ("page_alloc", "page_fragment_ns"),
     INTERRUPT: ("interrupt", "interrupt_ns"),
     POLL: ("poll", "poll_ns"),
     CONTEXT_SWITCH: ("interrupt", "context_switch_ns"),
@@ -185,6 +187,14 @@ def clock(meter: Any, cpu: int) -> int:
 def charge(meter: Any, cpu: int, category: int, duration_ps: int) -> None:
     """Let a CPU spend time."""
     meter.ledger[cpu, category] += duration_ps
+
+
+@compiled()
+def maintain(pricing: Pricing, kind: int, size_bytes: int) -> None:
+    """Cache maintenance as part of another call: what a sync of that kind costs by line."""
+    meter = pricing.meter
+    lines = (size_bytes + pricing.caches.line_bytes - 1) >> meter.line_shift
+    charge(meter, pricing.context.cpu, meter.category[kind], meter.price_ps[kind] * lines)
 
 
 @compiled()

@@ -27,7 +27,7 @@ def defer(trial: Trial, skb: int) -> int:
     host.observer.work(cost.DEFER, 1)
     trial.deferred_slots[owner * MOST_SKBS + waiting.count] = skb
     waiting.count += 1
-    trial.stack.deferred_pages += hold.pages_of(trial, skb)
+    trial.stack.deferred_units += hold.units_of(trial, skb)
     if waiting.count == MOST_SKBS // 2 + 1 and waiting.event_ps == FOREVER:
         host.observer.work(cost.IPI, 1)
         waiting.event_ps = cost.clock(host.observer.meter, host.context.cpu)
@@ -43,5 +43,5 @@ def flush(trial: Trial, owner: int) -> None:
     while waiting.count > 0:
         waiting.count -= 1
         skb = trial.deferred_slots[owner * MOST_SKBS + waiting.count]
-        trial.stack.deferred_pages -= hold.pages_of(trial, skb)
+        trial.stack.deferred_units -= hold.units_of(trial, skb)
         hold.free(trial, skb)

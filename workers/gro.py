@@ -68,7 +68,7 @@ def _hold(trial: Trial, number: int, bucket: int, skb: int, payload: int) -> Non
     queue.count[bucket] = place + 1
     queue.held += 1
     trial.buffers.shared[trial.buffers.skbs[skb].shared].gso_size = payload
-    trial.stack.gro_pages += hold.pages_of(trial, skb)
+    trial.stack.gro_units += hold.units_of(trial, skb)
 
 
 @compiled(inline=False)
@@ -80,7 +80,7 @@ def _take(trial: Trial, number: int, bucket: int, place: int) -> int:
     queue.held -= 1
     for later in range(place, queue.count[bucket]):
         trial.gro_slots[first + later] = trial.gro_slots[first + later + 1]
-    trial.stack.gro_pages -= hold.pages_of(trial, skb)
+    trial.stack.gro_units -= hold.units_of(trial, skb)
     _count(trial, skb)
     return int(skb)
 
@@ -92,14 +92,14 @@ def _merge(trial: Trial, held: int, skb: int) -> bool:
     if not hold.can_join(trial, skb):
         return False
     buffers = trial.buffers
-    pages = hold.pages_of(trial, skb)
+    units = hold.units_of(trial, skb)
     error, left = gro_receive(buffers, held, skb, HEADERS_BYTES)
     if error != 0:
         return False
     if left == MERGED and buffers.shared[buffers.skbs[skb].shared].head_page != 0:
-        pages -= 1
-    hold.join(trial, held, skb, pages, False)
-    trial.stack.gro_pages += pages
+        units -= trial.nic.head_units
+    hold.join(trial, held, skb, units, False)
+    trial.stack.gro_units += units
     if left == STOLEN_HEAD:
         buffer.free_stolen(buffers, skb)
     elif left == MERGED:

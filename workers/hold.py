@@ -20,19 +20,18 @@ def begin(trial: Trial, skb: int) -> None:
     cpu = trial.host.context.cpu
     trial.packets[skb].cpu = cpu
     number = trial.buffers.skbs[skb].shared
-    shared = trial.buffers.shared[number]
     hold = trial.holds[number]
     hold.built_ps = trial.cpus[cpu].due_ps
-    hold.pages = shared.nr_frags + (1 if shared.head_page != 0 else 0)
+    hold.units = trial.packets[skb].units
     hold.left = 0
     hold.merged = 0
     hold.merged_count = 0
 
 
 @compiled()
-def pages_of(trial: Trial, skb: int) -> int:
-    """Pages that the data of an skb hold."""
-    return int(trial.holds[trial.buffers.skbs[skb].shared].pages)
+def units_of(trial: Trial, skb: int) -> int:
+    """What the data of an skb hold of pages, in UNIT_BYTES."""
+    return int(trial.holds[trial.buffers.skbs[skb].shared].units)
 
 
 @compiled()
@@ -68,15 +67,15 @@ def can_join(trial: Trial, source: int) -> bool:
 
 
 @compiled(inline=False)
-def join(trial: Trial, to: int, source: int, pages: int, copied: bool) -> None:
-    """The packets of ``source`` are in the skb ``to`` now, with so many of its pages.
+def join(trial: Trial, to: int, source: int, units: int, copied: bool) -> None:
+    """The packets of ``source`` are in the skb ``to`` now, with so much of its pages.
 
     ``copied``: as bytes; the skb ``source`` and all of its pages are still to be freed.
     """
     target = trial.holds[trial.buffers.skbs[to].shared]
     moved = trial.holds[trial.buffers.skbs[source].shared]
     _append(trial, target, trial.packets[source].arrival_ps, NO_PAGE if copied else moved.built_ps)
-    target.pages += pages
+    target.units += units
     if moved.merged == 0:
         return
     if copied:
@@ -134,10 +133,10 @@ def _is_last_holder(trial: Trial, skb: int) -> bool:
     if buffer.is_cloned(trial.buffers, skb):
         if trial.packets[skb].cpu != NOBODY:
             hold.left = 1
-            trial.stack.tap_pages += hold.pages
+            trial.stack.tap_units += hold.units
         return False
     if hold.left:
-        trial.stack.tap_pages -= hold.pages
+        trial.stack.tap_units -= hold.units
     return True
 
 

@@ -4,6 +4,7 @@ from typing import Any
 
 from pool_impl.host import new_host
 from pool_impl.layout import SERVING_SOFTIRQ, Host
+from pool_impl.pool import PAGE_BYTES
 from pool_impl.release import rules_of
 from workers import arch, variants
 from workers.cache import stamps_needed
@@ -12,7 +13,14 @@ from workers.cost import Pricing, new_pricing
 
 
 def new_machine(
-    config: TrialConfig, *, pages: int, pools: int = 1, descriptors: int = 0, skbs: int = 0
+    config: TrialConfig,
+    *,
+    pages: int,
+    pools: int = 1,
+    descriptors: int = 0,
+    skbs: int = 0,
+    parts_shift: int = 0,
+    part_bytes_shift: int = PAGE_BYTES.bit_length() - 1,
 ) -> Host:
     """A machine without pools, in softirq on CPU 0.
 
@@ -21,6 +29,8 @@ def new_machine(
         pools: that can be created.
         descriptors: receive descriptors whose cache lines are followed.
         skbs: likewise.
+        parts_shift: ``1 << parts_shift`` parts of a page are followed.
+        part_bytes_shift: each of ``1 << part_bytes_shift`` bytes.
     """
     profile = arch.load(config.arch)
     pcp_high = int(profile["pcp_high_pages"])
@@ -35,8 +45,11 @@ def new_machine(
         pcp_batch=int(profile["pcp_batch_pages"]),
     )
     host.context.in_softirq = SERVING_SOFTIRQ
-    stamps = stamps_needed(pages + 1, len(host.slots), descriptors, skbs)
-    return host._replace(observer=new_pricing(profile, host.context, stamps))
+    stamps = stamps_needed(pages + 1, len(host.slots), descriptors, skbs, 1 << parts_shift)
+    pricing = new_pricing(profile, host.context, stamps)
+    pricing.caches.parts_shift = parts_shift
+    pricing.caches.part_bytes_shift = part_bytes_shift
+    return host._replace(observer=pricing)
 
 
 def checked_variant(config: TrialConfig) -> Any:

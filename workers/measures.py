@@ -92,9 +92,12 @@ LOCATIONS = (
     "tap",
     "tx",
     "target",
+    "fragments",
 )
 """where a page taken from the page allocator can be; a packet in the driver's or reader's hands counts
-to where it came from; ``deferred`` is read and left to its CPU to be freed, ``tap`` only a clone holds"""
+to where it came from; ``deferred`` is read and left to its CPU to be freed, ``tap`` only a clone holds. Of a
+page in several buffers each part counts to where its buffer is, and those that are in no descriptor and no
+packet, not yet or no longer, to ``fragments``"""
 
 SLOW_CAUSES = ("not_recycled", "overflow", "wrong_node", "declined", "held")
 """why an allocation went to the page allocator"""
@@ -162,8 +165,13 @@ MEASURES = (
     Measure("busy_ratio_target_cpu", "ratio", "lower", "busy share of the busiest CPU of a redirect target"),
     Measure("interrupts", "events", "lower", "interrupts that started a poll"),
     Measure("recycle_ratio", "ratio", "higher", "1 - pages from the page allocator / pages allocated"),
-    Measure("pages_allocated", "pages", "neither", "pages handed to the driver"),
-    Measure("pages_from_page_allocator", "pages", "lower", "pages that entered the pool"),
+    Measure("pages_allocated", "pages", "neither", "pages, or parts of pages, handed to the driver"),
+    Measure(
+        "pages_from_page_allocator",
+        "pages",
+        "lower",
+        "pages that entered the pool, or the driver took without one",
+    ),
     Measure("pages_inflight", "pages", "neither", "pages of the pool at the end, idle ones included"),
     Measure("memory_peak_bytes", "bytes", "lower", "most memory taken from the page allocator at a time"),
     Measure("pages_left_behind", "pages", "lower", "pages in flight when the device had gone down"),

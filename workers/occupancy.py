@@ -1,4 +1,10 @@
-"""Where the pages are: time averages by place, which add up to all pages in use."""
+"""Where the pages are: time averages by place, which add up to all pages in use.
+
+What buffers take is counted in parts of a page (UNIT_BYTES). Where each buffer is a whole page, so are all
+sums; elsewhere the rest of the pages in use is parts that are in no buffer: ``fragments``.
+"""
+
+from typing import Any
 
 from pool_impl.jit import compiled
 from pool_impl.page_alloc import used_pages
@@ -7,11 +13,14 @@ from workers.state import (
     IN_BACKLOG,
     IN_CACHE,
     IN_DEFERRED,
+    IN_FRAGMENTS,
     IN_GRO,
     IN_RING,
     IN_RX_RING,
     IN_SOCKET,
     IN_TAP,
+    UNITS_OF_A_PAGE,
+    UNITS_SHIFT,
     Trial,
 )
 
@@ -30,27 +39,50 @@ def integrate(trial: Trial, now_ps: int) -> None:
         in_ring += _ring_pages(trial, number)
     for number in range(trial.nic.queues):
         queue = trial.queues[number]
-        in_rx_ring += queue.posted - queue.read
+        in_rx_ring += (queue.posted - queue.read) * trial.nic.buffer_units + queue.kept_units
     for number in range(trial.stack.readers):
         reader = trial.readers[number]
-        in_socket += reader.pages
-        in_application += reader.held_pages
-        reader.page_ps += (reader.pages + reader.held_pages) * elapsed_ps
+        in_socket += reader.units
+        in_application += reader.held_units
+        reader.page_ps += ((reader.units + reader.held_units) * elapsed_ps) >> UNITS_SHIFT
     for number in range(trial.nic.frame_queues):
         frames = trial.frame_queues[number]
         tally.page_ps[frames.location] += (frames.tail - frames.head) * elapsed_ps
+    used = used_pages(trial.host)
     tally.page_ps[IN_CACHE] += in_cache * elapsed_ps
     tally.page_ps[IN_RING] += in_ring * elapsed_ps
-    tally.page_ps[IN_RX_RING] += in_rx_ring * elapsed_ps
-    tally.page_ps[IN_SOCKET] += in_socket * elapsed_ps
+    tally.used_page_ps += used * elapsed_ps
     stack = trial.stack
-    if stack.special or stack.keeps:
-        tally.page_ps[IN_GRO] += stack.gro_pages * elapsed_ps
-        tally.page_ps[IN_BACKLOG] += stack.backlog_pages * elapsed_ps
-        tally.page_ps[IN_APPLICATION] += in_application * elapsed_ps
-        tally.page_ps[IN_DEFERRED] += stack.deferred_pages * elapsed_ps
-        tally.page_ps[IN_TAP] += stack.tap_pages * elapsed_ps
-    tally.used_page_ps += used_pages(trial.host) * elapsed_ps
+    if trial.nic.buffer_units == UNITS_OF_A_PAGE:
+        tally.page_ps[IN_RX_RING] += (in_rx_ring >> UNITS_SHIFT) * elapsed_ps
+        tally.page_ps[IN_SOCKET] += (in_socket >> UNITS_SHIFT) * elapsed_ps
+        if stack.special or stack.keeps:
+            tally.page_ps[IN_GRO] += (stack.gro_units >> UNITS_SHIFT) * elapsed_ps
+            tally.page_ps[IN_BACKLOG] += (stack.backlog_units >> UNITS_SHIFT) * elapsed_ps
+            tally.page_ps[IN_APPLICATION] += (in_application >> UNITS_SHIFT) * elapsed_ps
+            tally.page_ps[IN_DEFERRED] += (stack.deferred_units >> UNITS_SHIFT) * elapsed_ps
+            tally.page_ps[IN_TAP] += (stack.tap_units >> UNITS_SHIFT) * elapsed_ps
+    else:
+        rest = (used - in_cache - in_ring) << UNITS_SHIFT
+        rest -= in_rx_ring + in_socket + in_application
+        rest -= stack.gro_units + stack.backlog_units + stack.deferred_units + stack.tap_units
+        _add_part(tally, IN_RX_RING, in_rx_ring * elapsed_ps)
+        _add_part(tally, IN_SOCKET, in_socket * elapsed_ps)
+        _add_part(tally, IN_APPLICATION, in_application * elapsed_ps)
+        _add_part(tally, IN_GRO, stack.gro_units * elapsed_ps)
+        _add_part(tally, IN_BACKLOG, stack.backlog_units * elapsed_ps)
+        _add_part(tally, IN_DEFERRED, stack.deferred_units * elapsed_ps)
+        _add_part(tally, IN_TAP, stack.tap_units * elapsed_ps)
+        _add_part(tally, IN_FRAGMENTS, rest * elapsed_ps)
+
+
+@compiled(inline=False)
+def _add_part(tally: Any, location: int, unit_ps: int) -> None:
+    """Parts of pages, in units times picoseconds. Whole pages go to the sums, since units would overflow them
+    in a long trial."""
+    unit_ps += tally.unit_ps[location]
+    tally.page_ps[location] += unit_ps >> UNITS_SHIFT
+    tally.unit_ps[location] = unit_ps & (UNITS_OF_A_PAGE - 1)
 
 
 @compiled()

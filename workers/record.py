@@ -11,7 +11,7 @@ from workers.cache import KIND_OF_OBJECT
 from workers.cost import PS_PER_NS
 from workers.latency import bucket_low_ns
 from workers.measures import CATEGORIES, COUNTERS, LOCATIONS, MEASURES, OBJECTS, SLOW_CAUSES
-from workers.state import Trial
+from workers.state import OWN_PAGES, Trial
 from workers.traffic import PS_PER_SECOND
 
 DMA_COUNTS = ("maps", "unmaps", "syncs", "sync_bytes")
@@ -34,6 +34,7 @@ def counts(trial: Trial) -> dict[str, Any]:
         "read": int(tally.read),
         "interrupts": int(tally.interrupts),
         "pages_allocated": int(tally.pages_allocated),
+        "pages_taken": int(tally.pages_taken),
         "hold": host.pools.hold.copy(),
         "dma": np.array([host.device[name] for name in DMA_COUNTS]),
         "page_ps": tally.page_ps.copy(),
@@ -64,7 +65,8 @@ def record_of(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
     lost = int(in_driver + tally.dropped_backlog + tally.dropped_socket + tally.dropped_tx)
     held = int(trial.hold_times.sum())
     allocated = delta["pages_allocated"]
-    entered = int((delta["hold"] & COUNT_MASK).sum())
+    pooled = trial.nic.pattern < OWN_PAGES
+    entered = int((delta["hold"] & COUNT_MASK).sum()) if pooled else delta["pages_taken"]
     record: Record = {
         "measured_seconds": seconds,
         "packets_offered": int(tally.offered),
@@ -100,7 +102,7 @@ def record_of(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
         "busy_ratio_target_cpu": int(busy_ps[trial.targets.cpu].max(initial=0)) / window_ps,
         "interrupts": delta["interrupts"],
         # a bulk fill at the edge of the window may bring in more pages than were allocated
-        "recycle_ratio": max(0.0, 1 - entered / allocated) if allocated else None,
+        "recycle_ratio": max(0.0, 1 - entered / allocated) if allocated and pooled else None,
         "pages_allocated": allocated,
         "pages_from_page_allocator": entered,
         "pages_inflight": int(((pools.hold - pools.release) & COUNT_MASK).sum()),

@@ -7,7 +7,7 @@ from pool_impl.coalesce import try_coalesce
 from pool_impl.jit import compiled
 from pool_impl.observe import SHARED_INFO, SKB, SLAB_HEAD
 from workers import cost, deferred, hold, latency
-from workers.cache import HEADER, PAYLOAD, stream
+from workers.cache import HEADER, PAYLOAD, part_of_page, stream
 from workers.gro import HEADERS_BYTES
 from workers.rss import HASH_BITS
 from workers.schedule import refresh
@@ -23,7 +23,7 @@ def enqueue(trial: Trial, skb: int) -> int:
     if reader.queued_bytes + trial.buffers.skbs[skb].truesize > reader.limit_bytes:
         trial.tally.dropped_socket += hold.counted(trial, skb)
         return skb
-    reader.pages += hold.pages_of(trial, skb)
+    reader.units += hold.units_of(trial, skb)
     put(trial, reader, skb)
     return 0
 
@@ -78,7 +78,7 @@ def enqueue_segment(trial: Trial, skb: int) -> int:
             left = _coalesce(trial, reader, last, skb)
             if left != REFUSED:
                 return left
-    reader.pages += hold.pages_of(trial, skb)
+    reader.units += hold.units_of(trial, skb)
     put(trial, reader, skb)
     return 0
 
@@ -100,7 +100,7 @@ def _coalesce(trial: Trial, reader: Any, last: int, skb: int) -> int:
     fits = length <= buffer.tailroom(buffers, last)
     if not fits and buffer.is_cloned(buffers, skb):
         return REFUSED
-    pages = hold.pages_of(trial, skb)
+    units = hold.units_of(trial, skb)
     joined, stolen, moved = try_coalesce(buffers, last, skb)
     if not joined:
         return REFUSED
@@ -110,14 +110,14 @@ def _coalesce(trial: Trial, reader: Any, last: int, skb: int) -> int:
         return skb
     reader.queued_bytes += moved
     if stolen:
-        hold.join(trial, last, skb, pages, False)
-        reader.pages += pages
+        hold.join(trial, last, skb, units, False)
+        reader.units += units
         buffer.free_stolen(buffers, skb)
         return 0
     # fragments without a head: the head is left
-    pages -= 1 if buffers.shared[record.shared].head_page != 0 else 0
-    hold.join(trial, last, skb, pages, False)
-    reader.pages += pages
+    units -= trial.nic.head_units if buffers.shared[record.shared].head_page != 0 else 0
+    hold.join(trial, last, skb, units, False)
+    reader.units += units
     buffer.free_deferred(buffers, skb)
     return 0
 
@@ -149,7 +149,7 @@ def read_packet(trial: Trial, number: int, slept: bool) -> int:
         return int(skb)
     trial.tally.delivered += latency.consumed(trial, skb)
     observer.work(cost.BH_TOGGLE, 1)
-    reader.pages -= hold.pages_of(trial, skb)
+    reader.units -= hold.units_of(trial, skb)
     return _keep(trial, number, skb) if trial.stack.keeps else int(skb)
 
 
@@ -161,12 +161,12 @@ def _keep(trial: Trial, number: int, skb: int) -> int:
     if reader.keeps != 0:
         trial.kept_slots[reader.kept_first + (reader.kept_tail & reader.kept_mask)] = skb
         reader.kept_tail += 1
-        reader.held_pages += hold.pages_of(trial, skb)
+        reader.held_units += hold.units_of(trial, skb)
         if reader.kept_tail - reader.kept_head <= reader.keeps:
             return 0
         skb = trial.kept_slots[reader.kept_first + (reader.kept_head & reader.kept_mask)]
         reader.kept_head += 1
-        reader.held_pages -= hold.pages_of(trial, skb)
+        reader.held_units -= hold.units_of(trial, skb)
     return deferred.defer(trial, skb) if trial.stack.defers else int(skb)
 
 
@@ -177,12 +177,14 @@ def _touch_data(trial: Trial, number: int) -> None:
     shared = trial.buffers.shared[number]
     if shared.head_frag and shared.head_page != 0:
         observer.touch(SHARED_INFO, shared.head_page, False)
-        observer.touch(HEADER, shared.head_page, False)
-        observer.touch(PAYLOAD, shared.head_page, False)
+        part = part_of_page(observer.caches, shared.head_page, shared.head_offset)
+        observer.touch(HEADER, part, False)
+        observer.touch(PAYLOAD, part, False)
     else:
         observer.touch(SLAB_HEAD, number, False)
     for position in range(shared.nr_frags):
-        observer.touch(PAYLOAD, shared.frag_page[position], False)
+        part = part_of_page(observer.caches, shared.frag_page[position], shared.frag_offset[position])
+        observer.touch(PAYLOAD, part, False)
     if shared.frag_list != 0:
         _touch_members(trial, shared.frag_list)
 
@@ -195,9 +197,11 @@ def _touch_members(trial: Trial, member: int) -> None:
         observer.touch(SKB, member, False)
         shared = trial.buffers.shared[trial.buffers.skbs[member].shared]
         if shared.head_page != 0:
-            observer.touch(PAYLOAD, shared.head_page, False)
+            part = part_of_page(observer.caches, shared.head_page, shared.head_offset)
+            observer.touch(PAYLOAD, part, False)
         for position in range(shared.nr_frags):
-            observer.touch(PAYLOAD, shared.frag_page[position], False)
+            part = part_of_page(observer.caches, shared.frag_page[position], shared.frag_offset[position])
+            observer.touch(PAYLOAD, part, False)
         member = trial.buffers.skbs[member].next
 
 

@@ -29,6 +29,14 @@ NIC = _words(
     "recycle",
     "driver_syncs",  # 1: the pool leaves syncs for the device to the driver
     "replaces",  # 1: a page takes the packet's place in the descriptor before the packet is passed on
+    "pattern",
+    "buffer_bytes",  # what the device may write to the buffer of one descriptor
+    "buffer_units",  # of pages that a descriptor's buffers take, see UNIT_BYTES
+    "part_units",  # of a page that a buffer takes which is cut off it
+    "split_bytes",  # headers that the device writes to a buffer of their own, 0: none
+    "head_units",  # of a head that lies in a page
+    "copybreak_bytes",  # packets up to this are copied
+    "wanted",  # descriptors that the next packet on the wire needs
     "budget",
     "adaptive",  # interrupt moderation
     "poll_context",  # value of in_softirq that polls run in
@@ -60,28 +68,49 @@ QUEUE = _words(
     *("interrupts", "interval_from_ps", "read_before"),  # since the last decision of adaptive moderation
     *("packets_before", "interrupts_before", "profile", "search"),
     *("steps_right", "steps_left", "tired"),
-    "overflow_seen",  # ring_full, waive and declined counts already blamed for slow allocations
-    "waive_seen",
-    "declined_seen",
-    "detached",  # pages that left the pool with a frame that became an skb, and those already blamed
-    "detached_seen",
     "memory_id",  # the pool's, where an XDP program is attached
     "to_clean",  # sent frames of the transmit ring that this poll has yet to clean
+    "kept_units",  # of pages in descriptors that have been read and not posted again
 )
 """a receive queue; its NAPI instance has its number, and at first its pool"""
 
-DESCRIPTOR = _words("page", "frame_bytes", "arrival_ps", "flow_hash")
+BLAMED = _words("overflow", "waive", "declined", "detached", "detached_seen")
+"""of a pool: ring_full, waive and declined counts already blamed for slow allocations; pages that left it
+with a frame that became an skb, and those already blamed"""
+
+PAGE_ALONE, PAGES, FRAGMENTS, HEADER_SPLIT, OWN_PAGES, OWN_FRAGMENTS = range(6)
+"""receive patterns: a page for each packet and nothing else; pages also for packets that are copied or
+take several; fragments of a pool's pages; headers in fragments and payload in pages; without a pool, pages or
+parts of the network core's blocks"""
+
+UNIT_BYTES = 64
+"""in which parts of a page are counted: all buffers are multiples of a cache line"""
+UNITS_SHIFT = 6
+UNITS_OF_A_PAGE = 1 << UNITS_SHIFT
+
+DESCRIPTOR = _words(
+    "page",
+    "offset",  # of the buffer in it, bytes
+    "frame_bytes",  # that the device wrote to this buffer
+    "ends",  # 1: the packet's last descriptor
+    "header_page",
+    "header_offset",
+    "header_bytes",
+    "arrival_ps",
+    "flow_hash",
+)
 
 PACKET = _words(
     "arrival_ps",
     "flow_hash",
+    "units",  # of pages that its buffers take
     "cpu",  # that made the skb; NOBODY for a tap's clone
 )
 """what the trial knows of an skb's packet beside the skb itself, by the skb's number"""
 
 HOLD = _words(
     "built_ps",
-    "pages",  # of the heads and fragments, those of list members included
+    "units",  # of pages: heads and fragments, those of list members included
     "left",  # 1: the skb that brought the data is gone, only a tap's clone is left
     "merged",  # further packets: first and last MERGED record, and how many
     "last_merged",
@@ -112,9 +141,9 @@ SOCKET = _words(
     "mask",
     "queued_bytes",  # truesize of the packets in the socket
     "limit_bytes",
-    "pages",  # in the socket, and held by the application after it has read them
-    "held_pages",
-    "page_ps",  # both, integrated
+    "units",  # of pages: in the socket, and held by the application after it has read them
+    "held_units",
+    "page_ps",  # both, integrated, in pages
     "stall_ps",  # 0: never; else it does not read for that long at the end of every every_ps
     "every_ps",
     "keeps",  # packets that the application keeps before it frees them
@@ -140,10 +169,10 @@ STACK = _words(
     "merged_free",  # list of free MERGED records, the first never used, and how many there are of both
     "merged_fresh",
     "merged_room",
-    "gro_pages",
-    "backlog_pages",
-    "deferred_pages",
-    "tap_pages",
+    "gro_units",
+    "backlog_units",
+    "deferred_units",
+    "tap_units",
 )
 """what is above the driver; ``drops`` is 1 where packets are dropped without a socket, ``forwards`` where
 they are sent again; ``backlogs`` is the number of RPS CPUs"""
@@ -230,7 +259,7 @@ CPU = _words(
 """a CPU that takes part in the trial"""
 
 MACHINE = _words("cpus", "pools")
-"""how many take part"""
+"""how many take part; a queue's pool has its number, one for headers comes after those of all queues"""
 
 LIFE = _words("queues", "ring_mask", "first_pool", "pages_left", "down_at_ps", "drained_at_ps")
 """queues, ring and pools that the device comes up with again; pages in flight as it went down, when that was,
@@ -269,6 +298,7 @@ TALLY = np.dtype(
                 "hold_max_ps",
                 "read",  # all packets taken from the receive rings, by time
                 "pages_allocated",
+                "pages_taken",  # from the page allocator by a driver that has no pool
                 "latency_max_ps",
                 "latency_sum_ps",
                 "integrated_to_ps",
@@ -277,12 +307,13 @@ TALLY = np.dtype(
         ),
         ("busy_ps", "<i8", (MAX_CPUS,)),
         ("page_ps", "<i8", (len(LOCATIONS),)),
+        ("unit_ps", "<i8", (len(LOCATIONS),)),
         ("slow", "<i8", (len(SLOW_CAUSES),)),
     ],
     align=True,
 )
 """what is counted; ``busy_ps`` is the time that the steps of each CPU took, ``page_ps`` and
-``used_page_ps`` are pages integrated over time"""
+``used_page_ps`` are pages integrated over time, ``unit_ps`` is what is left of units that make no page"""
 
 NOT_RECYCLED, OVERFLOW, WRONG_NODE, DECLINED, HELD = range(len(SLOW_CAUSES))
 (
@@ -297,6 +328,7 @@ NOT_RECYCLED, OVERFLOW, WRONG_NODE, DECLINED, HELD = range(len(SLOW_CAUSES))
     IN_TAP,
     IN_TX,
     IN_TARGET,
+    IN_FRAGMENTS,
 ) = range(len(LOCATIONS))
 
 
@@ -319,6 +351,8 @@ class Trial(NamedTuple):
     """queue by the low bits of a flow's hash"""
     descriptors: Any
     """of all queues"""
+    blamed: Any
+    """by pool"""
     stack: Any
     """record"""
     readers: Any
@@ -351,6 +385,8 @@ class Trial(NamedTuple):
     """record: what a target returns in bulk within a step"""
     kept_slots: Any
     """slots of all applications that keep packets"""
+    frag_caches: Any
+    """of the network core, by CPU"""
     arrivals: Arrivals
     tally: Any
     """record"""

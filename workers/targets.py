@@ -17,7 +17,7 @@ from workers import cost, hold, latency, stack, transmit
 from workers.cache import HEADER, PAYLOAD, stream
 from workers.rss import HASH_BITS
 from workers.schedule import refresh
-from workers.state import TO_AF_XDP, TO_DEVICE, Trial
+from workers.state import TO_AF_XDP, TO_DEVICE, UNITS_OF_A_PAGE, Trial
 from workers.traffic import FOREVER
 
 DEVICE_BULK_FRAMES = 16
@@ -189,11 +189,12 @@ def _deliver(trial: Trial, number: int, slept: bool) -> int:
     packet = trial.packets[skb]
     packet.arrival_ps = frame.arrival_ps
     packet.flow_hash = frame.flow_hash
+    packet.units = UNITS_OF_A_PAGE
     if host.rules.skbs_of_frames_recycle:
         buffer.mark_for_recycle(trial.buffers, skb)
     else:
         owner = trial.xdp_memory.owner[frame.memory_id] - 1
-        trial.queues[owner].detached += 1
+        trial.blamed[owner].detached += 1
         pool.release_page(host, host.pools[owner], frame.page)
     hold.begin(trial, skb)
     return int(stack.receive(trial, skb))

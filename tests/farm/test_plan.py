@@ -135,6 +135,9 @@ OTHER_FIELDS = {
     "app.reader_cpu": ["same", "other"],
     "nic.link_gbps": [1, 10],
     "nic.budget": [16, 64],
+    "nic.queues": [1, 4],
+    "app.readers": [1, 4],
+    "driver.buffer_bytes": [1024, 4096],
     "app.socket_bytes": [3000, 4000],
 }
 

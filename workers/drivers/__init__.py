@@ -4,8 +4,9 @@ A pattern takes the next packet from a queue's ring and builds an skb, and posts
 """
 
 from pool_impl.jit import compiled
-from workers.drivers import page
-from workers.state import Trial
+from workers.drivers import gather, header_split, page
+from workers.drivers.refill import refill as refill
+from workers.state import HEADER_SPLIT, PAGE_ALONE, Trial
 
 REFILL_LIMIT = 64
 """descriptors refilled after one poll at the most (spec 7.1)"""
@@ -14,10 +15,8 @@ REFILL_LIMIT = 64
 @compiled()
 def receive_packet(trial: Trial, number: int) -> int:
     """Take the next packet from a queue's ring and build an skb; returns the skb, or 0 if it was dropped."""
-    return page.receive_packet(trial, number)
-
-
-@compiled()
-def refill(trial: Trial, number: int, limit: int) -> None:
-    """Post buffers to empty descriptors of a queue, oldest first, up to a limit; stop when there is none."""
-    page.refill(trial, number, limit)
+    if trial.nic.pattern == PAGE_ALONE:
+        return page.receive_packet(trial, number)
+    if trial.nic.pattern == HEADER_SPLIT:
+        return header_split.receive_packet(trial, number)
+    return gather.receive_packet(trial, number)

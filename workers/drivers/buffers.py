@@ -1,19 +1,28 @@
-"""Buffers for the device: a page from the pool, and giving it to a descriptor."""
+"""Buffers for the device: from the pool, and to the descriptors."""
 
 from typing import Any
 
-from pool_impl import pool
+from pool_impl import fragments, pool
 from pool_impl.jit import compiled
 from pool_impl.layout import COUNT_MASK, RECYCLE_DECLINED
 from pool_impl.layout import RECYCLE_RING_FULL as RING_FULL
+from pool_impl.observe import POOL_ALLOC
 from workers import cost
 from workers.cache import DESCRIPTOR
 from workers.nic import descriptor_posted
-from workers.state import DECLINED, HELD, NOT_RECYCLED, OVERFLOW, WRONG_NODE, Trial
+from workers.state import (
+    DECLINED,
+    HELD,
+    NOT_RECYCLED,
+    OVERFLOW,
+    UNIT_BYTES,
+    WRONG_NODE,
+    Trial,
+)
 
 
 @compiled()
-def allocate(trial: Trial, number: int) -> int:
+def allocate_page(trial: Trial, number: int) -> int:
     """A page that the device may write to, 0 if there is none."""
     host = trial.host
     owner = host.pools[trial.queues[number].pool]
@@ -21,7 +30,7 @@ def allocate(trial: Trial, number: int) -> int:
     page = pool.alloc(host, owner)
     entered = (owner.hold - held_before) & COUNT_MASK
     if entered != 0:
-        _blame(trial, number, entered)
+        _blame(trial, owner.index, entered)
     trial.queues[number].starved = 1 if page == 0 else 0
     if page != 0:
         trial.tally.pages_allocated += 1
@@ -31,13 +40,38 @@ def allocate(trial: Trial, number: int) -> int:
     return int(page)
 
 
+@compiled(inline=False)
+def allocate_fragment(trial: Trial, number: int) -> tuple[int, int]:
+    """Part of a page of a pool that the device may write to, and its offset in bytes; page 0 if there is
+    none."""
+    host = trial.host
+    owner = host.pools[number]
+    taken = trial.nic.part_units * UNIT_BYTES
+    held_before = owner.hold
+    page = fragments.alloc_frag(host, owner, taken)
+    entered = (owner.hold - held_before) & COUNT_MASK
+    if entered != 0:
+        _blame(trial, number, entered)
+    if page == 0:
+        return 0, 0
+    if owner.frag_users > 1:
+        # as much work as a page from the cache, which a page's first fragment has paid for
+        host.observer.work(POOL_ALLOC, 1)
+    trial.tally.pages_allocated += 1
+    if trial.nic.driver_syncs:
+        pool.sync_for_device(host, owner, taken)
+    return page, owner.frag_offset - taken
+
+
 @compiled()
-def post(trial: Trial, queue: Any, page: int) -> None:
-    """Give a page to the next descriptor. The device learns of it at once where each buffer has a register
+def post(trial: Trial, queue: Any, page: int, offset: int) -> None:
+    """Give a buffer to the next descriptor. The device learns of it at once where each buffer has a register
     write, else by the one after the poll."""
     observer = trial.host.observer
     index = queue.first + (queue.posted & trial.nic.ring_mask)
-    trial.descriptors[index].page = page
+    descriptor = trial.descriptors[index]
+    descriptor.page = page
+    descriptor.offset = offset
     observer.touch(DESCRIPTOR, index, True)
     if observer.meter.register_writes_per_buffer:
         cost.write_register(observer)
@@ -47,10 +81,10 @@ def post(trial: Trial, queue: Any, page: int) -> None:
 
 @compiled(inline=False)
 def _blame(trial: Trial, number: int, pages: int) -> None:
-    """Say why so many pages had to come from the page allocator."""
+    """Say why so many pages of a pool had to come from the page allocator."""
     tally = trial.tally
-    queue = trial.queues[number]
-    owner = trial.host.pools[queue.pool]
+    blamed = trial.blamed[number]
+    owner = trial.host.pools[number]
     if not trial.nic.recycle:
         tally.slow[NOT_RECYCLED] += pages
         return
@@ -59,14 +93,14 @@ def _blame(trial: Trial, number: int, pages: int) -> None:
     for cpu in range(trial.machine.cpus):
         overflowed += owner.recycle[cpu, RING_FULL]
         declined += owner.recycle[cpu, RECYCLE_DECLINED]
-    by_overflow = min(pages, overflowed - queue.overflow_seen)
-    queue.overflow_seen += by_overflow
-    by_node = min(pages - by_overflow, owner.alloc_waive - queue.waive_seen)
-    queue.waive_seen += by_node
-    by_variant = min(pages - by_overflow - by_node, declined - queue.declined_seen)
-    queue.declined_seen += by_variant
-    by_frame = min(pages - by_overflow - by_node - by_variant, queue.detached - queue.detached_seen)
-    queue.detached_seen += by_frame
+    by_overflow = min(pages, overflowed - blamed.overflow)
+    blamed.overflow += by_overflow
+    by_node = min(pages - by_overflow, owner.alloc_waive - blamed.waive)
+    blamed.waive += by_node
+    by_variant = min(pages - by_overflow - by_node, declined - blamed.declined)
+    blamed.declined += by_variant
+    by_frame = min(pages - by_overflow - by_node - by_variant, blamed.detached - blamed.detached_seen)
+    blamed.detached_seen += by_frame
     tally.slow[NOT_RECYCLED] += by_frame
     tally.slow[OVERFLOW] += by_overflow
     tally.slow[WRONG_NODE] += by_node

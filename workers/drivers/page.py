@@ -12,8 +12,8 @@ from pool_impl.layout import SHARED_INFO_BYTES, SKB_BYTES
 from pool_impl.observe import SHARED_INFO, SKB, STRUCT_PAGE
 from workers import cost, xdp
 from workers.cache import DESCRIPTOR, HEADER
-from workers.drivers.buffers import allocate, post
-from workers.state import Trial
+from workers.drivers.buffers import allocate_page, post
+from workers.state import UNITS_OF_A_PAGE, Trial
 
 HEADROOM_BYTES = 256
 """XDP_PACKET_HEADROOM, where the device starts to write"""
@@ -53,44 +53,36 @@ def receive_packet(trial: Trial, number: int) -> int:
     packet = trial.packets[skb]
     packet.arrival_ps = descriptor.arrival_ps
     packet.flow_hash = descriptor.flow_hash
+    packet.units = UNITS_OF_A_PAGE
     if nic.replaces:
-        replacement = allocate(trial, number)
-        post(trial, queue, page if replacement == 0 else replacement)
+        replacement = allocate_page(trial, number)
+        post(trial, queue, page if replacement == 0 else replacement, 0)
         if replacement == 0:
             trial.tally.dropped_driver += 1 if packet.arrival_ps >= trial.tally.measure_from_ps else 0
             buffer.free_stolen(trial.buffers, skb)
             return 0
     if nic.recycle:
         buffer.mark_for_recycle(trial.buffers, skb)
-        if not host.rules.pool_sets_owner:
-            observer.touch(STRUCT_PAGE, page, True)
-            buffer.store_mem_info(trial.buffers, page, host.pools[queue.pool])
-    else:
-        pool.release_page(host, host.pools[queue.pool], page)
+    pass_on(trial, number, page)
     return int(skb)
+
+
+@compiled()
+def pass_on(trial: Trial, number: int, page: int) -> None:
+    """The page goes with an skb: it will come back to the pool, which it names where the release wants that
+    (spec 6.2), or leaves it for good (spec 7.7)."""
+    host = trial.host
+    if not trial.nic.recycle:
+        pool.release_page(host, host.pools[trial.queues[number].pool], page)
+    elif not host.rules.pool_sets_owner:
+        host.observer.touch(STRUCT_PAGE, page, True)
+        buffer.store_mem_info(trial.buffers, page, host.pools[trial.queues[number].pool])
 
 
 @compiled(inline=False)
 def _replace(trial: Trial, number: int) -> None:
     """Post a page in place of one that the XDP program kept from the stack; without one, the refill after the
     poll tries again."""
-    page = allocate(trial, number)
+    page = allocate_page(trial, number)
     if page != 0:
-        post(trial, trial.queues[number], page)
-
-
-@compiled(inline=False)
-def refill(trial: Trial, number: int, limit: int) -> None:
-    """Post a page for each empty descriptor, oldest first, up to a limit; stop when there is no page."""
-    queue = trial.queues[number]
-    meter = trial.host.observer.meter
-    left = limit
-    while left > 0 and queue.posted - queue.read <= trial.nic.ring_mask:
-        page = allocate(trial, number)
-        if page == 0:
-            break
-        post(trial, queue, page)
-        left -= 1
-    if queue.unannounced:
-        cost.charge(meter, queue.cpu, cost.DEVICE_REGISTER, meter.register_write_ps)
-        queue.unannounced = 0
+        post(trial, trial.queues[number], page, 0)

@@ -1,0 +1,125 @@
+"""What the buffers of each receive pattern look like: for setting up a trial."""
+
+from typing import NamedTuple
+
+from pool_impl.layout import FLAG_PAGE_FRAG, MAX_SKB_FRAGS, NET_SKB_PAD, SHARED_INFO_BYTES, SKB_BYTES
+from pool_impl.page_frag import BLOCK_BYTES
+from pool_impl.pool import PAGE_BYTES
+from pool_impl.release import rules_of
+from pool_impl.skb import SMALLEST_PAGE_HEAD_BYTES
+from workers.config import TrialConfig
+from workers.drivers.gather import HEADERS_BYTES
+from workers.drivers.page import HEADROOM_BYTES, MOST_BYTES, TRUESIZE_BYTES
+from workers.nic import HEADER_BUFFER_BYTES
+from workers.state import FRAGMENTS, HEADER_SPLIT, OWN_FRAGMENTS, OWN_PAGES, PAGE_ALONE, PAGES, UNIT_BYTES
+
+USUAL_COPYBREAK_BYTES = {"fragments": 256}
+"""what the modelled driver copies (hns3, spec 7.3); others copy nothing"""
+
+ETHERNET_BUFFER_BYTES = 1536
+"""what drivers give a frame of 1518 bytes"""
+
+COPIED_TRUESIZE_BYTES = SMALLEST_PAGE_HEAD_BYTES + SKB_BYTES
+"""least that a copied packet counts against a socket's limit"""
+
+
+class Geometry(NamedTuple):
+    """Buffers of one trial's receive queues; sizes in bytes."""
+
+    pattern: int
+    """of :mod:`workers.state`"""
+    writable: int
+    """what the device may write to one"""
+    taken: int
+    """what one takes of its page"""
+    headroom: int
+    """from a page's start to where the device may write first"""
+    synced: int
+    """most that one sync for the device covers"""
+    flags: int
+    """of the pool, beside those for DMA"""
+    copybreak: int
+    """packets up to this are copied out of their buffer"""
+    least_truesize: int
+    """of a packet, against a socket's limit"""
+    most_buffers: int
+    """of a packet"""
+    block_bytes: int = PAGE_BYTES
+    """that buffers are cut from"""
+    beside: int = 0
+    """what each descriptor has of pages in whole beside that"""
+    split: int = 0
+    """headers of a packet that go to a buffer of their own"""
+
+    @property
+    def units(self) -> int:
+        """Of pages, for a descriptor."""
+        return (self.taken + self.beside) // UNIT_BYTES
+
+    @property
+    def part_bytes_shift(self) -> int:
+        """Of parts of a page that no two buffers share."""
+        return self.taken.bit_length() - 1
+
+    @property
+    def parts_shift(self) -> int:
+        return (self.block_bytes.bit_length() - 1) - self.part_bytes_shift
+
+
+def geometry_of(config: TrialConfig, largest_frame_bytes: int) -> Geometry:
+    """Buffers for a trial whose largest packet has so many bytes."""
+    driver = config.driver
+    copybreak = driver.copybreak_bytes
+    if isinstance(copybreak, str):
+        copybreak = USUAL_COPYBREAK_BYTES.get(driver.model, 0)
+    if driver.model == "fragments":
+        return Geometry(
+            pattern=FRAGMENTS,
+            writable=driver.buffer_bytes,
+            taken=driver.buffer_bytes,
+            headroom=0,
+            synced=PAGE_BYTES,
+            flags=FLAG_PAGE_FRAG if rules_of(config.kernel).frag_flag_needed else 0,
+            copybreak=copybreak,
+            least_truesize=COPIED_TRUESIZE_BYTES,
+            most_buffers=MAX_SKB_FRAGS,
+        )
+    if driver.model == "slab":
+        return Geometry(
+            pattern=OWN_FRAGMENTS,
+            writable=ETHERNET_BUFFER_BYTES,
+            taken=NET_SKB_PAD + ETHERNET_BUFFER_BYTES + SHARED_INFO_BYTES,
+            headroom=NET_SKB_PAD,
+            synced=ETHERNET_BUFFER_BYTES,
+            flags=0,
+            copybreak=copybreak,
+            least_truesize=COPIED_TRUESIZE_BYTES,
+            most_buffers=1 + MAX_SKB_FRAGS,
+            block_bytes=BLOCK_BYTES,
+        )
+    if driver.model == "header-split":
+        return Geometry(
+            pattern=HEADER_SPLIT,
+            writable=PAGE_BYTES,
+            taken=NET_SKB_PAD + HEADER_BUFFER_BYTES + SHARED_INFO_BYTES,
+            headroom=0,
+            synced=PAGE_BYTES,
+            flags=0,
+            copybreak=0,
+            least_truesize=NET_SKB_PAD + HEADER_BUFFER_BYTES + SHARED_INFO_BYTES + SKB_BYTES,
+            most_buffers=MAX_SKB_FRAGS,
+            beside=PAGE_BYTES,
+            split=HEADERS_BYTES,
+        )
+    pattern = PAGES if copybreak or largest_frame_bytes > MOST_BYTES else PAGE_ALONE
+    return Geometry(
+        pattern=OWN_PAGES if driver.model == "page-allocator" else pattern,
+        writable=MOST_BYTES,
+        taken=PAGE_BYTES,
+        headroom=HEADROOM_BYTES,
+        synced=MOST_BYTES,
+        flags=0,
+        copybreak=copybreak,
+        least_truesize=COPIED_TRUESIZE_BYTES if copybreak else TRUESIZE_BYTES,
+        most_buffers=1 if driver.model == "replace-before-pass" else 1 + MAX_SKB_FRAGS,
+    )

@@ -13,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import psutil
 
@@ -39,13 +39,52 @@ class PoolBench(NamedTuple):
     """for each page that one thread allocates and another returns"""
 
 
+TRIALS: dict[str, dict[str, int | float | str | bool]] = {
+    "early drop": {"traffic.kind": "saturation", "duration_ms": 200},
+    "socket, reader on another CPU": {
+        "traffic.rate_pps": 1_000_000,
+        "app.reader": "fast",
+        "duration_ms": 500,
+    },
+    "eight queues, a capture": {
+        "nic.queues": 8,
+        "nic.link_gbps": 100,
+        "traffic.kind": "capture",
+        "traffic.speed": 20.0,
+        "traffic.loops": 200,
+        "app.reader": "fast",
+        "app.readers": 8,
+        "duration_ms": 100,
+    },
+}
+"""what simulated packets are counted in"""
+
+
+class SimulatedBench(NamedTuple):
+    """How fast one trial is."""
+
+    packets_per_second: float
+    """simulated on one core"""
+    packet_ring_paths: float
+    """time of one simulated packet, in ring paths of the same run"""
+    memory_bytes: int
+    """of all tables of the trial"""
+
+
+class TrialBench(NamedTuple):
+    """The trial's loop, without the farm around it."""
+
+    trials: dict[str, SimulatedBench]
+    """by the names of TRIALS"""
+    compile_seconds: float
+    """to the first step of a process, nothing compiled yet"""
+    load_seconds: float
+    """the same with the code cached"""
+
+
 class FarmBench(NamedTuple):
     """One run of the farm's own benchmark; see the field's comments for units."""
 
-    packets_per_second: float
-    """simulated on one core, early drop at saturation"""
-    packet_ring_paths: float
-    """time of one simulated packet, in ring paths of the same run"""
     first_record_cold_seconds: float
     """from ``farm run`` to the first record, nothing compiled yet"""
     first_record_warm_seconds: float
@@ -62,30 +101,56 @@ def bench_pool() -> PoolBench:
     return PoolBench(micro_ns(turns=100_000, repeats=200), handover_ns(turns=100_000, repeats=100))
 
 
-def bench_farm(ring_ns: float, sweep: str = "quickstart") -> FarmBench:
-    """Measure the farm; about two minutes on two idle cores.
+def bench_trial(ring_ns: float) -> TrialBench:
+    """Measure the loop of trials; under a minute.
 
     Args:
         ring_ns: the pool's ring path, measured in the same run.
     """
+    found = {name: _simulated(fields, ring_ns) for name, fields in TRIALS.items()}
+    with tempfile.TemporaryDirectory(prefix="farm-bench-") as directory:
+        compiling, loading = (_prepare_seconds(Path(directory)) for _ in range(2))
+    return TrialBench(found, compiling, loading)
+
+
+def _simulated(fields: Mapping[str, int | float | str | bool], ring_ns: float) -> SimulatedBench:
     from workers import run_trial
+    from workers.assemble import new_trial
     from workers.config import TrialConfig
 
-    early_drop = TrialConfig.from_fields({"traffic.kind": "saturation", "duration_ms": 200, "warmup_ms": 0})
-    run_trial(early_drop)
+    config = TrialConfig.from_fields({"warmup_ms": 0, **fields})
+    run_trial(config)
     best = 0.0
     for _ in range(5):
         start = time.perf_counter()
-        packets = run_trial(early_drop)["packets_offered"] or 0
+        packets = run_trial(config)["packets_offered"] or 0
         best = max(best, packets / (time.perf_counter() - start))
+    return SimulatedBench(best, 1e9 / best / ring_ns, _table_bytes(new_trial(config)))
+
+
+def _table_bytes(part: Any) -> int:
+    """Memory of all tables in nested NamedTuples."""
+    if isinstance(part, tuple) and hasattr(part, "_fields"):
+        return sum(_table_bytes(inner) for inner in part)
+    return int(getattr(part, "nbytes", 0))
+
+
+def _prepare_seconds(scratch: Path) -> float:
+    command = [sys.executable, "-c", "from workers import prepare; prepare()"]
+    start = time.perf_counter()
+    done = subprocess.run(command, env=_environment(scratch), capture_output=True, text=True, check=False)
+    _expect_success(done.returncode, done.stderr)
+    return time.perf_counter() - start
+
+
+def bench_farm(sweep: str = "quickstart") -> FarmBench:
+    """Measure the farm; about two minutes on two idle cores."""
     with tempfile.TemporaryDirectory(prefix="farm-bench-") as directory:
         scratch = Path(directory)
         cold = _first_record_seconds(scratch, "cold", sweep)
         warm = _first_record_seconds(scratch, "warm", sweep)
         inside, everything = _cpu_seconds(scratch, sweep)
     return FarmBench(
-        packets_per_second=best,
-        packet_ring_paths=1e9 / best / ring_ns,
         first_record_cold_seconds=cold,
         first_record_warm_seconds=warm,
         trial_cpu_share=inside / everything,
@@ -130,14 +195,25 @@ def _multiples(ns: float, of: Mapping[str, float | None]) -> tuple[str, str]:
     return f"{ns / (of['atomic'] or 1):.2f}", f"{ns / (of['lock_unlock'] or 1):.2f}"
 
 
+TRIAL_HEADINGS = ("", "M packets/s", "ring paths", "MB")
+
+
+def trial_table(found: TrialBench) -> list[tuple[str, ...]]:
+    """Rows for the terminal: simulated packets on one core, each packet in ring paths, tables' memory."""
+    return [
+        (
+            name,
+            f"{trial.packets_per_second / 1e6:.2f}",
+            f"{trial.packet_ring_paths:.1f}",
+            f"{trial.memory_bytes / 1e6:.1f}",
+        )
+        for name, trial in found.trials.items()
+    ]
+
+
 def farm_table(found: FarmBench) -> list[tuple[str, ...]]:
     """Rows for the terminal: figure, value, and the value in multiples of something of the same run."""
     return [
-        (
-            "simulated packets on one core, early drop",
-            f"{found.packets_per_second / 1e6:.2f} M/s",
-            f"{found.packet_ring_paths:.1f} ring paths each",
-        ),
         ("farm run to first record, cold", f"{found.first_record_cold_seconds:.1f} s", ""),
         ("farm run to first record, warm", f"{found.first_record_warm_seconds:.1f} s", ""),
         (

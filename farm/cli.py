@@ -54,6 +54,7 @@ class BenchName(StrEnum):
     """What is measured."""
 
     POOL = "pool"
+    TRIAL = "trial"
     ALL = "all"
 
 
@@ -518,7 +519,7 @@ def conformance(
 @app.command()
 def bench(
     what: Annotated[
-        BenchName, typer.Argument(help="pool: its paths only; all: the farm too.")
+        BenchName, typer.Argument(help="pool: its paths; trial: simulated packets too; all: the farm too.")
     ] = BenchName.ALL,
     as_json: Json = False,
 ) -> None:
@@ -528,16 +529,25 @@ def bench(
     from farm.terminal import print_json
 
     pool = benchmark.bench_pool()
-    farm = benchmark.bench_farm(pool.loop_ns["pool_ring"]) if what is BenchName.ALL else None
+    trial = None if what is BenchName.POOL else benchmark.bench_trial(pool.loop_ns["pool_ring"])
+    farm = benchmark.bench_farm() if what is BenchName.ALL else None
     if as_json:
-        print_json({"pool": pool._asdict(), "farm": farm and farm._asdict()})
+        trials = trial and {**trial._asdict(), "trials": {n: t._asdict() for n, t in trial.trials.items()}}
+        print_json({"pool": pool._asdict(), "trial": trials, "farm": farm and farm._asdict()})
         return
-    tables.console().print(
+    console = tables.console()
+    console.print(
         tables.rows(benchmark.POOL_HEADINGS, benchmark.pool_table(pool), text_columns=1),
         "kernel: 6.13-rc6 on a Xeon E5-1650 v4, 3.6 GHz, as published",
     )
+    if trial:
+        console.print(
+            tables.rows(benchmark.TRIAL_HEADINGS, benchmark.trial_table(trial), text_columns=1),
+            f"simulated on one core; compiled in {trial.compile_seconds:.1f} s, "
+            f"loaded from the code cache in {trial.load_seconds:.1f} s",
+        )
     if farm:
-        tables.console().print(tables.rows(("", "", ""), benchmark.farm_table(farm), text_columns=1))
+        console.print(tables.rows(("", "", ""), benchmark.farm_table(farm), text_columns=1))
 
 
 def _print_bundled(as_json: bool) -> int:

@@ -17,6 +17,7 @@ from pool_impl.jit import (
     methods,
     store_at,
 )
+from pool_impl.layout import MAX_CPUS
 
 LOCKED = -1
 """a producer index that somebody works on"""
@@ -54,9 +55,9 @@ class Serial(NamedTuple):
         """One more reference."""
         page.refcount += 1
 
-    def drop_ref(self, page: Any) -> bool:
-        """One reference less; True when it was the last."""
-        page.refcount -= 1
+    def drop_refs(self, page: Any, number: int) -> bool:
+        """So many references less; True when they were all."""
+        page.refcount -= number
         return bool(page.refcount == 0)
 
     def lock_zone(self, allocator: Any) -> None:
@@ -64,6 +65,14 @@ class Serial(NamedTuple):
 
     def unlock_zone(self, allocator: Any) -> None:
         """Nothing to hand on."""
+
+    def counting_cpus(self) -> int:
+        """CPUs that count pages in use: one does for all."""
+        return 1
+
+    def counting_cpu(self, cpu: int) -> int:
+        """The one that counts those of a CPU."""
+        return 0
 
     def take_serials(self, allocator: Any, number: int) -> int:
         """Serial numbers for allocations; returns the one before the first."""
@@ -139,13 +148,13 @@ class Threads(NamedTuple):
         """One more reference."""
         atomic_add(page, "refcount", 1)
 
-    def drop_ref(self, page: Any) -> bool:
-        """One reference less; True when it was the last. The holder of the only reference has nobody to
+    def drop_refs(self, page: Any, number: int) -> bool:
+        """So many references less; True when they were all. The holder of all references has nobody to
         exclude."""
-        if atomic_load(page, "refcount") == 1:
+        if atomic_load(page, "refcount") == number:
             page.refcount = 0
             return True
-        return bool(atomic_add(page, "refcount", -1) == 1)
+        return bool(atomic_add(page, "refcount", -number) == number)
 
     def lock_zone(self, allocator: Any) -> None:
         """Spin until the lists that all CPUs share are ours."""
@@ -157,6 +166,14 @@ class Threads(NamedTuple):
     def unlock_zone(self, allocator: Any) -> None:
         """Hand the shared lists on."""
         atomic_store(allocator, "zone_lock", 0)
+
+    def counting_cpus(self) -> int:
+        """CPUs that count pages in use: each its own."""
+        return MAX_CPUS
+
+    def counting_cpu(self, cpu: int) -> int:
+        """The one that counts those of a CPU."""
+        return cpu
 
     def take_serials(self, allocator: Any, number: int) -> int:
         """Serial numbers for allocations; returns the one before the first."""

@@ -11,7 +11,7 @@ the shared lists.
 from typing import Any
 
 from pool_impl.jit import compiled, nonnegative
-from pool_impl.layout import MAX_CPUS, NO_NODE, NO_POOL, PCP_CAPACITY, Host
+from pool_impl.layout import NO_NODE, NO_POOL, PCP_CAPACITY, PFMEMALLOC, Host
 from pool_impl.observe import (
     BUDDY_PAGE,
     PAGE_BULK_ALLOC,
@@ -37,11 +37,26 @@ def get_page(host: Host, page: int) -> None:
 @compiled()
 def put_page(host: Host, page: int) -> None:
     """Drop one plain reference; the last one gives the page back to the page allocator."""
+    if drop_references(host, page, 1):
+        free(host, page)
+
+
+@compiled()
+def drop_references(host: Host, page: int, number: int) -> bool:
+    """Drop plain references; True when nobody has any, and the page is the caller's to free or to use."""
     host.observer.work(PAGE_REF, 1)
     host.observer.touch(STRUCT_PAGE, page, True)
-    host.observer.own(REFERENCES, page, -1)
-    if host.access.drop_ref(host.pages[page]):
-        _free(host, page)
+    host.observer.own(REFERENCES, page, -number)
+    return bool(host.access.drop_refs(host.pages[page], number))
+
+
+@compiled()
+def take_references(host: Host, page: int, number: int) -> None:
+    """Plain references on top of those that the caller has, who is the only one to have any. That takes no
+    atomic."""
+    host.observer.touch(STRUCT_PAGE, page, True)
+    host.observer.own(REFERENCES, page, number)
+    host.pages[page].refcount += number
 
 
 @compiled(inline=False)
@@ -93,19 +108,19 @@ def alloc(host: Host, nid: int, order: int) -> int:
 
 @compiled()
 def _count_used(host: Host, pages: int) -> None:
-    """Pages came into use. Each CPU counts those that it takes and gives back, so one CPU's count can be
-    negative; only taking can make a new peak."""
+    """Pages came into use. With threads each CPU counts what it takes and gives back, so that one's count can
+    be negative; only taking can make a new peak."""
     allocator = host.page_allocator
-    allocator.used_pages[nonnegative(host.context.cpu), 0] += pages
-    allocator.peak_pages = max(allocator.peak_pages, used_pages(allocator, MAX_CPUS))
+    allocator.used_pages[nonnegative(host.access.counting_cpu(host.context.cpu)), 0] += pages
+    allocator.peak_pages = max(allocator.peak_pages, used_pages(host))
 
 
 @compiled()
-def used_pages(allocator: Any, cpus: int) -> int:
-    """Pages in use on a machine of so many CPUs; one of order n counts as 2**n."""
+def used_pages(host: Host) -> int:
+    """Pages in use; one of order n counts as 2**n."""
     total = 0
-    for cpu in range(cpus):
-        total += allocator.used_pages[cpu, 0]
+    for cpu in range(host.access.counting_cpus()):
+        total += host.page_allocator.used_pages[cpu, 0]
     return total
 
 
@@ -129,17 +144,21 @@ def _hand_out(host: Host, page: int, serial: int) -> None:
     host.observer.own(PAGE_TAKEN, page, 0)
     host.pages[page].refcount = 1
     host.pages[page].next = serial
+    if host.page_allocator.reserves:
+        host.pages[page].magic = PFMEMALLOC
 
 
 @compiled(inline=False)
-def _free(host: Host, page: int) -> None:
+def free(host: Host, page: int) -> None:
+    """Take back a page to which nobody has a reference."""
     host.observer.work(PAGE_FREE, 1)
     host.observer.own(PAGE_GIVEN, page, 0)
     record = host.pages[page]
     # the allocator's own lists use these words
     record.magic = 0
     record.pp = NO_POOL
-    host.page_allocator.used_pages[nonnegative(host.context.cpu), 0] -= 1 << record.order
+    counting_cpu = nonnegative(host.access.counting_cpu(host.context.cpu))
+    host.page_allocator.used_pages[counting_cpu, 0] -= 1 << record.order
     if record.order == 0:
         _push_pcp(host, record.nid, page)
     else:

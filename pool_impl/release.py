@@ -69,6 +69,8 @@ class Rules(NamedTuple):
     """1: the deferred release goes on when more pages left than entered (spec 4.2)"""
     drivers_release_pages: int
     """1: a driver may take a page out of its pool for good, as it does that recycles no skbs (spec 3.1)"""
+    skbs_of_frames_recycle: int
+    """1: an skb made of an XDP frame is marked; 0: the frame's pages leave their pool for it (spec 6.8)"""
 
 
 RELEASES = {
@@ -89,6 +91,7 @@ RELEASES = {
         unmaps_at_destroy=0,
         retries_when_negative=1,
         drivers_release_pages=1,
+        skbs_of_frames_recycle=0,
     ),
     "6.1": Rules(
         known_flags=0x7,
@@ -107,6 +110,7 @@ RELEASES = {
         unmaps_at_destroy=0,
         retries_when_negative=0,
         drivers_release_pages=1,
+        skbs_of_frames_recycle=0,
     ),
     "6.12": Rules(
         known_flags=0xF,
@@ -125,6 +129,7 @@ RELEASES = {
         unmaps_at_destroy=1,
         retries_when_negative=0,
         drivers_release_pages=0,
+        skbs_of_frames_recycle=1,
     ),
 }
 """rules by release: 5.14 as the feature landed, 6.1 = 6.1.192, 6.12 = 6.12.117"""

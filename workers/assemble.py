@@ -6,11 +6,15 @@ from pool_impl import pool
 from pool_impl.coalesce import GRO_MAX_BYTES
 from pool_impl.host import new_buffers
 from pool_impl.layout import (
+    BH_DISABLED,
     CACHE_CAPACITY,
+    DMA_BIDIRECTIONAL,
+    DMA_FROM_DEVICE,
     FLAG_DMA_MAP,
     FLAG_DMA_SYNC_DEV,
     MAX_SKB_FRAGS,
     PCP_CAPACITY,
+    SERVING_SOFTIRQ,
     records,
     words,
 )
@@ -18,13 +22,22 @@ from pool_impl.pool import PoolParams, create
 from pool_impl.release import rules_of, skb_rules_of
 from workers import backlog
 from workers.capture import Capture, load
-from workers.config import WORKING_READERS, TrialConfig, reads_sockets
+from workers.config import (
+    DROPPING_READERS,
+    WORKING_READERS,
+    TrialConfig,
+    attaches_program,
+    cpus_wanted,
+    reads_sockets,
+)
 from workers.cost import PS_PER_NS
 from workers.deferred import MOST_SKBS
 from workers.drivers.page import HEADROOM_BYTES, MOST_BYTES, TRUESIZE_BYTES
+from workers.egress import most_frames, new_egress, register_pools, transmits
 from workers.gro import HEADERS_BYTES
 from workers.latency import BUCKETS
 from workers.machine import new_machine
+from workers.moderation import FIRST_PROFILE, PROFILE_FRAMES, PROFILE_USECS
 from workers.rss import indirection
 from workers.state import (
     ACTOR,
@@ -39,6 +52,7 @@ from workers.state import (
     GRO_BUCKETS,
     HOLD,
     IDLE,
+    LIFE,
     MACHINE,
     MERGED,
     NIC,
@@ -51,10 +65,12 @@ from workers.state import (
     STACK,
     TALLY,
     TAP,
+    TARGET_TURN,
     Trial,
 )
 from workers.traffic import FOREVER, Arrivals, last_arrival_ps, new_arrivals, tap_key, work_key
 
+PS_PER_US = 10**6
 PS_PER_MS = 10**9
 
 LEAST_FRAME_BYTES = 64
@@ -74,41 +90,54 @@ def new_trial(config: TrialConfig) -> Trial:
     arrivals = new_arrivals(config, captured(config) if config.traffic.kind == "capture" else None)
     queues = _queues(config)
     readers = _readers(config)
-    rx_ring = config.nic.rx_ring
+    rx_ring = max(config.nic.rx_ring, config.life.rx_ring)
     descriptors = len(queues) * rx_ring
+    comes_up = config.life.event == "resize"
+    pools = config.nic.queues + (len(queues) if comes_up else 0)
     most, unmerged = (_most_in_stack(config, merged) for merged in (_most_merged(config), 1))
-    in_stack = min(most, unmerged + MERGED_PAGES)
+    waiting = min(most, unmerged + MERGED_PAGES) + most_frames(config)
     ring_slots = min(config.pool.size or 1024, rules_of(config.kernel).ring_size_limit)
-    pages = in_stack + 1 + len(queues) * (rx_ring + ring_slots + 5 * CACHE_CAPACITY)
-    # where pages are what runs short, each may be in an skb
-    skbs = in_stack + len(queues) if in_stack == most else pages + 2 * PCP_CAPACITY + _tap_packets(config)
+    pages = waiting + 1 + pools * (rx_ring + ring_slots + 5 * CACHE_CAPACITY)
+    skbs = waiting + 2 * len(queues) + config.xdp.redirect_cpus
+    if most > unmerged + MERGED_PAGES:
+        # pages are what runs short, and each may be in an skb
+        skbs = pages + PCP_CAPACITY * sum(cpus_wanted(config).values()) + _tap_packets(config)
     host = new_machine(
         config,
-        pools=len(queues),
+        pools=pools,
         pages=pages,
         descriptors=descriptors,
         skbs=skbs,
     )
-    for number in range(len(queues)):
-        create(host, number, _pool_params(config, number))
-    backlogs = _backlogs(config, readers)
+    if config.memory.pages:
+        host.page_allocator.end = config.memory.pages + 1
+    for number in range(pools):
+        queue = number if number < config.nic.queues else number - config.nic.queues
+        create(host, number, _pool_params(config, queue))
+    stack = _stack(config, waiting)
+    backlogs = _backlogs(config, queues, readers)
     deferred = records(DEFERRED, len(queues))
     deferred.event_ps = FOREVER
-    stack = _stack(config, in_stack)
-    cpus, actors = _cpus(queues, readers, backlogs, deferred if stack.defers else ())
-    machine = records(MACHINE, 1)[0]
-    machine.cpus = len(cpus)
     tap = records(TAP, 1)[0]
     tap.key = tap_key(config.seed)
+    egress = new_egress(config, _next_cpu(queues, readers, backlogs))
+    register_pools(config, host, egress, queues)
+    cpus, actors = _cpus(queues, readers, backlogs, deferred if stack.defers else (), egress.targets)
+    if config.nic.napi == "busy-poll":
+        cpus[: len(queues)].spins = 1
+    machine = records(MACHINE, 1)[0]
+    machine.cpus = len(cpus)
+    machine.pools = pools
     return Trial(
         host=host,
         buffers=new_buffers(host, skb_rules_of(config.kernel), skbs=skbs),
         machine=machine,
         cpus=cpus,
         actors=actors,
-        nic=_nic(config, len(queues), arrivals),
+        life=_life(config),
+        nic=_nic(config, arrivals, len(egress.frame_queues)),
         queues=queues,
-        indirection=indirection(len(queues)),
+        indirection=indirection(config.nic.queues),
         descriptors=records(DESCRIPTOR, descriptors),
         stack=stack,
         readers=readers,
@@ -123,6 +152,7 @@ def new_trial(config: TrialConfig) -> Trial:
         deferred=deferred,
         deferred_slots=words(len(queues) * MOST_SKBS),
         socket_slots=words(sum(readers.mask + 1)),
+        **egress._asdict(),
         kept_slots=words(sum(readers.kept_mask + 1)),
         arrivals=arrivals,
         tally=records(TALLY, 1)[0],
@@ -142,10 +172,18 @@ def captured(config: TrialConfig) -> Capture:
 
 
 def _queues(config: TrialConfig) -> Any:
-    queues = records(QUEUE, config.nic.queues)
+    queues = records(QUEUE, max(config.nic.queues, config.life.queues))
     for number in range(len(queues)):
-        queues[number].first = number * config.nic.rx_ring
-        queues[number].cpu = number
+        queues[number].first = number * max(config.nic.rx_ring, config.life.rx_ring)
+        queues[number].cpu = queues[number].pool = number
+        queues[number].event_ps = FOREVER
+        if config.nic.moderation == "adaptive":
+            queues[number].profile = FIRST_PROFILE
+            queues[number].frames = PROFILE_FRAMES
+            queues[number].usecs_ps = PROFILE_USECS[FIRST_PROFILE] * PS_PER_US
+        elif config.nic.napi != "busy-poll":
+            queues[number].frames = config.nic.rx_frames
+            queues[number].usecs_ps = config.nic.rx_usecs * PS_PER_US
     return queues
 
 
@@ -153,22 +191,35 @@ def _pool_params(config: TrialConfig, queue: int) -> PoolParams:
     return PoolParams(
         pool_size=config.pool.size,
         flags=FLAG_DMA_MAP if config.driver.sync == "driver" else FLAG_DMA_MAP | FLAG_DMA_SYNC_DEV,
-        dma_dir=2,
+        dma_dir=DMA_BIDIRECTIONAL if attaches_program(config) else DMA_FROM_DEVICE,
         max_len=MOST_BYTES,
         offset=HEADROOM_BYTES,
         napi=queue,
     )
 
 
-def _nic(config: TrialConfig, queues: int, arrivals: Arrivals) -> Any:
+def _life(config: TrialConfig) -> Any:
+    life = records(LIFE, 1)[0]
+    life.queues = config.life.queues or config.nic.queues
+    life.ring_mask = (config.life.rx_ring or config.nic.rx_ring) - 1
+    life.first_pool = config.nic.queues
+    return life
+
+
+def _nic(config: TrialConfig, arrivals: Arrivals, frame_queues: int) -> Any:
     nic = records(NIC, 1)[0]
-    nic.queues = queues
+    nic.queues = config.nic.queues
     nic.ring_mask = config.nic.rx_ring - 1
     nic.recycle = int(config.pool.recycle)
     nic.driver_syncs = int(config.driver.sync == "driver")
     nic.replaces = int(config.driver.model == "replace-before-pass")
     nic.budget = config.nic.budget
-    nic.rx_usecs_ps = config.nic.rx_usecs * 1000 * PS_PER_NS
+    nic.adaptive = int(config.nic.moderation == "adaptive")
+    nic.poll_context = SERVING_SOFTIRQ if config.nic.napi == "softirq" else BH_DISABLED
+    nic.thread_wakes = int(config.nic.napi == "threaded")
+    nic.program = int(attaches_program(config))
+    nic.frame_queues = frame_queues
+    nic.transmits = int(transmits(config))
     nic.saturated = int(config.traffic.kind == "saturation")
     nic.end_ps = config.duration_ms * PS_PER_MS
     if config.traffic.kind == "capture":
@@ -182,7 +233,8 @@ def _stack(config: TrialConfig, in_stack: int) -> Any:
     stack, app = config.stack, config.app
     record = records(STACK, 1)[0]
     record.readers = app.readers if reads_sockets(config) else 0
-    record.drops = int(not reads_sockets(config))
+    record.drops = int(app.reader in DROPPING_READERS)
+    record.forwards = int(app.reader == "forward")
     record.no_port = int(app.reader == "udp-no-port")
     record.gro = int(stack.gro)
     record.tcp = int(app.protocol == "tcp")
@@ -202,14 +254,14 @@ def _readers(config: TrialConfig) -> Any:
     sockets = app.readers if reads_sockets(config) else 0
     taps = int(stack.capture_percent > 0)
     readers = records(SOCKET, sockets + taps)
-    queues = config.nic.queues
+    queues = max(config.nic.queues, config.life.queues)
     next_cpu = queues
     first = kept_first = 0
     for number in range(len(readers)):
         reader = readers[number]
         is_tap = number == sockets
         if app.reader_cpu == "same" and not is_tap:
-            reader.cpu = number % queues
+            reader.cpu = number % config.nic.queues
         else:
             reader.cpu = next_cpu
             next_cpu += 1
@@ -287,9 +339,14 @@ def _packets_of_a_page(config: TrialConfig) -> int:
     return 1 + pool.PAGE_BYTES // _payload_bytes(config)
 
 
-def _backlogs(config: TrialConfig, readers: Any) -> Any:
+def _next_cpu(*actors: Any) -> int:
+    """The first one that none of these has."""
+    return 1 + max(int(cpu) for table in actors for cpu in table.cpu)
+
+
+def _backlogs(config: TrialConfig, queues: Any, readers: Any) -> Any:
     backlogs = records(BACKLOG, config.stack.rps)
-    first_cpu = max([config.nic.queues, *(int(cpu) + 1 for cpu in readers.cpu)])
+    first_cpu = _next_cpu(queues, readers)
     for number in range(len(backlogs)):
         backlogs[number].cpu = first_cpu + number
     backlogs.phase = IDLE
@@ -298,12 +355,13 @@ def _backlogs(config: TrialConfig, readers: Any) -> Any:
     return backlogs
 
 
-def _cpus(queues: Any, readers: Any, backlogs: Any, deferred: Any) -> tuple[Any, Any]:
-    """The CPUs, and who acts on them: softirqs before readers on each."""
+def _cpus(queues: Any, readers: Any, backlogs: Any, deferred: Any, targets: Any) -> tuple[Any, Any]:
+    """The CPUs, and who acts on them: softirqs before readers on each, targets alone."""
     found = [(int(queues[number].cpu), POLL, number) for number in range(len(queues))]
     found += [(int(backlogs[number].cpu), BACKLOG_POLL, number) for number in range(len(backlogs))]
     found += [(int(queues[number].cpu), DEFERRED_FREE, number) for number in range(len(deferred))]
     found += [(int(readers[number].cpu), READER, number) for number in range(len(readers))]
+    found += [(int(targets[number].cpu), TARGET_TURN, number) for number in range(len(targets))]
     found.sort()
     cpus = records(CPU, max(cpu for cpu, _, _ in found) + 1)
     actors = records(ACTOR, len(found))

@@ -41,19 +41,20 @@ def check_idle_pool(host: Host) -> None:
         CheckError: naming the two sides that differ.
     """
     owner = host.pools[0]
-    inflight = int(owner.hold - owner.release) & COUNT_MASK
-    idle = len(_idle_pages(host, owner))
-    _equal("pages in flight", inflight, "pages in cache and ring", idle)
-    _equal("pages in use", int(host.page_allocator.used_pages.sum()), "pages in flight", inflight)
+    idle = len(idle_pages(host, owner))
+    _equal("pages in flight", inflight(owner), "pages in cache and ring", idle)
+    _equal("pages in use", int(host.page_allocator.used_pages.sum()), "pages in flight", inflight(owner))
 
 
 def queued_packets(trial: Trial) -> int:
-    """Counted packets that wait in the receive ring, in GRO, a backlog or a socket."""
+    """Counted packets that wait in a receive ring, the stack, a transmit ring or for a redirect
+    target."""
     since = trial.tally.measure_from_ps
     in_ring = _descriptors(trial, "dma").arrival_ps >= since
     waiting = np.concatenate([_in_sockets(trial), _in_gro(trial), _in_backlogs(trial)])
     in_stack = sum(int(arrival_ps >= since) for skb in waiting for arrival_ps in _arrivals(trial, int(skb)))
-    return int(in_ring.sum()) + in_stack
+    in_frames = _frames(trial).arrival_ps >= since
+    return int(in_ring.sum() + in_frames.sum()) + in_stack
 
 
 def _arrivals(trial: Trial, skb: int) -> Iterator[int]:
@@ -70,6 +71,12 @@ def _descriptors(trial: Trial, until: str) -> Any:
     mask = trial.nic.ring_mask
     indices = [queue.first + (np.arange(queue.read, queue[until]) & mask) for queue in trial.queues]
     return trial.descriptors[np.concatenate(indices)]
+
+
+def _frames(trial: Trial) -> Any:
+    """Frames in all frame queues."""
+    slots = [queue.first + (np.arange(queue.head, queue.tail) & queue.mask) for queue in trial.frame_queues]
+    return trial.frames[np.concatenate([*slots, np.arange(0)])]
 
 
 def _in_sockets(trial: Trial) -> Any:
@@ -122,8 +129,9 @@ def _deferred(trial: Trial) -> Any:
 
 def _fates(trial: Trial) -> None:
     tally = trial.tally
-    fates = tally.delivered + tally.dropped_early + tally.missed
-    fates += tally.dropped_socket + tally.dropped_driver + tally.dropped_backlog
+    fates = tally.delivered + tally.dropped_early + tally.dropped_xdp + tally.transmitted + tally.redirected
+    fates += tally.missed + tally.dropped_driver + tally.dropped_backlog + tally.dropped_socket
+    fates += tally.dropped_tx
     _equal("packets offered", int(tally.offered), "their fates", int(fates) + queued_packets(trial))
 
 
@@ -131,21 +139,23 @@ def _pages(trial: Trial) -> None:
     """Walk every place where a page can be; each page is in one place, and none is missing."""
     host = trial.host
     skbs = _live_skbs(trial.buffers)
+    frames = _frames(trial)
     places = (_in_sockets, _in_tap, _in_gro, _in_backlogs, _kept, _deferred)
-    listed = np.concatenate([place(trial) for place in places])
+    listed = np.concatenate([*(place(trial) for place in places), frames.skb[frames.skb != 0]])
     members = [member for skb in listed for member in _members(trial.buffers, int(skb))]
     _equal("skbs in use", len(skbs), "skbs found", len(listed) + len(members))
     booked = trial.holds[np.unique(skbs.shared)].pages.sum() - _in_members(trial, members)
     _equal("pages of skbs", len(_data_pages(trial.buffers, skbs)), "pages booked for them", int(booked))
-    held = np.concatenate([_descriptors(trial, "posted").page, _data_pages(trial.buffers, skbs)])
+    in_frames = frames.page[frames.page != 0]
+    held = np.concatenate([_descriptors(trial, "posted").page, _data_pages(trial.buffers, skbs), in_frames])
     pooled = (host.pages[held].magic & SIGNATURE_MASK) == SIGNATURE
-    found = np.concatenate([held[pooled], *(_idle_pages(host, owner) for owner in host.pools)])
-    inflight = int(((host.pools.hold - host.pools.release) & COUNT_MASK).sum())
-    _equal("pages in flight", inflight, "pages found", len(found))
+    found = np.concatenate([held[pooled], *(idle_pages(host, owner) for owner in host.pools)])
+    in_flight = sum(inflight(owner) for owner in host.pools)
+    _equal("pages in flight", in_flight, "pages found", len(found))
     _equal("pages found", len(found), "different pages found", len(np.unique(found)))
     used = int(host.page_allocator.used_pages.sum())
     outside = int((~pooled).sum())
-    _equal("pages in use", used, "pages in flight and of no pool", inflight + outside)
+    _equal("pages in use", used, "pages in flight and of no pool", in_flight + outside)
 
 
 def _members(buffers: Buffers, skb: int) -> Iterator[int]:
@@ -176,7 +186,12 @@ def _data_pages(buffers: Buffers, skbs: Any) -> Any:
     return pages[pages != 0]
 
 
-def _idle_pages(host: Host, owner: Any) -> Any:
+def inflight(owner: Any) -> int:
+    """Pages that a pool has taken and not released."""
+    return int(owner.hold - owner.release) & COUNT_MASK
+
+
+def idle_pages(host: Host, owner: Any) -> Any:
     """Pages in the cache and the ring of a pool."""
     slots = host.slots[owner.ring_base : owner.ring_base + owner.ring_size]
     live = (np.arange(owner.ring_size) + owner.ring_head) % owner.ring_size

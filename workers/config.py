@@ -64,6 +64,24 @@ class NicConfig(_Group):
         int,
         Field(ge=0, le=10_000, description="interrupt moderation: microseconds from packet to interrupt"),
     ] = 8
+    rx_frames: Annotated[
+        int,
+        Field(ge=0, le=4096, description="interrupt moderation: packets that interrupt at once, 0 for never"),
+    ] = 0
+    moderation: Annotated[
+        Literal["fixed", "adaptive"],
+        Field(
+            description="interrupt moderation: by rx_usecs and rx_frames, or adaptive as Linux's net_dim, "
+            "which chooses 1 to 256 us and 256 frames"
+        ),
+    ] = "fixed"
+    napi: Annotated[
+        Literal["softirq", "threaded", "busy-poll"],
+        Field(
+            description="who polls: the softirq after an interrupt, a thread that it wakes, or the "
+            "application on its own CPU, which never sleeps"
+        ),
+    ] = "softirq"
     budget: Annotated[
         int, Field(ge=1, le=1024, description="packets handled by one NAPI poll at the most")
     ] = 64
@@ -79,6 +97,24 @@ class NicConfig(_Group):
         int,
         Field(ge=1, le=400, description="link rate in Gbit/s, preamble and gap included; paces bursts"),
     ] = 10
+    tx_ring: Annotated[
+        int,
+        Field(
+            ge=64,
+            le=16384,
+            description="transmit descriptors of a ring, a power of two; one ring for each receive queue, "
+            "and for each xdp.redirect_cpus of the device that frames are redirected to",
+        ),
+    ] = 512
+    tx_gbps: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=400,
+            description="rate in Gbit/s at which this device and one that frames are redirected to send; "
+            "0: nic.link_gbps",
+        ),
+    ] = 0
 
 
 class DriverConfig(_Group):
@@ -98,6 +134,46 @@ class DriverConfig(_Group):
             "returns, or the driver, when it posts the page"
         ),
     ] = "pool"
+
+
+class XdpConfig(_Group):
+    """The XDP program of the receive queues."""
+
+    attached: Annotated[
+        bool,
+        Field(description="run a program also if it passes all packets; implied by any other verdict"),
+    ] = False
+    pass_percent: Annotated[
+        int, Field(ge=0, le=100, description="share of packets that go on to the stack")
+    ] = 100
+    drop_percent: Annotated[
+        int, Field(ge=0, le=100, description="share that the program drops; the four shares add up to 100")
+    ] = 0
+    tx_percent: Annotated[
+        int, Field(ge=0, le=100, description="share that goes out again through the queue's transmit ring")
+    ] = 0
+    redirect_percent: Annotated[
+        int, Field(ge=0, le=100, description="share that is redirected to xdp.redirect_to")
+    ] = 0
+    redirect_to: Annotated[
+        Literal["", "device", "cpumap", "af_xdp"],
+        Field(
+            description="device: another one's transmit ring, cleaned on its own CPU; cpumap: a kthread on "
+            "another CPU that makes skbs of frames; af_xdp: a socket in copy mode whose consumer keeps up"
+        ),
+    ] = ""
+    redirect_cpus: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=16,
+            description="CPUs of the target: kthreads of the CPU map, or transmit rings of the other device, "
+            "each on a CPU of its own",
+        ),
+    ] = 1
+    cpumap_frames: Annotated[
+        int, Field(ge=8, le=16384, description="frames that may wait for a kthread of the CPU map")
+    ] = 2048
 
 
 class TrafficConfig(_Group):
@@ -215,11 +291,12 @@ class AppConfig(_Group):
     """Who consumes the packets."""
 
     reader: Annotated[
-        Literal["drop", "udp-no-port", "fast", "slow", "stalled", "hold"],
+        Literal["drop", "udp-no-port", "fast", "slow", "stalled", "hold", "forward"],
         Field(
             description="drop: early drop in the stack, as by the raw table; udp-no-port: dropped for want "
             "of a socket; fast: a socket reader that only receives; slow: one that works app.work_ns on "
-            "each packet; stalled: slow, and at times it does not read; hold: slow, and it frees late"
+            "each packet; stalled: slow, and at times it does not read; hold: slow, and it frees late; "
+            "forward: none, packets are routed and sent again"
         ),
     ] = "drop"
     protocol: Annotated[
@@ -268,6 +345,40 @@ class AppConfig(_Group):
     ] = 212_992
 
 
+class LifeConfig(_Group):
+    """What happens to the device during the trial."""
+
+    event: Annotated[
+        Literal["none", "down", "resize"],
+        Field(
+            description="the device goes down for good, or comes up again with life.rx_ring and life.queues "
+            "and new pools"
+        ),
+    ] = "none"
+    at_ms: Annotated[int, Field(ge=1, le=600_000, description="when the device goes down")] = 5
+    down_ms: Annotated[
+        int, Field(ge=0, le=600_000, description="how long it is down (life.event = resize)")
+    ] = 1
+    rx_ring: Annotated[
+        int, Field(ge=0, le=16384, description="receive descriptors after that, 0 for as many as before")
+    ] = 0
+    queues: Annotated[int, Field(ge=0, le=16, description="receive queues after that, 0 likewise")] = 0
+
+
+class MemoryConfig(_Group):
+    """Memory that receive buffers can get."""
+
+    pages: Annotated[
+        int,
+        Field(ge=0, le=1 << 24, description="pages that exist for all pools and packets, 0 for plenty"),
+    ] = 0
+    reserves_at_ms: Annotated[
+        int,
+        Field(ge=0, le=600_000, description="when free memory runs out: new pages are emergency ones"),
+    ] = 0
+    reserves_ms: Annotated[int, Field(ge=0, le=600_000, description="how long that lasts, 0 for never")] = 0
+
+
 class TrialConfig(_Group):
     """One trial: one cell of a sweep with one seed."""
 
@@ -297,9 +408,12 @@ class TrialConfig(_Group):
     pool: PoolConfig = PoolConfig()
     nic: NicConfig = NicConfig()
     driver: DriverConfig = DriverConfig()
+    xdp: XdpConfig = XdpConfig()
     traffic: TrafficConfig = TrafficConfig()
     stack: StackConfig = StackConfig()
     app: AppConfig = AppConfig()
+    life: LifeConfig = LifeConfig()
+    memory: MemoryConfig = MemoryConfig()
 
     @classmethod
     def from_fields(cls, fields: Mapping[str, Value]) -> Self:
@@ -379,10 +493,67 @@ class Rule(NamedTuple):
     check: Callable[[TrialConfig], None]
 
 
-def _rx_ring_is_a_power_of_two(config: TrialConfig) -> None:
-    size = config.nic.rx_ring
+def _rx_rings_are_powers_of_two(config: TrialConfig) -> None:
+    for name, size in (("nic.rx_ring", config.nic.rx_ring), ("life.rx_ring", config.life.rx_ring)):
+        if size & (size - 1):
+            raise ConfigError(name, size, f"use a power of two, such as {1 << size.bit_length()}")
+
+
+def _what_happens_to_the_device_happens_in_the_trial(config: TrialConfig) -> None:
+    life = config.life
+    if life.event == "none":
+        return
+    ends_ms = life.at_ms + (life.down_ms if life.event == "resize" else 0)
+    if ends_ms >= config.duration_ms or life.at_ms < config.warmup_ms:
+        raise ConfigError(
+            "life.at_ms",
+            life.at_ms,
+            f"must leave the warm-up ({config.warmup_ms} ms) before it and be over by duration_ms = "
+            f"{config.duration_ms}",
+        )
+
+
+def _only_a_device_that_comes_up_again_changes(config: TrialConfig) -> None:
+    life = config.life
+    for name in ("rx_ring", "queues"):
+        if getattr(life, name) and life.event != "resize":
+            raise ConfigError(f"life.{name}", getattr(life, name), "needs life.event = resize")
+
+
+def _tx_ring_is_a_power_of_two(config: TrialConfig) -> None:
+    size = config.nic.tx_ring
     if size & (size - 1):
-        raise ConfigError("nic.rx_ring", size, f"use a power of two, such as {1 << size.bit_length()}")
+        raise ConfigError("nic.tx_ring", size, f"use a power of two, such as {1 << size.bit_length()}")
+
+
+def _verdicts_add_up(config: TrialConfig) -> None:
+    xdp = config.xdp
+    others = xdp.drop_percent + xdp.tx_percent + xdp.redirect_percent
+    if xdp.pass_percent + others != 100:
+        remedy = (
+            f"use {100 - others}"
+            if others <= 100
+            else "lower xdp.drop_percent, tx_percent or redirect_percent"
+        )
+        raise ConfigError(
+            "xdp.pass_percent", xdp.pass_percent, f"the four shares have to add up to 100; {remedy}"
+        )
+
+
+def _redirects_have_a_target(config: TrialConfig) -> None:
+    xdp = config.xdp
+    if xdp.redirect_percent > 0 and not xdp.redirect_to:
+        raise ConfigError("xdp.redirect_to", "", "frames are redirected; name device, cpumap or af_xdp")
+
+
+def _a_device_that_sends_stays_as_it_is(config: TrialConfig) -> None:
+    if config.life.event != "none" and (attaches_program(config) or config.app.reader == "forward"):
+        raise ConfigError(
+            "life.event",
+            config.life.event,
+            "frames that wait to be sent would need their pools; use none, or neither xdp nor "
+            "app.reader = forward",
+        )
 
 
 def _warmup_ends_before_the_trial(config: TrialConfig) -> None:
@@ -418,6 +589,31 @@ def most_packets_per_second(config: TrialConfig) -> int:
     return config.nic.link_gbps * 10**9 // ((frame_bytes + WIRE_OVERHEAD_BYTES) * 8)
 
 
+def _adaptive_moderation_has_profiles_of_its_own(config: TrialConfig) -> None:
+    nic, default = config.nic, NicConfig()
+    if nic.moderation == "adaptive":
+        for name in ("rx_usecs", "rx_frames"):
+            if getattr(nic, name) != getattr(default, name):
+                raise ConfigError(
+                    f"nic.{name}", getattr(nic, name), "nic.moderation = adaptive chooses it; leave one out"
+                )
+
+
+def _busy_polling_has_a_reader_for_each_queue(config: TrialConfig) -> None:
+    nic, app = config.nic, config.app
+    if nic.napi != "busy-poll":
+        return
+    if app.reader in ("drop", "forward") or app.reader_cpu != "same" or app.readers != nic.queues:
+        raise ConfigError(
+            "nic.napi",
+            nic.napi,
+            f"needs an application on each queue's CPU; use app.reader = fast or slow, app.reader_cpu = same "
+            f"and app.readers = nic.queues = {nic.queues}",
+        )
+    if nic.moderation == "adaptive":
+        raise ConfigError("nic.moderation", nic.moderation, "nic.napi = busy-poll has none; use fixed")
+
+
 def _loops_have_no_packets_to_mark(config: TrialConfig) -> None:
     if config.workload != NIC_WORKLOAD and not config.pool.recycle:
         raise ConfigError(
@@ -439,17 +635,56 @@ def _ports_are_udp(config: TrialConfig) -> None:
 
 
 def _cpus_are_enough(config: TrialConfig) -> None:
-    """Queues, readers with a CPU of their own, RPS CPUs and the tap's."""
+    """Queues, readers with a CPU of their own, RPS CPUs, the tap's and those of redirect targets."""
+    wanted = cpus_wanted(config)
+    total = sum(wanted.values())
+    if total > MAX_CPUS:
+        name = max(wanted, key=lambda name: wanted[name])
+        parts = " + ".join(f"{cpus} of {field}" for field, cpus in wanted.items() if cpus)
+        raise ConfigError(name, wanted[name], f"{parts} are {total} CPUs; use at most {MAX_CPUS} in all")
+
+
+def _what_cannot_go_together_stays_apart(config: TrialConfig) -> None:
     app, stack = config.app, config.stack
-    readers = app.readers if reads_sockets(config) and app.reader_cpu == "other" else 0
-    cpus = config.nic.queues + readers + stack.rps + int(stack.capture_percent > 0)
-    if cpus > MAX_CPUS:
-        raise ConfigError("stack.rps", stack.rps, f"{cpus} CPUs in all; {MAX_CPUS} are the most, use fewer")
+    if config.life.event != "none" and (stack.gro or stack.rps):
+        raise ConfigError(
+            "life.event",
+            config.life.event,
+            "packets that GRO or a backlog holds would need their device; use none, or stack.gro = false and "
+            "stack.rps = 0",
+        )
+    if app.reader == "forward" and stack.gro:
+        raise ConfigError(
+            "stack.gro", stack.gro, "merged packets would have to be cut up to be sent (app.reader = forward)"
+        )
+    if redirects_to_cpus(config) and config.xdp.redirect_to == "cpumap" and app.protocol == "tcp":
+        raise ConfigError(
+            "app.protocol",
+            app.protocol,
+            "xdp.redirect_to = cpumap needs udp, whose frees are not deferred",
+        )
+
+
+def cpus_wanted(config: TrialConfig) -> dict[str, int]:
+    """CPUs that take part, by the field that asks for them."""
+    app, stack = config.app, config.stack
+    return {
+        "nic.queues": max(config.nic.queues, config.life.queues),
+        "app.readers": app.readers if reads_sockets(config) and app.reader_cpu == "other" else 0,
+        "stack.rps": stack.rps,
+        "stack.capture_percent": int(stack.capture_percent > 0),
+        "xdp.redirect_cpus": config.xdp.redirect_cpus if redirects_to_cpus(config) else 0,
+    }
+
+
+def redirects_to_cpus(config: TrialConfig) -> bool:
+    """Whether XDP frames go to targets with CPUs of their own."""
+    return config.xdp.redirect_percent > 0 and config.xdp.redirect_to in ("device", "cpumap")
 
 
 def reads_sockets(config: TrialConfig) -> bool:
     """Whether packets come to a socket, and are not dropped before."""
-    return config.app.reader not in ("drop", "udp-no-port")
+    return config.app.reader not in (*DROPPING_READERS, "forward")
 
 
 def _flows_come_from_the_capture(leaf: str) -> Callable[[TrialConfig], None]:
@@ -476,6 +711,8 @@ IMIX_BYTES = (64,) * 7 + (594,) * 4 + (1518,)
 
 MEAN_IMIX_BYTES = sum(IMIX_BYTES) // len(IMIX_BYTES)
 
+DROPPING_READERS = ("drop", "udp-no-port")
+
 WORKING_READERS = ("slow", "stalled", "hold")
 """readers that work app.work_ns on a packet"""
 
@@ -487,6 +724,10 @@ SEED_FIELDS = (
     "traffic.flow_packets",
     "app.reader",
     "app.work_distribution",
+    "xdp.pass_percent",
+    "xdp.drop_percent",
+    "xdp.tx_percent",
+    "xdp.redirect_percent",
     "stack.capture_percent",
 )
 """what decides whether the seed matters, see :func:`seed_matters`"""
@@ -502,8 +743,26 @@ INPUT_FIELDS = (
 """what decides which files a trial reads, see ``workers.inputs``"""
 
 RULES = (
-    Rule(("nic.rx_ring",), _rx_ring_is_a_power_of_two),
+    Rule(("nic.rx_ring", "life.rx_ring"), _rx_rings_are_powers_of_two),
+    Rule(
+        ("life.event", "life.at_ms", "life.down_ms", "duration_ms", "warmup_ms"),
+        _what_happens_to_the_device_happens_in_the_trial,
+    ),
+    Rule(("life.event", "life.rx_ring", "life.queues"), _only_a_device_that_comes_up_again_changes),
+    Rule(("nic.tx_ring",), _tx_ring_is_a_power_of_two),
+    Rule(
+        ("xdp.pass_percent", "xdp.drop_percent", "xdp.tx_percent", "xdp.redirect_percent"), _verdicts_add_up
+    ),
+    Rule(("xdp.redirect_percent", "xdp.redirect_to"), _redirects_have_a_target),
+    Rule(
+        ("life.event", "app.reader", "xdp.attached", "xdp.pass_percent"), _a_device_that_sends_stays_as_it_is
+    ),
     Rule(("workload", "pool.recycle"), _loops_have_no_packets_to_mark),
+    Rule(("nic.moderation", "nic.rx_usecs", "nic.rx_frames"), _adaptive_moderation_has_profiles_of_its_own),
+    Rule(
+        ("nic.napi", "nic.queues", "nic.moderation", "app.reader", "app.reader_cpu", "app.readers"),
+        _busy_polling_has_a_reader_for_each_queue,
+    ),
     Rule(("warmup_ms", "duration_ms"), _warmup_ends_before_the_trial),
     Rule(("app.reader", "app.stall_ms", "app.stall_every_ms"), _a_stall_ends_before_the_next),
     Rule(("app.reader", "app.protocol"), _ports_are_udp),
@@ -513,10 +772,26 @@ RULES = (
             "app.reader_cpu",
             "app.readers",
             "nic.queues",
+            "life.queues",
             "stack.rps",
             "stack.capture_percent",
+            "xdp.redirect_percent",
+            "xdp.redirect_to",
+            "xdp.redirect_cpus",
         ),
         _cpus_are_enough,
+    ),
+    Rule(
+        (
+            "life.event",
+            "stack.gro",
+            "stack.rps",
+            "app.reader",
+            "app.protocol",
+            "xdp.redirect_percent",
+            "xdp.redirect_to",
+        ),
+        _what_cannot_go_together_stays_apart,
     ),
     Rule(
         ("traffic.kind", "traffic.rate_pps", "traffic.packet_size", "nic.link_gbps"),
@@ -573,6 +848,8 @@ def seed_matters(config: TrialConfig) -> bool:
         return True
     if 0 < config.stack.capture_percent < 100:
         return True
+    if draws_verdicts(config):
+        return True
     if traffic.kind == "capture":
         return False
     if draws_flows(config):
@@ -584,6 +861,17 @@ def draws_flows(config: TrialConfig) -> bool:
     """Whether a packet's flow is drawn: with one flow that never ends there is nothing to draw."""
     traffic = config.traffic
     return traffic.kind != "capture" and (traffic.flows > 1 or traffic.flow_packets > 0)
+
+
+def attaches_program(config: TrialConfig) -> bool:
+    """Whether an XDP program runs on each packet."""
+    return config.xdp.attached or config.xdp.pass_percent < 100
+
+
+def draws_verdicts(config: TrialConfig) -> bool:
+    """Whether XDP verdicts are drawn: where not all packets get the same."""
+    xdp = config.xdp
+    return 100 not in (xdp.pass_percent, xdp.drop_percent, xdp.tx_percent, xdp.redirect_percent)
 
 
 @cache

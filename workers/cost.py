@@ -40,12 +40,19 @@ RECEIVE = observe.FIRST_OWN_WORK + 8
 BH_TOGGLE = observe.FIRST_OWN_WORK + 9
 SYNC_FOR_CPU = observe.FIRST_OWN_WORK + 10  # bytes; each report is one call
 COPY = observe.FIRST_OWN_WORK + 11  # bytes
-GRO = observe.FIRST_OWN_WORK + 12
-TCP = observe.FIRST_OWN_WORK + 13
-BACKLOG = observe.FIRST_OWN_WORK + 14
-IPI = observe.FIRST_OWN_WORK + 15
-DEFER = observe.FIRST_OWN_WORK + 16
-KINDS_OF_WORK = observe.FIRST_OWN_WORK + 17
+CONTEXT_SWITCH = observe.FIRST_OWN_WORK + 12
+XDP_PROGRAM = observe.FIRST_OWN_WORK + 13
+XDP_REDIRECT = observe.FIRST_OWN_WORK + 14
+TRANSMIT = observe.FIRST_OWN_WORK + 15
+TRANSMIT_CLEAN = observe.FIRST_OWN_WORK + 16
+FORWARD = observe.FIRST_OWN_WORK + 17
+TARGET_SLOT = observe.FIRST_OWN_WORK + 18  # entries of a CPU map's queue, put in or taken out
+GRO = observe.FIRST_OWN_WORK + 19
+TCP = observe.FIRST_OWN_WORK + 20
+BACKLOG = observe.FIRST_OWN_WORK + 21
+IPI = observe.FIRST_OWN_WORK + 22
+DEFER = observe.FIRST_OWN_WORK + 23
+KINDS_OF_WORK = observe.FIRST_OWN_WORK + 24
 
 PRICES: dict[int, tuple[str, str]] = {
     observe.POOL_ALLOC: ("pool_alloc", "pool_alloc_ns"),
@@ -68,6 +75,7 @@ PRICES: dict[int, tuple[str, str]] = {
     observe.DMA_SYNC_FOR_DEVICE: ("sync_for_device", "dma_sync_line_ns"),
     INTERRUPT: ("interrupt", "interrupt_ns"),
     POLL: ("poll", "poll_ns"),
+    CONTEXT_SWITCH: ("interrupt", "context_switch_ns"),
     DRIVER: ("driver", "driver_ns"),
     SKB_ALLOC: ("skb_alloc", "skb_alloc_ns"),
     SKB_FREE: ("skb_free", "skb_free_ns"),
@@ -77,6 +85,12 @@ PRICES: dict[int, tuple[str, str]] = {
     RECEIVE: ("application", "receive_ns"),
     BH_TOGGLE: ("ring_lock", "bh_toggle_ns"),
     SYNC_FOR_CPU: ("sync_for_cpu", "dma_sync_line_ns"),
+    XDP_PROGRAM: ("xdp", "xdp_program_ns"),
+    XDP_REDIRECT: ("xdp", "xdp_redirect_ns"),
+    TRANSMIT: ("transmit", "transmit_ns"),
+    TRANSMIT_CLEAN: ("transmit", "transmit_clean_ns"),
+    FORWARD: ("protocol", "forward_ns"),
+    TARGET_SLOT: ("xdp", "ring_slot_ns"),
     GRO: ("gro", "gro_ns"),
     TCP: ("protocol", "tcp_ns"),
     BACKLOG: ("steering", "backlog_ns"),
@@ -87,6 +101,7 @@ PRICES: dict[int, tuple[str, str]] = {
 
 CACHE_MISSES = CATEGORIES.index("cache_misses")
 APPLICATION = CATEGORIES.index("application")
+BUSY_POLL = CATEGORIES.index("busy_poll")
 DEVICE_REGISTER = CATEGORIES.index("device_register")
 
 LEDGER_WIDTH = (len(CATEGORIES) + 3) // 4 * 4

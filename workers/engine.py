@@ -9,7 +9,21 @@ from typing import Any
 from pool_impl import skb as buffer
 from pool_impl.jit import compiled
 from pool_impl.layout import NO_CPU, PROCESS, SERVING_SOFTIRQ
-from workers import backlog, cost, deferred, drivers, gro, hold, nic, occupancy, sockets, stack
+from workers import (
+    backlog,
+    cost,
+    deferred,
+    drivers,
+    gro,
+    hold,
+    moderation,
+    nic,
+    occupancy,
+    sockets,
+    stack,
+    targets,
+    transmit,
+)
 from workers.schedule import next_cpu, refresh
 from workers.state import (
     BACKLOG_POLL,
@@ -19,6 +33,7 @@ from workers.state import (
     POLL,
     POLLING,
     READER,
+    TARGET_TURN,
     YIELDED,
     Trial,
 )
@@ -71,18 +86,25 @@ def _step(trial: Trial, number: int, start_ps: int) -> None:
     meter = host.observer.meter
     cpu = trial.cpus[number]
     actor = trial.actors[cpu.due_actor]
-    slept = start_ps > cpu.now_ps
-    meter.idle_ps[number] += start_ps - cpu.now_ps
+    waited_ps = start_ps - cpu.now_ps
+    if cpu.spins:
+        cost.charge(meter, number, cost.BUSY_POLL, waited_ps)
+        trial.tally.busy_ps[number] += waited_ps
+    else:
+        meter.idle_ps[number] += waited_ps
+    slept = waited_ps > 0 and not cpu.spins
     host.context.cpu = number
     if actor.kind == READER:
         host.context.in_softirq = PROCESS
         skb = sockets.read_packet(trial, actor.number, slept)
+    elif actor.kind == POLL:
+        host.context.in_softirq = trial.nic.poll_context
+        skb = _poll(trial, actor.number, start_ps)
+    elif actor.kind == TARGET_TURN:
+        skb = targets.step(trial, actor.number, start_ps, slept)
     else:
         host.context.in_softirq = SERVING_SOFTIRQ
-        if actor.kind == POLL:
-            skb = _poll(trial, actor.number, start_ps)
-        else:
-            skb = _other_softirq(trial, actor.kind, actor.number, slept)
+        skb = _other_softirq(trial, actor.kind, actor.number, slept)
     if skb != 0:
         # in one place for all: this is most of the compiled code
         hold.release(trial, skb)
@@ -107,6 +129,9 @@ def _poll(trial: Trial, number: int, now_ps: int) -> int:
             return _flush(trial, queue, number, now_ps)
         _begin_poll(trial, queue, number, now_ps)
         return 0
+    if queue.to_clean != 0:
+        queue.to_clean -= 1
+        return transmit.clean(trial, number)
     if queue.dma != queue.read and queue.polled < trial.nic.budget:
         queue.polled += 1
         trial.tally.read += 1
@@ -146,14 +171,20 @@ def _other_softirq(trial: Trial, kind: int, number: int, slept: bool) -> int:
 @compiled(inline=False)
 def _begin_poll(trial: Trial, queue: Any, number: int, now_ps: int) -> None:
     observer = trial.host.observer
-    if queue.phase == IDLE:
+    if queue.phase == IDLE and not trial.cpus[queue.cpu].spins:
         observer.work(cost.INTERRUPT, 1)
+        trial.tally.interrupts += 1
+        observer.work(cost.CONTEXT_SWITCH, trial.nic.thread_wakes)
+        if trial.nic.adaptive:
+            moderation.adapt(queue, now_ps)
     observer.work(cost.POLL, 1)
     queue.phase = POLLING
     queue.polled = 0
     queue.poll_started_ps = now_ps
     trial.host.device.napi_owner[number] = queue.cpu
     trial.cpus[queue.cpu].poller = number
+    if trial.nic.transmits:
+        queue.to_clean = transmit.sent(trial.frames, trial.frame_queues[number], now_ps)
     if trial.stack.defers:
         deferred.flush(trial, number)
 
@@ -161,14 +192,18 @@ def _begin_poll(trial: Trial, queue: Any, number: int, now_ps: int) -> None:
 @compiled(inline=False)
 def _end_poll(trial: Trial, queue: Any, number: int) -> None:
     """Refill, then wait for an interrupt or, with more to do, for the next turn."""
+    if trial.nic.frame_queues:
+        targets.flush_all(trial, number)
     drivers.refill(trial, number, drivers.REFILL_LIMIT)
     cpu = trial.cpus[queue.cpu]
     cpu.poller = NOBODY
     if queue.polled < trial.nic.budget:
         queue.phase = IDLE
         # only while GRO is flushed can anything come in unseen
-        seen = queue.dma == queue.read
-        queue.event_ps = FOREVER if seen else _now(trial, queue.cpu) + trial.nic.rx_usecs_ps
+        queue.waiting_frames = queue.dma - queue.read
+        queue.event_ps = FOREVER if queue.waiting_frames == 0 else _now(trial, queue.cpu) + queue.usecs_ps
+        if trial.nic.transmits:
+            queue.event_ps = min(queue.event_ps, transmit.interrupt_ps(trial, number))
         trial.host.device.napi_owner[number] = NO_CPU
         return
     now_ps = _now(trial, queue.cpu)

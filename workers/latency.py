@@ -12,7 +12,13 @@ BUCKETS = (64 - SUB_BUCKET_BITS) << SUB_BUCKET_BITS
 @compiled()
 def count(trial: Trial, arrival_ps: int) -> None:
     """A packet that arrived then has come to its consumer on the CPU that runs."""
-    latency_ps = cost.clock(trial.host.observer.meter, trial.host.context.cpu) - arrival_ps
+    count_until(trial, arrival_ps, cost.clock(trial.host.observer.meter, trial.host.context.cpu))
+
+
+@compiled()
+def count_until(trial: Trial, arrival_ps: int, end_ps: int) -> None:
+    """A packet that arrived then came to its consumer at ``end_ps``."""
+    latency_ps = end_ps - arrival_ps
     trial.latency[latency_bucket(latency_ps // cost.PS_PER_NS)] += 1
     trial.tally.latency_sum_ps += latency_ps
     trial.tally.latency_max_ps = max(trial.tally.latency_max_ps, latency_ps)

@@ -23,6 +23,7 @@ class Measure(NamedTuple):
 CATEGORIES = (
     "interrupt",
     "poll",
+    "busy_poll",
     "driver",
     "pool_alloc",
     "pool_refill",
@@ -36,12 +37,14 @@ CATEGORIES = (
     "sync_for_cpu",
     "sync_for_device",
     "device_register",
+    "xdp",
     "skb_alloc",
     "skb_free",
     "gro",
     "steering",
     "protocol",
     "socket",
+    "transmit",
     "copy",
     "application",
     "cache_misses",
@@ -77,7 +80,19 @@ _COUNTER_HELP = (
     "returns refused for other references or emergency pages",
 )
 
-LOCATIONS = ("cache", "ring", "rx_ring", "gro", "backlog", "socket", "application", "deferred", "tap")
+LOCATIONS = (
+    "cache",
+    "ring",
+    "rx_ring",
+    "gro",
+    "backlog",
+    "socket",
+    "application",
+    "deferred",
+    "tap",
+    "tx",
+    "target",
+)
 """where a page taken from the page allocator can be; a packet in the driver's or reader's hands counts
 to where it came from; ``deferred`` is read and left to its CPU to be freed, ``tap`` only a clone holds"""
 
@@ -85,7 +100,7 @@ SLOW_CAUSES = ("not_recycled", "overflow", "wrong_node", "declined", "held")
 """why an allocation went to the page allocator"""
 
 _SLOW_HELP = (
-    "the packets before it left the pool for good (recycling off)",
+    "the packets before it left the pool for good (recycling off, or frames that became skbs before 6.4)",
     "a full ring had given its pages away before",
     "pages of another node had been given away before",
     "the pool's variant had not wanted pages back before",
@@ -101,14 +116,29 @@ MEASURES = (
     Measure("packets_delivered", "packets", "higher", "packets received by the application"),
     Measure("packets_dropped_early", "packets", "neither", "packets dropped in the stack on purpose"),
     Measure("packets_missed", "packets", "lower", "packets that found no free descriptor"),
+    Measure("packets_missed_without_page", "packets", "lower", "of these, while there was no page to post"),
     Measure("packets_dropped_socket", "packets", "lower", "packets that found the socket full"),
     Measure("packets_dropped_driver", "packets", "lower", "packets without a page to replace theirs"),
     Measure(
         "packets_dropped_backlog", "packets", "lower", "packets that found the backlog of an RPS CPU full"
     ),
+    Measure("packets_dropped_xdp", "packets", "neither", "packets dropped by the XDP program on purpose"),
+    Measure("packets_transmitted", "packets", "higher", "packets sent again, by XDP_TX or forwarded"),
+    Measure(
+        "packets_redirected",
+        "packets",
+        "higher",
+        "frames that another device has sent or an AF_XDP socket has got",
+    ),
+    Measure("packets_dropped_tx", "packets", "lower", "packets that found a transmit ring or target full"),
     Measure("packets_queued", "packets", "lower", "packets still queued at the end"),
-    Measure("packets_handled_rate", "per second", "higher", "packets delivered or dropped early per second"),
-    Measure("drop_ratio", "ratio", "lower", "missed, driver, backlog and socket drops over packets offered"),
+    Measure(
+        "packets_handled_rate",
+        "per second",
+        "higher",
+        "packets delivered, dropped on purpose, sent again or redirected, per second",
+    ),
+    Measure("drop_ratio", "ratio", "lower", "lost anywhere over packets offered"),
     Measure(
         "busy_ns_per_packet",
         "ns",
@@ -129,11 +159,22 @@ MEASURES = (
     Measure("captures_dropped", "packets", "lower", "clones that found the tap's socket full"),
     Measure("busy_ratio_queue_cpu", "ratio", "lower", "busy share of the CPU of the receive queue"),
     Measure("busy_ratio_reader_cpu", "ratio", "lower", "busy share of the CPU of the reader, 0 if shared"),
+    Measure("busy_ratio_target_cpu", "ratio", "lower", "busy share of the busiest CPU of a redirect target"),
+    Measure("interrupts", "events", "lower", "interrupts that started a poll"),
     Measure("recycle_ratio", "ratio", "higher", "1 - pages from the page allocator / pages allocated"),
     Measure("pages_allocated", "pages", "neither", "pages handed to the driver"),
     Measure("pages_from_page_allocator", "pages", "lower", "pages that entered the pool"),
     Measure("pages_inflight", "pages", "neither", "pages of the pool at the end, idle ones included"),
     Measure("memory_peak_bytes", "bytes", "lower", "most memory taken from the page allocator at a time"),
+    Measure("pages_left_behind", "pages", "lower", "pages in flight when the device had gone down"),
+    Measure("pages_not_returned", "pages", "lower", "of these, outside of their pools still at the end"),
+    Measure("drain_seconds", "seconds", "lower", "from then until the last of its pools was gone"),
+    Measure(
+        "drain_forecast_seconds",
+        "seconds",
+        "lower",
+        "the same at the pace so far, if pages are still out; none if none has come back: a leak or a stall",
+    ),
     Measure("dma_maps", "events", "lower", "DMA mappings made"),
     Measure("dma_unmaps", "events", "lower", "DMA mappings undone"),
     Measure("dma_syncs", "events", "lower", "syncs for the device, by the pool or the driver"),

@@ -5,9 +5,9 @@ from typing import Any
 from pool_impl.jit import compiled
 from workers.cache import DESCRIPTOR, HEADER, PAYLOAD, device_write
 from workers.cost import clock
+from workers.moderation import packet_arrived
 from workers.rss import TABLE_ENTRIES
-from workers.schedule import interrupt
-from workers.state import IDLE, Trial
+from workers.state import Trial
 from workers.traffic import FOREVER, next_chunk
 
 
@@ -28,11 +28,11 @@ def receive_until(trial: Trial, until_ps: int) -> None:
         tally.offered += counted
         if queue.dma == queue.posted:
             tally.missed += counted
+            tally.missed_without_page += counted & queue.starved
         else:
             _dma(trial, queue, arrival_ps, trial.arrivals.frame_bytes[nic.chunk_position], flow_hash)
-            if queue.phase == IDLE and queue.event_ps == FOREVER:
-                interrupt(trial, queue, arrival_ps + nic.rx_usecs_ps)
-                until_ps = min(until_ps, trial.cpus[queue.cpu].due_ps)
+            packet_arrived(trial, queue, arrival_ps)
+            until_ps = min(until_ps, trial.cpus[queue.cpu].due_ps)
         advance(trial)
 
 

@@ -25,16 +25,20 @@ def integrate(trial: Trial, now_ps: int) -> None:
         return
     tally.integrated_to_ps = now_ps
     in_cache = in_ring = in_rx_ring = in_socket = in_application = 0
-    for number in range(trial.nic.queues):
-        queue = trial.queues[number]
+    for number in range(trial.machine.pools):
         in_cache += trial.host.pools[number].cache_count
         in_ring += _ring_pages(trial, number)
+    for number in range(trial.nic.queues):
+        queue = trial.queues[number]
         in_rx_ring += queue.posted - queue.read
     for number in range(trial.stack.readers):
         reader = trial.readers[number]
         in_socket += reader.pages
         in_application += reader.held_pages
         reader.page_ps += (reader.pages + reader.held_pages) * elapsed_ps
+    for number in range(trial.nic.frame_queues):
+        frames = trial.frame_queues[number]
+        tally.page_ps[frames.location] += (frames.tail - frames.head) * elapsed_ps
     tally.page_ps[IN_CACHE] += in_cache * elapsed_ps
     tally.page_ps[IN_RING] += in_ring * elapsed_ps
     tally.page_ps[IN_RX_RING] += in_rx_ring * elapsed_ps
@@ -46,7 +50,7 @@ def integrate(trial: Trial, now_ps: int) -> None:
         tally.page_ps[IN_APPLICATION] += in_application * elapsed_ps
         tally.page_ps[IN_DEFERRED] += stack.deferred_pages * elapsed_ps
         tally.page_ps[IN_TAP] += stack.tap_pages * elapsed_ps
-    tally.used_page_ps += used_pages(trial.host.page_allocator, trial.machine.cpus) * elapsed_ps
+    tally.used_page_ps += used_pages(trial.host) * elapsed_ps
 
 
 @compiled()

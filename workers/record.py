@@ -32,6 +32,7 @@ def counts(trial: Trial) -> dict[str, Any]:
         "counters": np.array([*alloc, *recycled[: len(COUNTERS) - len(alloc)]]),
         "declined": int(recycled[RECYCLE_DECLINED]),
         "read": int(tally.read),
+        "interrupts": int(tally.interrupts),
         "pages_allocated": int(tally.pages_allocated),
         "hold": host.pools.hold.copy(),
         "dma": np.array([host.device[name] for name in DMA_COUNTS]),
@@ -57,8 +58,10 @@ def record_of(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
     busy_ps = delta["ledger"].sum(axis=1)
     packets = delta["read"]
     seconds = window_ps / PS_PER_SECOND
-    handled = int(tally.delivered + tally.dropped_early)
-    lost = int(tally.missed + tally.dropped_socket + tally.dropped_driver + tally.dropped_backlog)
+    on_purpose = tally.dropped_early + tally.dropped_xdp
+    handled = int(tally.delivered + on_purpose + tally.transmitted + tally.redirected)
+    in_driver = tally.missed + tally.dropped_driver
+    lost = int(in_driver + tally.dropped_backlog + tally.dropped_socket + tally.dropped_tx)
     held = int(trial.hold_times.sum())
     allocated = delta["pages_allocated"]
     entered = int((delta["hold"] & COUNT_MASK).sum())
@@ -68,9 +71,14 @@ def record_of(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
         "packets_delivered": int(tally.delivered),
         "packets_dropped_early": int(tally.dropped_early),
         "packets_missed": int(tally.missed),
+        "packets_missed_without_page": int(tally.missed_without_page),
         "packets_dropped_socket": int(tally.dropped_socket),
         "packets_dropped_driver": int(tally.dropped_driver),
         "packets_dropped_backlog": int(tally.dropped_backlog),
+        "packets_dropped_xdp": int(tally.dropped_xdp),
+        "packets_transmitted": int(tally.transmitted),
+        "packets_redirected": int(tally.redirected),
+        "packets_dropped_tx": int(tally.dropped_tx),
         "packets_queued": audit.queued_packets(trial),
         "packets_handled_rate": handled / seconds,
         "drop_ratio": _ratio(lost, int(tally.offered)),
@@ -89,6 +97,8 @@ def record_of(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
         "captures_dropped": int(tally.captures_dropped),
         "busy_ratio_queue_cpu": int(busy_ps[trial.queues.cpu].max()) / window_ps,
         "busy_ratio_reader_cpu": int(busy_ps[_own_cpus_of_readers(trial)].max(initial=0)) / window_ps,
+        "busy_ratio_target_cpu": int(busy_ps[trial.targets.cpu].max(initial=0)) / window_ps,
+        "interrupts": delta["interrupts"],
         # a bulk fill at the edge of the window may bring in more pages than were allocated
         "recycle_ratio": max(0.0, 1 - entered / allocated) if allocated else None,
         "pages_allocated": allocated,
@@ -96,6 +106,7 @@ def record_of(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
         "pages_inflight": int(((pools.hold - pools.release) & COUNT_MASK).sum()),
         "memory_peak_bytes": int(trial.host.page_allocator.peak_pages) * PAGE_BYTES,
     }
+    record |= _drain(trial, trial.tally.integrated_to_ps)
     record |= zip((f"dma_{name}" for name in DMA_COUNTS), delta["dma"].tolist(), strict=True)
     record |= zip(COUNTERS, delta["counters"].tolist(), strict=True)
     record["returns_declined"] = delta["declined"]
@@ -111,6 +122,25 @@ def record_of(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
         record[f"cache_hit_{name}"] = _ratio(touches - int(delta["misses"][kind]), touches)
     assert list(record) == [measure.name for measure in MEASURES]
     return record
+
+
+def _drain(trial: Trial, end_ps: int) -> Record:
+    """What became of the pages of pools that were destroyed as the device went down."""
+    life = trial.life
+    left = int(life.pages_left)
+    drain: Record = dict.fromkeys(("pages_left_behind", "pages_not_returned"), 0)
+    drain |= dict.fromkeys(("drain_seconds", "drain_forecast_seconds"))
+    if life.down_at_ps == 0:
+        return drain
+    pools = trial.host.pools[: life.first_pool]
+    out = sum(audit.inflight(owner) - len(audit.idle_pages(trial.host, owner)) for owner in pools)
+    elapsed = int(end_ps - life.down_at_ps) / PS_PER_SECOND
+    drain["pages_left_behind"], drain["pages_not_returned"] = left, out
+    if life.drained_at_ps:
+        drain["drain_seconds"] = int(life.drained_at_ps - life.down_at_ps) / PS_PER_SECOND
+    elif 0 < out < left:
+        drain["drain_forecast_seconds"] = elapsed * left / (left - out)
+    return drain
 
 
 def _own_cpus_of_readers(trial: Trial) -> list[int]:

@@ -8,7 +8,9 @@ KEY = bytes.fromhex("6d5a56da255b0ec24167253d43a38fb0d0ca2bcbae7b30b477cb2da3803
 """of Microsoft's "Verifying the RSS Hash Calculation", which many drivers have as their default"""
 
 HASH_BITS = 31
-"""kept of a hash; a NIC has 32, but the queue is in the low bits and no hash should be negative"""
+"""what is kept of a hash: of a NIC's 32 bits all but the top one, so that none is negative. Queues go by
+low bits"""
+HASH_MASK = (1 << HASH_BITS) - 1
 
 TABLE_ENTRIES = 128
 """of the indirection table, a power of two: ixgbe's and the default of most drivers"""
@@ -33,8 +35,8 @@ def toeplitz(data: bytes, key: bytes = KEY) -> int:
 
 
 def flow_hash(data: bytes) -> int:
-    """Hash of a packet as the farm keeps it: HASH_BITS bits of :func:`toeplitz`; 0 of nothing."""
-    return toeplitz(data) & ((1 << HASH_BITS) - 1)
+    """Hash of a packet as the farm keeps it: 31 bits of :func:`toeplitz`; 0 of nothing."""
+    return toeplitz(data) & HASH_MASK
 
 
 def indirection(queues: int) -> Any:

@@ -8,7 +8,7 @@ long as it was: ksoftirqd and the application are equals to the scheduler.
 from typing import Any
 
 from pool_impl.jit import compiled
-from workers.state import BACKLOG_POLL, IDLE, NOBODY, POLL, READER, Trial
+from workers.state import BACKLOG_POLL, DEFERRED_FREE, IDLE, NOBODY, POLL, READER, Trial
 from workers.traffic import FOREVER
 
 
@@ -32,14 +32,16 @@ def refresh(trial: Trial, number: int) -> None:
         cpu.due_ps = cpu.now_ps
     elif cpu.actors == 1:
         actor = trial.actors[cpu.first_actor]
-        event_ps = _event_ps(actor, trial.queues, trial.readers, trial.backlogs, trial.deferred)
+        event_ps = _event_ps(
+            actor, trial.queues, trial.readers, trial.backlogs, trial.deferred, trial.targets
+        )
         cpu.due_ps = max(cpu.now_ps, event_ps)
     else:
-        _choose(cpu, trial.actors, trial.queues, trial.readers, trial.backlogs, trial.deferred)
+        _choose(cpu, trial.actors, trial.queues, trial.readers, trial.backlogs, trial.deferred, trial.targets)
 
 
 @compiled()
-def _event_ps(actor: Any, queues: Any, readers: Any, backlogs: Any, deferred: Any) -> int:
+def _event_ps(actor: Any, queues: Any, readers: Any, backlogs: Any, deferred: Any, targets: Any) -> int:
     """When what an actor waits for happened or will, FOREVER if nobody knows."""
     if actor.kind == READER:
         reader = readers[actor.number]
@@ -48,11 +50,15 @@ def _event_ps(actor: Any, queues: Any, readers: Any, backlogs: Any, deferred: An
         return int(queues[actor.number].event_ps)
     if actor.kind == BACKLOG_POLL:
         return int(backlogs[actor.number].event_ps)
-    return int(deferred[actor.number].event_ps)
+    if actor.kind == DEFERRED_FREE:
+        return int(deferred[actor.number].event_ps)
+    return int(targets[actor.number].event_ps)
 
 
 @compiled(inline=False)
-def _choose(cpu: Any, actors: Any, queues: Any, readers: Any, backlogs: Any, deferred: Any) -> None:
+def _choose(
+    cpu: Any, actors: Any, queues: Any, readers: Any, backlogs: Any, deferred: Any, targets: Any
+) -> None:
     """Among several on one CPU."""
     readers_turn = False
     if cpu.reader_turn_ps > 0 and cpu.waiting > 0:
@@ -66,7 +72,7 @@ def _choose(cpu: Any, actors: Any, queues: Any, readers: Any, backlogs: Any, def
     kind = READER
     for index in range(cpu.first_actor, cpu.first_actor + cpu.actors):
         actor = actors[index]
-        event_ps = _event_ps(actor, queues, readers, backlogs, deferred)
+        event_ps = _event_ps(actor, queues, readers, backlogs, deferred, targets)
         if readers_turn and actor.kind == POLL and queues[actor.number].phase != IDLE:
             event_ps = FOREVER
         start_ps = max(cpu.now_ps, event_ps)

@@ -1,7 +1,7 @@
 """The network stack above the driver: protocol work, and where a packet goes from there."""
 
 from pool_impl.jit import compiled
-from workers import backlog, cost, gro, hold, latency, sockets, taps
+from workers import backlog, cost, gro, hold, latency, sockets, taps, transmit
 from workers.state import Trial
 
 
@@ -16,6 +16,8 @@ def deliver(trial: Trial, number: int, skb: int) -> int:
     if trial.stack.drops:
         trial.tally.dropped_early += latency.consumed(trial, skb)
         return skb
+    if trial.stack.forwards:
+        return transmit.forward(trial, skb)
     return sockets.enqueue(trial, skb)
 
 
@@ -49,6 +51,8 @@ def receive(trial: Trial, skb: int) -> int:
             trial.host.observer.work(cost.UDP, 1)
         trial.tally.dropped_early += latency.consumed(trial, skb)
         return skb
+    if stack.forwards:
+        return transmit.forward(trial, skb)
     if stack.tcp:
         return sockets.enqueue_segment(trial, skb)
     return sockets.enqueue(trial, skb)

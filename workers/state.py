@@ -30,14 +30,20 @@ NIC = _words(
     "driver_syncs",  # 1: the pool leaves syncs for the device to the driver
     "replaces",  # 1: a page takes the packet's place in the descriptor before the packet is passed on
     "budget",
-    "rx_usecs_ps",
+    "adaptive",  # interrupt moderation
+    "poll_context",  # value of in_softirq that polls run in
+    "thread_wakes",  # context switches that an interrupt costs before the poll runs
     "saturated",
     "end_ps",  # what arrives before it is offered, also if no poll sees it
+    "program",  # 1: an XDP program is attached
+    "frame_queues",
+    "transmits",  # 1: each receive queue has a transmit ring beside it
 )
 """the wire, and what all receive queues share"""
 
 QUEUE = _words(
     "cpu",
+    "pool",
     "phase",
     "event_ps",  # when the interrupt fires, FOREVER while nothing has come in; when the last poll yielded
     "polled",  # packets of this poll
@@ -46,12 +52,23 @@ QUEUE = _words(
     "dma",  # descriptors filled, read and posted since the start; index = first + (count & mask)
     "read",
     "posted",
+    "starved",  # 1: the last page asked for was not there
     "unannounced",  # descriptors posted since the device was last told
+    "usecs_ps",  # the interrupt fires so long after the first packet,
+    "frames",  # or when so many wait, 0 for never
+    "waiting_frames",
+    *("interrupts", "interval_from_ps", "read_before"),  # since the last decision of adaptive moderation
+    *("packets_before", "interrupts_before", "profile", "search"),
+    *("steps_right", "steps_left", "tired"),
     "overflow_seen",  # ring_full, waive and declined counts already blamed for slow allocations
     "waive_seen",
     "declined_seen",
+    "detached",  # pages that left the pool with a frame that became an skb, and those already blamed
+    "detached_seen",
+    "memory_id",  # the pool's, where an XDP program is attached
+    "to_clean",  # sent frames of the transmit ring that this poll has yet to clean
 )
-"""a receive queue; its pool and its NAPI instance have its number"""
+"""a receive queue; its NAPI instance has its number, and at first its pool"""
 
 DESCRIPTOR = _words("page", "frame_bytes", "arrival_ps", "flow_hash")
 
@@ -113,6 +130,7 @@ STACK = _words(
     "drops",
     "special",  # 1: one of the following is not 0, or packets are dropped for want of a port
     "no_port",
+    "forwards",
     "gro",
     "tcp",
     "defers",
@@ -127,11 +145,12 @@ STACK = _words(
     "deferred_pages",
     "tap_pages",
 )
-"""what is above the driver; ``drops`` is 1 where packets are dropped without a socket; ``backlogs`` is the
-number of RPS CPUs"""
+"""what is above the driver; ``drops`` is 1 where packets are dropped without a socket, ``forwards`` where
+they are sent again; ``backlogs`` is the number of RPS CPUs"""
 
-TAP = _words("key", "draws")
-"""the draws of the packets that are captured"""
+TAP = _words("draws", "key")
+"""the draws of the packets that are captured; in this order, as numba takes a record that another one begins
+with for its base class"""
 
 GRO_BUCKETS = 8
 GRO_BUCKET_SKBS = 8
@@ -155,6 +174,48 @@ BACKLOG = _words(
 DEFERRED = _words("count", "event_ps")
 """skbs that readers on other CPUs left to the CPU that made them, and when its softirq was raised for them"""
 
+FRAME = _words("page", "skb", "memory_id", "frame_bytes", "arrival_ps", "flow_hash", "sent_ps")
+"""an XDP frame, or an skb that is sent (``page`` is 0 then): where it is, whose the page is, when its last
+byte will have left the wire"""
+
+FRAME_QUEUE = _words(
+    "first",  # slot
+    "mask",
+    "limit",  # frames
+    "head",  # frames taken out, announced and put in since the start; slot = first + (count & mask)
+    "announced",
+    "tail",
+    "link",  # that a transmit ring sends on
+    "location",  # IN_TX or IN_TARGET
+)
+"""a FIFO of frames: first the transmit ring of each receive queue, then the queue of each redirect target,
+then what each receive queue has collected for each target"""
+
+LINK = _words("gbps", "free_ps")
+"""a device's wire for sending: its rate, and when all that was announced will have left"""
+
+XDP = _words(
+    "key",
+    "draws",
+    "drawn",  # 0: all packets get the same verdict, nothing is drawn
+    "drop_below",  # draws of 0..99 below these get the verdict
+    "tx_below",
+    "redirect_below",
+    "redirect_to",
+    "targets",
+    "first_target",  # frame queue of the first target, and of the first collection
+    "first_bulk",
+)
+"""the XDP program, and where it redirects to"""
+
+TO_NOWHERE, TO_DEVICE, TO_CPUMAP, TO_AF_XDP = range(4)
+"""kinds of redirect targets"""
+
+TARGET = _words("cpu", "event_ps", "to_clean", "polls", "usecs_ps")
+"""a redirect target with a CPU of its own: the NAPI that cleans a transmit ring of the other device, or a
+kthread of the CPU map; its queue is ``first_target`` and its number. ``usecs_ps`` is from a sent frame to the
+interrupt"""
+
 CPU = _words(
     "now_ps",
     "due_ps",  # when its next step may start, and whose it is: see workers.schedule
@@ -162,20 +223,25 @@ CPU = _words(
     "poller",  # the queue in its NAPI poll, or NOBODY
     "reader_turn_ps",  # time that readers may take before the next poll
     "waiting",  # readers with packets to read
+    "spins",  # 1: busy polling takes the time that it would idle
     "first_actor",
     "actors",
 )
 """a CPU that takes part in the trial"""
 
-MACHINE = _words("cpus")
+MACHINE = _words("cpus", "pools")
 """how many take part"""
 
-POLL, BACKLOG_POLL, DEFERRED_FREE, READER = range(4)
+LIFE = _words("queues", "ring_mask", "first_pool", "pages_left", "down_at_ps", "drained_at_ps")
+"""queues, ring and pools that the device comes up with again; pages in flight as it went down, when that was,
+and when the last of its pools was gone"""
+
+POLL, BACKLOG_POLL, DEFERRED_FREE, READER, TARGET_TURN = range(5)
 """kinds of actors"""
 
 ACTOR = _words("kind", "number")
-"""who takes steps on a CPU: a queue's poll, a backlog's, the softirq that frees what readers left, or a
-reader, by its number; in the order of CPUs, softirqs first"""
+"""who takes steps on a CPU: a queue's poll, a backlog's, the softirq that frees what readers left, a reader
+or a redirect target, by its number; in the order of CPUs, softirqs first"""
 
 TALLY = np.dtype(
     [
@@ -187,8 +253,14 @@ TALLY = np.dtype(
                 "delivered",
                 "dropped_early",
                 "missed",
+                "missed_without_page",
+                "interrupts",
                 "dropped_socket",
                 "dropped_driver",
+                "dropped_xdp",
+                "transmitted",
+                "redirected",
+                "dropped_tx",
                 "dropped_backlog",
                 "captured",
                 "captures_dropped",
@@ -223,6 +295,8 @@ NOT_RECYCLED, OVERFLOW, WRONG_NODE, DECLINED, HELD = range(len(SLOW_CAUSES))
     IN_APPLICATION,
     IN_DEFERRED,
     IN_TAP,
+    IN_TX,
+    IN_TARGET,
 ) = range(len(LOCATIONS))
 
 
@@ -236,6 +310,8 @@ class Trial(NamedTuple):
     """record"""
     cpus: Any
     actors: Any
+    life: Any
+    """record"""
     nic: Any
     """record"""
     queues: Any
@@ -261,6 +337,18 @@ class Trial(NamedTuple):
     deferred_slots: Any
     socket_slots: Any
     """slots of all sockets: skbs in order of arrival"""
+    frames: Any
+    """slots of all frame queues"""
+    frame_queues: Any
+    links: Any
+    """of the device and of the one that frames are redirected to"""
+    xdp: Any
+    """record"""
+    targets: Any
+    xdp_memory: Any
+    """record of memory ids, see pool_impl.xdp"""
+    returned: Any
+    """record: what a target returns in bulk within a step"""
     kept_slots: Any
     """slots of all applications that keep packets"""
     arrivals: Arrivals

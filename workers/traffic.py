@@ -14,6 +14,7 @@ from pool_impl.jit import compiled
 from pool_impl.layout import records, words, words_of
 from workers.config import IMIX_BYTES, WIRE_OVERHEAD_BYTES, TrialConfig, draws_flows
 from workers.errors import ConfigError
+from workers.rss import HASH_MASK
 
 CHUNK = 1024
 """arrivals generated at a time"""
@@ -153,7 +154,7 @@ def _with_flows(config: TrialConfig, source: Any) -> Arrivals:
         flows.key = mix64(~work_key(config.seed))
         flows.hash_key = mix64(~int(flows.key))
     flow_hash = words(CHUNK)
-    flow_hash[:] = mix64(0) & 0x7FFFFFFF
+    flow_hash[:] = mix64(0) & HASH_MASK
     return Arrivals(
         source=source,
         gaps_ps=words(CHUNK),
@@ -165,7 +166,7 @@ def _with_flows(config: TrialConfig, source: Any) -> Arrivals:
         slot_serial=words_of(range(slots)),
         slot_left=words(slots),
         popularity=popularity_table(slots, traffic.flow_skew),
-        pareto=pareto_table(),
+        pareto=pareto_table() if traffic.flow_packets else words(1),
     )
 
 
@@ -310,7 +311,7 @@ def _lifetime(flows: Any, table: Any) -> int:
 @compiled()
 def _flow_hash(flows: Any, serial: int) -> int:
     """31 bits of a hash of the flow's serial number; a NIC's has one more, see ``workers.rss``."""
-    return int(_mixed(flows.hash_key + serial * _GAMMA) & 0x7FFFFFFF)
+    return int(_mixed(flows.hash_key + serial * _GAMMA) & HASH_MASK)
 
 
 # Tables of the flows, exact arithmetic
@@ -413,6 +414,11 @@ def mix64(value: int) -> int:
     value = ((value ^ (value >> 27)) * _MIX_2) & mask
     value ^= value >> 31
     return value - (1 << 64) if value >> 63 else value
+
+
+def verdict_key(seed: int) -> int:
+    """Key of the numbers that XDP verdicts are drawn with."""
+    return mix64(work_key(seed) ^ _GAMMA)
 
 
 def work_key(seed: int, reader: int = 0) -> int:

@@ -14,6 +14,7 @@ from workers import arch, audit, capture, engine, loop_trial, variants
 from workers.assemble import PS_PER_MS, captured, new_trial
 from workers.config import KERNEL_VARIANT, NIC_WORKLOAD, TrialConfig
 from workers.errors import ConfigError
+from workers.lifecycle import MEASURE, apply, changes
 from workers.machine import checked_variant
 from workers.model import MODEL_DIGEST
 from workers.record import Record, counts, record_of
@@ -135,10 +136,16 @@ def run_trial(config: TrialConfig) -> Record:
             f"{config.traffic.speed:g}; lower one of them",
         )
     trial.tally.measure_from_ps = warmup_ps
-    loop = _loop(variants.load(config.pool.variant).code)
-    loop(trial, warmup_ps)
-    before = counts(trial)
-    loop(trial, end_ps)
+    code = variants.load(config.pool.variant).code
+    for change in changes(config):
+        if change.at_ps >= end_ps:
+            break
+        _loop(code)(trial, change.at_ps)
+        if change.code == MEASURE:
+            before = counts(trial)
+        else:
+            _apply(code)(trial, change.code, change.at_ps)
+    _loop(code)(trial, end_ps)
     audit.check(trial)
     return record_of(trial, before, end_ps - warmup_ps)
 
@@ -157,7 +164,17 @@ def prepare(variant: str = KERNEL_VARIANT) -> None:
 def _loop(code: str) -> Callable[[Trial, int], None]:
     """The compiled loop; that of a variant is cached in a place of its own, since whoever reads an index of
     cached code needs every class that is named in it."""
-    return entry(f"{MODEL_DIGEST}-{code}" if code else MODEL_DIGEST)(_steps)
+    return entry(_cached_under(code))(_steps)
+
+
+@cache
+def _apply(code: str) -> Callable[[Trial, int, int], None]:
+    """The compiled changes of a device's life, likewise; most trials have none."""
+    return entry(_cached_under(code))(apply)
+
+
+def _cached_under(code: str) -> str:
+    return f"{MODEL_DIGEST}-{code}" if code else MODEL_DIGEST
 
 
 def _steps(trial: Trial, until_ps: int) -> None:

@@ -27,6 +27,8 @@ TRUESIZE_BYTES = PAGE_BYTES + 256
 WRITABLE_BYTES = PAGE_BYTES - 256 - 320
 """without the headroom and the shared info"""
 LINE_BYTES = 64
+COLLECTED_FRAMES = 16
+"""redirected frames that are handed over, and pages that are returned, together"""
 
 Steps = Iterator[Any]
 
@@ -72,12 +74,16 @@ class Machine:
         self.fields = fields
         self.prices = prices
         self.arrivals = arrivals
-        self.shared_cpu = fields["app.reader"] == "drop" or fields["app.reader_cpu"] == "same"
+        self.shared_cpu = fields["app.reader"] in ("drop", "forward") or fields["app.reader_cpu"] == "same"
         self.reader_cpu = QUEUE if self.shared_cpu else READER
         self.returns_are_local = fields["kernel"] == "6.12"
         self.refill_takes_lock = fields["kernel"] == "5.14"
         self.pool_syncs = fields["driver.sync"] == "pool"
         self.recycles = fields["pool.recycle"]
+        self.drops = fields["xdp.drop_percent"] == 100
+        self.transmits = fields["xdp.tx_percent"] == 100
+        self.redirects = fields["xdp.redirect_percent"] == 100
+        self.link_gbps = fields["nic.tx_gbps"] or fields["nic.link_gbps"]
 
         self.env = simpy.Environment()
         self.cpu = QUEUE
@@ -97,6 +103,11 @@ class Machine:
         self.posted: deque[int] = deque()
         self.filled: deque[tuple[int, int, int]] = deque()
         self.socket: deque[tuple[int, int, int]] = deque()
+        self.tx_ring: deque[list[int]] = deque()
+        self.announced = 0
+        self.collected: deque[tuple[int, int, int]] = deque()
+        self.sends: simpy.Event | None = None
+        self.link_free_ps = 0
         self.unannounced = False
         self.armed = False
         self.interrupt = self.env.event()
@@ -113,9 +124,11 @@ class Machine:
         self.env.process(self._queue_cpu())
         if not self.shared_cpu:
             self.env.process(self._reader_cpu())
+        if self.redirects:
+            self.env.process(self._other_device())
         self.env.run(until=TICKS * until_ps)
         self._integrate(until_ps)
-        self.fates["queued"] = len(self.filled) + len(self.socket)
+        self.fates["queued"] = len(self.filled) + len(self.socket) + len(self.tx_ring) + len(self.collected)
 
     # Time
 
@@ -156,6 +169,8 @@ class Machine:
         self.page_ps["ring"] += elapsed * len(self.ring.pages)
         self.page_ps["rx_ring"] += elapsed * (len(self.posted) + len(self.filled))
         self.page_ps["socket"] += elapsed * len(self.socket)
+        self.page_ps["tx"] += elapsed * len(self.tx_ring)
+        self.page_ps["target"] += elapsed * len(self.collected)
 
     # Processes
 
@@ -169,11 +184,13 @@ class Machine:
                 self.fates["missed"] += 1
             if self.armed:
                 self.armed = False
-                self.env.process(self._moderate())
+                self.env.process(self._moderate(self.interrupt, self.now_ps))
 
-    def _moderate(self) -> Steps:
-        yield self.env.timeout(TICKS * self.fields["nic.rx_usecs"] * 10**6)
-        self.interrupt.succeed()
+    def _moderate(self, interrupt: simpy.Event, since_ps: int) -> Steps:
+        """The interrupt fires some time after what it tells of, unless something else was earlier."""
+        yield self._until(since_ps + self.fields["nic.rx_usecs"] * 10**6, 0)
+        if not interrupt.triggered:
+            interrupt.succeed()
 
     def _queue_cpu(self) -> Steps:
         yield self._until(0, 1)
@@ -191,7 +208,12 @@ class Machine:
         """One poll, its first step has begun; whether there is more to do."""
         started_ps = self.now_ps
         self._work("poll", "poll_ns")
+        sent = 0 if self.redirects else self._sent()
         yield self._end()
+        for _ in range(sent):
+            self._begin(QUEUE)
+            self._clean(*self.tx_ring.popleft())
+            yield self._end()
         polled = 0
         while self.filled and polled < self.fields["nic.budget"]:
             polled += 1
@@ -199,10 +221,17 @@ class Machine:
             self._handle(*self.filled.popleft())
             yield self._end()
         self._begin(QUEUE)
+        if self.redirects:
+            self._hand_over()
+        else:
+            self._doorbell()
         self._refill(64)
         if polled < self.fields["nic.budget"]:
             self.interrupt = self.env.event()
             self.armed = True
+            if self.announced and not self.redirects:
+                since_ps = max(self.now_ps + self.elapsed_ps, self.tx_ring[0][3])
+                self.env.process(self._moderate(self.interrupt, since_ps))
             yield self._end()
             return False
         yield self._end()
@@ -229,6 +258,12 @@ class Machine:
         self.fates["read"] += 1
         self._work("driver", "driver_ns")
         self._sync("sync_for_cpu", frame_bytes)
+        if self.drops or self.transmits or self.redirects:
+            self._work("xdp", "xdp_program_ns")
+            self._run_program(page, arrival_ps, frame_bytes)
+            if self.fields["driver.model"] == "replace-before-pass":
+                self._post()
+            return
         self._work("skb_alloc", "skb_alloc_ns")
         if self.fields["driver.model"] == "replace-before-pass":
             self._post()
@@ -238,6 +273,9 @@ class Machine:
         if self.fields["app.reader"] == "drop":
             self._consumed("dropped_early", arrival_ps)
             self._free(page)
+            return
+        if self.fields["app.reader"] == "forward":
+            self._forward(page, arrival_ps, frame_bytes)
             return
         self._work("protocol", "udp_ns")
         if (len(self.socket) + 1) * TRUESIZE_BYTES > self.fields["app.socket_bytes"]:
@@ -251,6 +289,115 @@ class Machine:
                 self.arrived_in_socket.succeed()
                 self.arrived_in_socket = None
         self.socket.append((page, arrival_ps, frame_bytes))
+
+    def _run_program(self, page: int, arrival_ps: int, frame_bytes: int) -> None:
+        """A page that is not sent is returned at once, where the poll may put it into the cache."""
+        if self.drops:
+            self._consumed("dropped_xdp", arrival_ps)
+            self._put(page, True, frame_bytes)
+        elif self.redirects:
+            self._work("xdp", "xdp_redirect_ns")
+            if len(self.collected) == COLLECTED_FRAMES:
+                self._hand_over()
+            self.collected.append((page, arrival_ps, frame_bytes))
+        elif len(self.tx_ring) == self.fields["nic.tx_ring"]:
+            self.fates["dropped_tx"] += 1
+            self._put(page, True, frame_bytes)
+        else:
+            self._work("transmit", "transmit_ns")
+            self._sync_for_device(frame_bytes)
+            self.tx_ring.append([page, arrival_ps, frame_bytes, 0])
+
+    def _forward(self, page: int, arrival_ps: int, frame_bytes: int) -> None:
+        self._work("protocol", "forward_ns")
+        if len(self.tx_ring) == self.fields["nic.tx_ring"]:
+            self.fates["dropped_tx"] += 1
+            self._free(page)
+            return
+        self._work("transmit", "transmit_ns")
+        self.counters["maps"] += 1
+        self._work("dma_map", "dma_map_ns")
+        self._sync("sync_for_device", frame_bytes)
+        self.tx_ring.append([page, arrival_ps, frame_bytes, 0])
+        self._doorbell()
+
+    def _doorbell(self) -> None:
+        """The device hears of the frames put in since the last one, and sends them behind the others."""
+        if self.announced == len(self.tx_ring):
+            return
+        self._work("device_register", "register_write_ns")
+        for frame in list(self.tx_ring)[self.announced :]:
+            start_ps = max(self.link_free_ps, self.now_ps + self.elapsed_ps)
+            self.link_free_ps = frame[3] = start_ps + (frame[2] + 20) * 8000 // self.link_gbps
+        self.announced = len(self.tx_ring)
+
+    def _sent(self) -> int:
+        return sum(1 for frame in list(self.tx_ring)[: self.announced] if frame[3] <= self.now_ps)
+
+    def _hand_over(self) -> None:
+        """What the poll has collected goes into the other device's ring, under its lock."""
+        if not self.collected:
+            return
+        self._work("ring_lock", "lock_unlock_ns")
+        while self.collected:
+            page, arrival_ps, frame_bytes = self.collected.popleft()
+            if len(self.tx_ring) == self.fields["nic.tx_ring"]:
+                self.fates["dropped_tx"] += 1
+                self._put(page, True)
+                continue
+            self._work("transmit", "transmit_ns")
+            self.counters["maps"] += 1
+            self._work("dma_map", "dma_map_ns")
+            self._sync("sync_for_device", frame_bytes)
+            self.tx_ring.append([page, arrival_ps, frame_bytes, 0])
+        self._doorbell()
+        if self.sends is not None:
+            self.sends.succeed()
+            self.sends = None
+
+    def _other_device(self) -> Steps:
+        """Its NAPI: an interrupt some time after a frame was sent, then pages return sixteen at a time."""
+        while True:
+            if not self.tx_ring:
+                self.sends = self.env.event()
+                yield self.sends
+            since_ps = max(self.now_ps, self.tx_ring[0][3])
+            yield self._until(since_ps + self.fields["nic.rx_usecs"] * 10**6, 2)
+            self._begin(READER)
+            self._work("interrupt", "interrupt_ns")
+            self._work("poll", "poll_ns")
+            sent = self._sent()
+            yield self._end()
+            while sent:
+                self._begin(READER)
+                batch = min(sent, COLLECTED_FRAMES)
+                sent -= batch
+                self._work("ring_lock", "lock_unlock_ns")
+                for _ in range(batch):
+                    page, arrival_ps, _, sent_ps = self.tx_ring.popleft()
+                    self.announced -= 1
+                    self._work("transmit", "transmit_clean_ns")
+                    self.counters["unmaps"] += 1
+                    self._work("dma_unmap", "dma_unmap_ns")
+                    self._count("redirected", sent_ps - arrival_ps)
+                    self._work("pool_put", "pool_put_ns")
+                    self._sync_for_device()
+                    self._work("pool_put", "ring_slot_ns")
+                    self.counters["recycle_ring"] += self.ring.produce(page)
+                yield self._end()
+            # ends in a step of its own, which finds what became ready in the meantime for the next interrupt
+            yield self._until(self.now_ps, 2)
+
+    def _clean(self, page: int, arrival_ps: int, _frame_bytes: int, sent_ps: int) -> None:
+        self.announced -= 1
+        self._work("transmit", "transmit_clean_ns")
+        self._count("transmitted", sent_ps - arrival_ps)
+        if self.transmits:
+            self._put(page, True)
+            return
+        self.counters["unmaps"] += 1
+        self._work("dma_unmap", "dma_unmap_ns")
+        self._free(page)
 
     def _read(self, slept: bool) -> Steps:
         self._begin(self.reader_cpu)
@@ -268,8 +415,10 @@ class Machine:
         yield self._end()
 
     def _consumed(self, fate: str, arrival_ps: int) -> None:
+        self._count(fate, self.now_ps + self.elapsed_ps - arrival_ps)
+
+    def _count(self, fate: str, latency_ps: int) -> None:
         self.fates[fate] += 1
-        latency_ps = self.now_ps + self.elapsed_ps - arrival_ps
         self.latency_sum_ps += latency_ps
         self.latency_max_ps = max(self.latency_max_ps, latency_ps)
 
@@ -327,10 +476,10 @@ class Machine:
             self.cache.append(self.last_page)
         return self.cache.pop()
 
-    def _put(self, page: int, direct: bool) -> None:
+    def _put(self, page: int, direct: bool, written_bytes: int = WRITABLE_BYTES) -> None:
         self._work("pool_put", "pool_put_ns")
         if self.pool_syncs:
-            self._sync_for_device()
+            self._sync_for_device(written_bytes)
         if direct:
             if len(self.cache) < CACHE_PAGES:
                 self.counters["recycle_cached"] += 1
@@ -353,9 +502,9 @@ class Machine:
         self._work("dma_unmap", "dma_unmap_ns")
         self._work("pool_release", "atomic_ns")
 
-    def _sync_for_device(self) -> None:
+    def _sync_for_device(self, size_bytes: int = WRITABLE_BYTES) -> None:
         self.counters["syncs"] += 1
-        self._sync("sync_for_device", WRITABLE_BYTES)
+        self._sync("sync_for_device", size_bytes)
 
     def _take_page(self) -> None:
         """From this CPU's list, which takes a batch from the shared lists when it is empty."""

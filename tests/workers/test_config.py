@@ -74,6 +74,8 @@ def test_every_rule_reads_only_the_fields_it_names() -> None:
         "traffic.flow_skew": 1.0,
         "traffic.flow_packets": 9,
         "traffic.train_packets": 9,
+        "traffic.packet_size": 1518,
+        "nic.link_gbps": 1,
         "nic.rx_ring": 65,
         "warmup_ms": 20,
     }

@@ -25,6 +25,15 @@ OVERFLOW: dict[str, Value] = {**SLOW, "app.work_ns": 9_000, "app.socket_bytes": 
 SHARED: dict[str, Value] = {**SLOW, "app.reader_cpu": "same", "app.work_ns": 1_000}
 CONSTANT: dict[str, Value] = {"traffic.kind": "constant"}
 REPLACE: dict[str, Value] = {"driver.model": "replace-before-pass", "driver.sync": "driver"}
+XDP_DROP: dict[str, Value] = {"xdp.pass_percent": 0, "xdp.drop_percent": 100}
+XDP_TX: dict[str, Value] = {"xdp.pass_percent": 0, "xdp.tx_percent": 100}
+REDIRECT: dict[str, Value] = {
+    "xdp.pass_percent": 0,
+    "xdp.redirect_percent": 100,
+    "xdp.redirect_to": "device",
+}
+FORWARD: dict[str, Value] = {"app.reader": "forward"}
+SLOW_LINK: dict[str, Value] = {"nic.tx_gbps": 1, "nic.tx_ring": 64, "traffic.packet_size": "imix"}
 BURSTS: dict[str, Value] = {"traffic.kind": "bursts", "traffic.burst_packets": 300}
 
 SCENARIOS: dict[str, dict[str, Value]] = {
@@ -43,6 +52,16 @@ SCENARIOS: dict[str, dict[str, Value]] = {
     "bursts-drop-replaced-before": {**DROP, **BURSTS, **REPLACE, "kernel": "6.12"},
     "bursts-overflow-replaced-before": {**OVERFLOW, **BURSTS, **REPLACE, "pool.size": 40},
     "poisson-slow-replaced-without-recycling": {**SLOW, **REPLACE, "pool.recycle": False},
+    "poisson-xdp-drop": XDP_DROP,
+    "bursts-xdp-drop-replaced-before": {**XDP_DROP, **BURSTS, **REPLACE},
+    "poisson-xdp-tx": XDP_TX,
+    "bursts-xdp-tx-to-a-slow-link": {**XDP_TX, **BURSTS, **SLOW_LINK, "nic.budget": 32},
+    "poisson-xdp-redirect": REDIRECT,
+    "bursts-xdp-redirect-to-a-slow-link": {**REDIRECT, **BURSTS, **SLOW_LINK, "kernel": "6.12"},
+    "constant-forward": {**FORWARD, **CONSTANT},
+    "bursts-forward-to-a-slow-link": {**FORWARD, **BURSTS, **SLOW_LINK, "pool.size": 24},
+    "bursts-forward-local": {**FORWARD, **BURSTS, **REPLACE, "kernel": "6.12", "nic.rx_usecs": 0},
+    "poisson-forward-without-recycling": {**FORWARD, "pool.recycle": False},
     "poisson-same-cpu": SHARED,
     "bursts-same-cpu": {**SHARED, **BURSTS, "nic.budget": 32},
     "constant-same-cpu-overload": {**SHARED, **CONSTANT, "traffic.rate_pps": 1_500_000, "nic.budget": 32},
@@ -76,6 +95,7 @@ def of_engine(finished: Trial) -> dict[str, Any]:
     device = {name: int(host.device[name]) for name in ("maps", "unmaps", "syncs")}
     pages = {"hold": int(pool.hold), "release": int(pool.release)}
     fates = ("offered", "delivered", "dropped_early", "missed", "dropped_socket", "dropped_driver", "read")
+    fates += ("dropped_xdp", "transmitted", "redirected", "dropped_tx")
     spent = meter.ledger[:2, : len(CATEGORIES)].tolist()
     return {
         "fates": {name: int(tally[name]) for name in fates} | {"queued": audit.queued_packets(finished)},

@@ -16,12 +16,13 @@ from workers.state import DECLINED, HELD, NOT_RECYCLED, OVERFLOW, WRONG_NODE, Tr
 def allocate(trial: Trial, number: int) -> int:
     """A page that the device may write to, 0 if there is none."""
     host = trial.host
-    owner = host.pools[number]
+    owner = host.pools[trial.queues[number].pool]
     held_before = owner.hold
     page = pool.alloc(host, owner)
     entered = (owner.hold - held_before) & COUNT_MASK
     if entered != 0:
         _blame(trial, number, entered)
+    trial.queues[number].starved = 1 if page == 0 else 0
     if page != 0:
         trial.tally.pages_allocated += 1
         if trial.nic.driver_syncs:
@@ -49,7 +50,7 @@ def _blame(trial: Trial, number: int, pages: int) -> None:
     """Say why so many pages had to come from the page allocator."""
     tally = trial.tally
     queue = trial.queues[number]
-    owner = trial.host.pools[number]
+    owner = trial.host.pools[queue.pool]
     if not trial.nic.recycle:
         tally.slow[NOT_RECYCLED] += pages
         return
@@ -64,7 +65,10 @@ def _blame(trial: Trial, number: int, pages: int) -> None:
     queue.waive_seen += by_node
     by_variant = min(pages - by_overflow - by_node, declined - queue.declined_seen)
     queue.declined_seen += by_variant
+    by_frame = min(pages - by_overflow - by_node - by_variant, queue.detached - queue.detached_seen)
+    queue.detached_seen += by_frame
+    tally.slow[NOT_RECYCLED] += by_frame
     tally.slow[OVERFLOW] += by_overflow
     tally.slow[WRONG_NODE] += by_node
     tally.slow[DECLINED] += by_variant
-    tally.slow[HELD] += pages - by_overflow - by_node - by_variant
+    tally.slow[HELD] += pages - by_overflow - by_node - by_variant - by_frame

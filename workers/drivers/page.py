@@ -10,7 +10,7 @@ from pool_impl import skb as buffer
 from pool_impl.jit import compiled
 from pool_impl.layout import SHARED_INFO_BYTES, SKB_BYTES
 from pool_impl.observe import SHARED_INFO, SKB, STRUCT_PAGE
-from workers import cost
+from workers import cost, xdp
 from workers.cache import DESCRIPTOR, HEADER
 from workers.drivers.buffers import allocate, post
 from workers.state import Trial
@@ -40,6 +40,10 @@ def receive_packet(trial: Trial, number: int) -> int:
     observer.touch(DESCRIPTOR, index, False)
     observer.work(cost.SYNC_FOR_CPU, descriptor.frame_bytes)
     observer.touch(HEADER, page, False)
+    if nic.program and not xdp.passes(trial, number, index, page):
+        if nic.replaces:
+            _replace(trial, number)
+        return 0
 
     observer.work(cost.SKB_ALLOC, 1)
     skb = buffer.build(trial.buffers, page, 0, pool.PAGE_BYTES)
@@ -60,10 +64,19 @@ def receive_packet(trial: Trial, number: int) -> int:
         buffer.mark_for_recycle(trial.buffers, skb)
         if not host.rules.pool_sets_owner:
             observer.touch(STRUCT_PAGE, page, True)
-            buffer.store_mem_info(trial.buffers, page, host.pools[number])
+            buffer.store_mem_info(trial.buffers, page, host.pools[queue.pool])
     else:
-        pool.release_page(host, host.pools[number], page)
+        pool.release_page(host, host.pools[queue.pool], page)
     return int(skb)
+
+
+@compiled(inline=False)
+def _replace(trial: Trial, number: int) -> None:
+    """Post a page in place of one that the XDP program kept from the stack; without one, the refill after the
+    poll tries again."""
+    page = allocate(trial, number)
+    if page != 0:
+        post(trial, trial.queues[number], page)
 
 
 @compiled(inline=False)

@@ -1,0 +1,139 @@
+"""A device that goes down or changes while packets flow, and memory that runs out."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from workers import run_trial
+from workers.config import TrialConfig, Value
+from workers.drivers.page import TRUESIZE_BYTES
+from workers.errors import ConfigError
+
+FLAT = Path(__file__).parent / "profiles" / "flat.toml"
+
+RELEASES = ("5.14", "6.1", "6.12")
+HELD = 40
+SLOW: dict[str, Value] = {
+    "app.reader": "slow",
+    "app.work_ns": 1_000_000,
+    "app.socket_bytes": HELD * TRUESIZE_BYTES,
+}
+"""a reader that takes a millisecond for a packet, with room for so many"""
+
+
+def run(*scenarios: dict[str, Value], **more: Value) -> dict[str, Any]:
+    """Constant traffic of 100 packets a millisecond for 30 ms, on a machine where nothing takes time."""
+    fields: dict[str, Value] = {
+        "arch": str(FLAT),
+        "duration_ms": 30,
+        "warmup_ms": 2,
+        "traffic.kind": "constant",
+        "traffic.rate_pps": 100_000,
+        "nic.rx_usecs": 0,
+    }
+    for scenario in scenarios:
+        fields |= scenario
+    return run_trial(TrialConfig.from_fields(fields | {n.replace("__", "."): v for n, v in more.items()}))
+
+
+DOWN: dict[str, Value] = {"life.event": "down", "life.at_ms": 10}
+
+
+@pytest.mark.parametrize("kernel", RELEASES)
+def test_a_device_goes_down_at_once_when_nobody_holds_its_pages(kernel: str) -> None:
+    found = run(DOWN, kernel=kernel)
+    assert found["pages_left_behind"] == found["pages_not_returned"] == found["pages_inflight"] == 0
+    assert found["drain_seconds"] == 0
+    assert found["packets_dropped_early"] == 800
+    assert found["packets_missed"] == 2000
+    assert found["dma_unmaps"] == 512, "one for each descriptor: bulks of 64 leave no rest"
+
+
+@pytest.mark.parametrize("kernel", RELEASES)
+def test_pages_in_a_socket_keep_a_pool_alive(kernel: str) -> None:
+    """20 ms after the device went down, 20 of the packets that the socket held are read."""
+    found = run(DOWN, SLOW, kernel=kernel)
+    assert found["pages_left_behind"] == HELD
+    assert found["pages_not_returned"] == pytest.approx(HELD - 20, abs=1)
+    assert found["drain_seconds"] is None
+    assert found["drain_forecast_seconds"] == pytest.approx(0.040, rel=0.06)
+
+
+def test_a_pool_looks_for_its_pages_once_a_second() -> None:
+    found = run(DOWN, SLOW, duration_ms=1020, traffic__rate_pps=10_000)
+    assert found["pages_left_behind"] == HELD
+    assert found["drain_seconds"] == 1
+    assert found["drain_forecast_seconds"] is None
+    assert found["pages_inflight"] == 0
+
+
+def test_a_reader_that_stands_still_gives_no_forecast() -> None:
+    found = run(DOWN, SLOW, app__work_ns=1_000_000_000)
+    assert found["pages_not_returned"] == found["pages_left_behind"] == HELD
+    assert found["drain_forecast_seconds"] is None
+
+
+def test_a_larger_ring_takes_a_larger_burst_from_then_on() -> None:
+    """Interrupts come at 5.01, 10.02, ... 25.05 ms, 500 packets meanwhile, of which 64 find a descriptor; the
+    first 64 came in the warm-up. The change at 10 ms loses those that wait; polls at 15.01, 20.02 and 25.03
+    find 256."""
+    wait: dict[str, Value] = {"nic.rx_usecs": 5000, "nic.rx_ring": 64}
+    assert run(wait)["packets_dropped_early"] == 4 * 64
+    grown = run(wait, life__event="resize", life__at_ms=10, life__down_ms=0, life__rx_ring=256)
+    assert grown["packets_dropped_early"] == 3 * 256
+    assert grown["pages_inflight"] == 256
+
+
+def test_packets_are_missed_as_long_as_the_device_is_down() -> None:
+    found = run(life__event="resize", life__at_ms=10, life__down_ms=7)
+    assert found["packets_missed"] == 700
+
+
+def test_four_queues_do_nearly_four_times_the_work_of_one() -> None:
+    """At saturation; the link waits for the queue that gets most of the flows."""
+    fast: dict[str, Value] = {"arch": "broadwell-ep", "traffic.kind": "saturation", "traffic.flows": 4096}
+    fast |= {"nic.link_gbps": 100, "duration_ms": 6, "warmup_ms": 1}
+    one, four = (run(fast, nic__queues=queues)["packets_handled_rate"] for queues in (1, 4))
+    assert 3 * one < four <= 4 * one
+    changed = run(fast, life__event="resize", life__at_ms=3, life__down_ms=0, life__queues=4)
+    assert changed["packets_handled_rate"] == pytest.approx((2 * one + 3 * four) / 5, rel=0.1)
+
+
+@pytest.mark.parametrize("kernel", RELEASES)
+def test_emergency_pages_are_not_recycled(kernel: str) -> None:
+    """Returns come in bursts and the pool's ring has room for 16: most pages leave, and new ones come. Those
+    of the reserves go when their packet does."""
+    bursts: dict[str, Value] = {"traffic.kind": "bursts", "traffic.burst_packets": 400, "nic.rx_ring": 64}
+    bursts |= {"pool.size": 16, "app.reader": "fast", "arch": "broadwell-ep", "kernel": kernel}
+    plenty = run(bursts)
+    reserves = run(bursts, memory__reserves_at_ms=5, memory__reserves_ms=15)
+    assert plenty["recycle_released_refcnt"] == 0
+    assert 0 < reserves["recycle_released_refcnt"] <= reserves["pages_from_page_allocator"]
+    for found in (plenty, reserves):
+        returned = found["recycle_ring"] + found["recycle_ring_full"] + found["recycle_released_refcnt"]
+        assert returned + found["recycle_cached"] == found["packets_delivered"]
+
+
+def test_a_pool_lives_within_its_memory() -> None:
+    """Of 100 pages the socket holds 40 and the ring cannot have its 128."""
+    found = run(SLOW, memory__pages=100, nic__rx_ring=128, nic__rx_usecs=5000, nic__budget=1024)
+    assert found["memory_peak_bytes"] == 100 * 4096
+    assert found["packets_missed_without_page"] == found["packets_missed"] > 0
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"life.event": "down", "life.at_ms": 20}, "life.at_ms"),
+        ({"life.event": "down", "life.at_ms": 1}, "life.at_ms"),
+        ({"life.event": "resize", "life.at_ms": 15, "life.down_ms": 5}, "life.at_ms"),
+        ({"life.event": "down", "life.queues": 2}, "life.queues"),
+        ({"life.event": "none", "life.rx_ring": 64}, "life.rx_ring"),
+        ({"life.event": "resize", "life.rx_ring": 100}, "life.rx_ring"),
+    ],
+)
+def test_what_cannot_happen_is_refused(fields: dict[str, Value], field: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        TrialConfig.from_fields(fields)
+    assert refused.value.field == field

@@ -465,7 +465,10 @@ def table_of(name: str, value: str) -> str:
         (HEADER.replace('"broadwell-ep"', "3"), "parent = 3: write a text"),
         ('description = "x"', "title = '': write a text"),
         ('title = "x"', "description = '': write a text"),
-        (HEADER.replace('parent = "broadwell-ep"', ""), f"clock_ghz: missing (and {len(arch.PARAMETERS) - 1} more); add [clock_ghz]"),
+        (
+            HEADER.replace('parent = "broadwell-ep"', ""),
+            f"clock_ghz: missing (and {len(arch.PARAMETERS) - 1} more); add [clock_ghz]",
+        ),
         ("title = ", "not a TOML file"),
     ],
 )

@@ -132,7 +132,7 @@ def new_trial(config: TrialConfig) -> Trial:
             create(host, number, _header_pool_params(config, geometry, number - config.nic.queues))
         else:
             create(host, number, _pool_params(config, geometry, number - config.nic.queues))
-    stack = _stack(config, waiting)
+    stack = _stack(config, waiting, len(queues))
     backlogs = _backlogs(config, queues, readers)
     deferred = records(DEFERRED, len(queues))
     deferred.event_ps = FOREVER
@@ -283,7 +283,7 @@ def _nic(config: TrialConfig, geometry: Geometry, arrivals: Arrivals, frame_queu
     return nic
 
 
-def _stack(config: TrialConfig, in_stack: int) -> Any:
+def _stack(config: TrialConfig, in_stack: int, queues: int) -> Any:
     stack, app = config.stack, config.app
     record = records(STACK, 1)[0]
     record.readers = app.readers if reads_sockets(config) else 0
@@ -292,10 +292,11 @@ def _stack(config: TrialConfig, in_stack: int) -> Any:
     record.no_port = int(app.reader == "udp-no-port")
     record.gro = int(stack.gro)
     record.tcp = int(app.protocol == "tcp")
-    record.defers = int(record.tcp and not record.drops and skb_rules_of(config.kernel).tcp_defers_frees)
+    if record.tcp and not record.drops and skb_rules_of(config.kernel).tcp_defers_frees:
+        record.defers = queues
     record.backlogs = stack.rps
     record.tap_percent = stack.capture_percent
-    record.keeps = int(record.defers or app.reader == "hold")
+    record.keeps = int(record.defers > 0 or app.reader == "hold")
     record.special = int(record.no_port or record.gro or record.tcp or record.backlogs or record.tap_percent)
     record.merged_fresh = 1
     record.merged_room = min(in_stack * _packets_of_a_page(config), MOST_MERGED) if record.tcp else 0

@@ -1,7 +1,8 @@
 """Freeing where the skb was made: what a TCP reader on another CPU has read (``skb_attempt_defer_free``).
 
 The CPU of a queue has a list of such skbs. It frees them, newest first, before its next poll, or in a softirq
-raised by an interrupt from the reader that finds the list half full. Who finds it full frees at once.
+raised by an interrupt from the reader that finds the list half full. Who finds it full frees at once, as does
+who has an skb of a CPU without a queue, such as a CPU map's: those have no list here.
 """
 
 from pool_impl.jit import compiled
@@ -19,7 +20,7 @@ def defer(trial: Trial, skb: int) -> int:
     """Leave an skb to the CPU that made it; the skb to free now, or 0."""
     host = trial.host
     owner = trial.packets[skb].cpu
-    if owner == host.context.cpu:
+    if owner == host.context.cpu or owner >= trial.stack.defers:
         return skb
     waiting = trial.deferred[owner]
     if waiting.count == MOST_SKBS:

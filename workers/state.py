@@ -162,7 +162,7 @@ STACK = _words(
     "forwards",
     "gro",
     "tcp",
-    "defers",
+    "defers",  # CPUs, from the first, that skbs are left to: those of queues, or none
     "backlogs",
     "tap_percent",
     "keeps",  # 1: readers may not free at once what they have read

@@ -135,8 +135,12 @@ OTHER_FIELDS = {
     "app.reader_cpu": ["same", "other"],
     "nic.link_gbps": [1, 10],
     "nic.budget": [16, 64],
-    "nic.queues": [1, 4],
-    "app.readers": [1, 4],
+    "nic.queues": [1, 2],
+    "nic.tx_gbps": [1, 10],
+    "xdp.redirect_cpus": [1, 2],
+    "life.queues": [1, 2],
+    "stack.rps": [0, 2],
+    "app.readers": [1, 2],
     "driver.buffer_bytes": [1024, 4096],
     "app.socket_bytes": [3000, 4000],
 }
@@ -146,7 +150,10 @@ OTHER_FIELDS = {
 def test_only_the_seed_fields_decide_whether_the_seed_matters(field: TrialField) -> None:
     values = OTHER_FIELDS.get(field.name, OTHER_FIELDS.get(type(field.default), [field.default]))
     drawn: dict[str, list[Value]] = {"traffic.flows": [1, 2], "traffic.flow_packets": [0, 9]}
-    values_of = {**VALUES, **drawn, "workload": ["nic", "pool_ring"]}
+    drawn["stack.capture_percent"] = [0, 30]
+    drawn["xdp.drop_percent"] = [0, 50]
+    defaults = {f.name: [f.default] for f in fields()}
+    values_of = {**defaults, **VALUES, **drawn, "workload": ["nic", "pool_ring"]}
     for row in product(*(values_of[name] for name in SEED_FIELDS)):
         plain = dict(zip(SEED_FIELDS, row, strict=True))
         found = {seed_matters(TrialConfig.unchecked({**plain, field.name: value})) for value in values}

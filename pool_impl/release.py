@@ -28,6 +28,8 @@ class SkbRules(NamedTuple):
     """1: no list member whose head has more data than a segment"""
     unclone_restores_end: int
     """1: uncloning with the truesize kept keeps the end of the head as well"""
+    tcp_defers_frees: int
+    """1: a TCP reader leaves an skb to the CPU that allocated it (spec 6.7)"""
 
 
 class Rules(NamedTuple):
@@ -141,6 +143,7 @@ SKB_RELEASES = {
         gro_compares_marks=0,
         gro_limits_list_heads=0,
         unclone_restores_end=0,
+        tcp_defers_frees=0,
     ),
     "6.1": SkbRules(
         small_head_bytes=0,
@@ -149,6 +152,7 @@ SKB_RELEASES = {
         gro_compares_marks=1,
         gro_limits_list_heads=0,
         unclone_restores_end=1,
+        tcp_defers_frees=1,
     ),
     "6.12": SkbRules(
         small_head_bytes=704,
@@ -157,6 +161,7 @@ SKB_RELEASES = {
         gro_compares_marks=1,
         gro_limits_list_heads=1,
         unclone_restores_end=1,
+        tcp_defers_frees=1,
     ),
 }
 """rules of skbs by release"""

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from pool_impl import pool
+from pool_impl.coalesce import GRO_MAX_BYTES
 from pool_impl.host import new_buffers
 from pool_impl.layout import (
     BH_DISABLED,
@@ -10,27 +12,49 @@ from pool_impl.layout import (
     DMA_FROM_DEVICE,
     FLAG_DMA_MAP,
     FLAG_DMA_SYNC_DEV,
+    MAX_SKB_FRAGS,
+    PCP_CAPACITY,
     SERVING_SOFTIRQ,
     records,
     words,
 )
 from pool_impl.pool import PoolParams, create
 from pool_impl.release import rules_of, skb_rules_of
+from workers import backlog
 from workers.capture import Capture, load
-from workers.config import TrialConfig, attaches_program
+from workers.config import (
+    DROPPING_READERS,
+    WORKING_READERS,
+    TrialConfig,
+    attaches_program,
+    cpus_wanted,
+    reads_sockets,
+)
 from workers.cost import PS_PER_NS
+from workers.deferred import MOST_SKBS
 from workers.drivers.page import HEADROOM_BYTES, MOST_BYTES, TRUESIZE_BYTES
 from workers.egress import most_frames, new_egress, register_pools, transmits
+from workers.gro import HEADERS_BYTES
 from workers.latency import BUCKETS
 from workers.machine import new_machine
 from workers.moderation import FIRST_PROFILE, PROFILE_FRAMES, PROFILE_USECS
 from workers.rss import indirection
 from workers.state import (
     ACTOR,
+    BACKLOG,
+    BACKLOG_POLL,
     CPU,
+    DEFERRED,
+    DEFERRED_FREE,
     DESCRIPTOR,
+    GRO,
+    GRO_BUCKET_SKBS,
+    GRO_BUCKETS,
+    HOLD,
+    IDLE,
     LIFE,
     MACHINE,
+    MERGED,
     NIC,
     NOBODY,
     PACKET,
@@ -40,13 +64,21 @@ from workers.state import (
     SOCKET,
     STACK,
     TALLY,
+    TAP,
     TARGET_TURN,
     Trial,
 )
-from workers.traffic import FOREVER, Arrivals, last_arrival_ps, new_arrivals, work_key
+from workers.traffic import FOREVER, Arrivals, last_arrival_ps, new_arrivals, tap_key, work_key
 
 PS_PER_US = 10**6
 PS_PER_MS = 10**9
+
+LEAST_FRAME_BYTES = 64
+
+MERGED_PAGES = 1 << 18
+"""memory for what GRO and TCP merge beyond one page for each skb, 1 GiB; without, allocations fail"""
+MOST_MERGED = 1 << 20
+"""wire packets that can be in skbs of others"""
 
 
 def new_trial(config: TrialConfig) -> Trial:
@@ -62,14 +94,18 @@ def new_trial(config: TrialConfig) -> Trial:
     descriptors = len(queues) * rx_ring
     comes_up = config.life.event == "resize"
     pools = config.nic.queues + (len(queues) if comes_up else 0)
-    in_sockets = sum(_socket_packets(config) for _ in range(len(readers)))
-    waiting = most_frames(config)
-    skbs = in_sockets + waiting + 2 * len(queues) + config.xdp.redirect_cpus
+    most, unmerged = (_most_in_stack(config, merged) for merged in (_most_merged(config), 1))
+    waiting = min(most, unmerged + MERGED_PAGES) + most_frames(config)
     ring_slots = min(config.pool.size or 1024, rules_of(config.kernel).ring_size_limit)
+    pages = waiting + 1 + pools * (rx_ring + ring_slots + 5 * CACHE_CAPACITY)
+    skbs = waiting + 2 * len(queues) + config.xdp.redirect_cpus
+    if most > unmerged + MERGED_PAGES:
+        # pages are what runs short, and each may be in an skb
+        skbs = pages + PCP_CAPACITY * sum(cpus_wanted(config).values()) + _tap_packets(config)
     host = new_machine(
         config,
         pools=pools,
-        pages=in_sockets + waiting + 1 + pools * (rx_ring + ring_slots + 5 * CACHE_CAPACITY),
+        pages=pages,
         descriptors=descriptors,
         skbs=skbs,
     )
@@ -78,18 +114,20 @@ def new_trial(config: TrialConfig) -> Trial:
     for number in range(pools):
         queue = number if number < config.nic.queues else number - config.nic.queues
         create(host, number, _pool_params(config, queue))
-    egress = new_egress(config, 1 + max(*queues.cpu, *readers.cpu, 0))
+    stack = _stack(config, waiting)
+    backlogs = _backlogs(config, queues, readers)
+    deferred = records(DEFERRED, len(queues))
+    deferred.event_ps = FOREVER
+    tap = records(TAP, 1)[0]
+    tap.key = tap_key(config.seed)
+    egress = new_egress(config, _next_cpu(queues, readers, backlogs))
     register_pools(config, host, egress, queues)
-    cpus, actors = _cpus(queues, readers, egress.targets)
+    cpus, actors = _cpus(queues, readers, backlogs, deferred if stack.defers else (), egress.targets)
     if config.nic.napi == "busy-poll":
         cpus[: len(queues)].spins = 1
     machine = records(MACHINE, 1)[0]
     machine.cpus = len(cpus)
     machine.pools = pools
-    stack = records(STACK, 1)[0]
-    stack.readers = len(readers)
-    stack.drops = int(config.app.reader == "drop")
-    stack.forwards = int(config.app.reader == "forward")
     return Trial(
         host=host,
         buffers=new_buffers(host, skb_rules_of(config.kernel), skbs=skbs),
@@ -104,11 +142,22 @@ def new_trial(config: TrialConfig) -> Trial:
         stack=stack,
         readers=readers,
         packets=records(PACKET, skbs + 1),
+        holds=records(HOLD, skbs + 1),
+        merged=records(MERGED, stack.merged_room + 1),
+        tap=tap,
+        gro=records(GRO, len(queues)),
+        gro_slots=words(len(queues) * GRO_BUCKETS * GRO_BUCKET_SKBS),
+        backlogs=backlogs,
+        backlog_slots=words(len(backlogs) * backlog.SLOTS),
+        deferred=deferred,
+        deferred_slots=words(len(queues) * MOST_SKBS),
         socket_slots=words(sum(readers.mask + 1)),
         **egress._asdict(),
+        kept_slots=words(sum(readers.kept_mask + 1)),
         arrivals=arrivals,
         tally=records(TALLY, 1)[0],
         latency=words(BUCKETS),
+        hold_times=words(BUCKETS),
     )
 
 
@@ -180,32 +229,137 @@ def _nic(config: TrialConfig, arrivals: Arrivals, frame_queues: int) -> Any:
     return nic
 
 
+def _stack(config: TrialConfig, in_stack: int) -> Any:
+    stack, app = config.stack, config.app
+    record = records(STACK, 1)[0]
+    record.readers = app.readers if reads_sockets(config) else 0
+    record.drops = int(app.reader in DROPPING_READERS)
+    record.forwards = int(app.reader == "forward")
+    record.no_port = int(app.reader == "udp-no-port")
+    record.gro = int(stack.gro)
+    record.tcp = int(app.protocol == "tcp")
+    record.defers = int(record.tcp and not record.drops and skb_rules_of(config.kernel).tcp_defers_frees)
+    record.backlogs = stack.rps
+    record.tap_percent = stack.capture_percent
+    record.keeps = int(record.defers or app.reader == "hold")
+    record.special = int(record.no_port or record.gro or record.tcp or record.backlogs or record.tap_percent)
+    record.merged_fresh = 1
+    record.merged_room = min(in_stack * _packets_of_a_page(config), MOST_MERGED) if record.tcp else 0
+    return record
+
+
 def _readers(config: TrialConfig) -> Any:
-    app = config.app
-    readers = records(SOCKET, 0 if app.reader in ("drop", "forward") else app.readers)
-    first = 0
+    """The sockets, the tap's last."""
+    app, stack = config.app, config.stack
+    sockets = app.readers if reads_sockets(config) else 0
+    taps = int(stack.capture_percent > 0)
+    readers = records(SOCKET, sockets + taps)
     queues = max(config.nic.queues, config.life.queues)
+    next_cpu = queues
+    first = kept_first = 0
     for number in range(len(readers)):
         reader = readers[number]
-        reader.cpu = number % config.nic.queues if app.reader_cpu == "same" else queues + number
-        reader.work_ps = app.work_ns * PS_PER_NS if app.reader == "slow" else 0
-        reader.work_varies = int(app.work_distribution == "exponential")
+        is_tap = number == sockets
+        if app.reader_cpu == "same" and not is_tap:
+            reader.cpu = number % config.nic.queues
+        else:
+            reader.cpu = next_cpu
+            next_cpu += 1
+        if is_tap:
+            reader.work_ps = stack.capture_work_ns * PS_PER_NS
+        else:
+            reader.work_ps = app.work_ns * PS_PER_NS if app.reader in WORKING_READERS else 0
+            reader.work_varies = int(app.work_distribution == "exponential")
+            reader.stall_ps = app.stall_ms * PS_PER_MS if app.reader == "stalled" else 0
+            reader.every_ps = app.stall_every_ms * PS_PER_MS
+            reader.keeps = _kept_packets(config)
         reader.key = work_key(config.seed, number)
         reader.first = first
-        reader.mask = (1 << _socket_packets(config).bit_length()) - 1
-        reader.limit_bytes = app.socket_bytes
+        reader.mask = _mask(_tap_packets(config) if is_tap else _socket_packets(config))
+        reader.limit_bytes = stack.capture_bytes if is_tap else app.socket_bytes
+        reader.kept_first = kept_first
+        reader.kept_mask = _mask(int(reader.keeps) + 1)
         first += reader.mask + 1
+        kept_first += reader.kept_mask + 1
     return readers
 
 
+def _mask(slots: int) -> int:
+    """Of the power of two that holds so many."""
+    return (1 << slots.bit_length()) - 1
+
+
 def _socket_packets(config: TrialConfig) -> int:
-    """How many packets a socket holds at the most."""
-    return config.app.socket_bytes // TRUESIZE_BYTES + 1
+    """How many packets a socket holds at the most; one that was merged counts less than one alone."""
+    size = pool.PAGE_BYTES if config.app.protocol == "tcp" else TRUESIZE_BYTES
+    return config.app.socket_bytes // size + 1
 
 
-def _cpus(queues: Any, readers: Any, targets: Any) -> tuple[Any, Any]:
-    """The CPUs, and who acts on them: queues before readers on each, targets alone."""
+def _tap_packets(config: TrialConfig) -> int:
+    """Clones that the packet socket holds at the most: the last one is let in below the limit."""
+    return config.stack.capture_bytes // TRUESIZE_BYTES + 2 if config.stack.capture_percent else 0
+
+
+def _kept_packets(config: TrialConfig) -> int:
+    return config.app.hold_packets if config.app.reader == "hold" else 0
+
+
+def _most_merged(config: TrialConfig) -> int:
+    """Pages of one skb at the most: head and fragments in the socket, or all that GRO merged."""
+    if config.app.protocol != "tcp":
+        return 1
+    merged = MAX_SKB_FRAGS + 1
+    return max(merged, GRO_MAX_BYTES // _payload_bytes(config) + 2) if config.stack.gro else merged
+
+
+def _most_in_stack(config: TrialConfig, merged: int) -> int:
+    """Pages above the driver at the most, and skbs, if so many packets are merged into one."""
+    app, stack, queues = config.app, config.stack, config.nic.queues
+    found = _tap_packets(config)
+    if app.protocol == "tcp" and stack.gro:
+        found += merged * GRO_BUCKETS * GRO_BUCKET_SKBS * queues
+    if stack.rps:
+        found += stack.rps * 2 * (backlog.MOST_WAITING + 1) * (merged if stack.gro else 1)
+    if reads_sockets(config):
+        found += app.readers * (_socket_packets(config) + (_kept_packets(config) + 1) * merged)
+        found += queues * MOST_SKBS * merged if app.protocol == "tcp" else 0
+    return found
+
+
+def _payload_bytes(config: TrialConfig) -> int:
+    """The least that a TCP packet carries."""
+    size = config.traffic.packet_size
+    if isinstance(size, str) or config.traffic.kind == "capture":
+        size = LEAST_FRAME_BYTES
+    return size - HEADERS_BYTES
+
+
+def _packets_of_a_page(config: TrialConfig) -> int:
+    """How many TCP packets one page holds the bytes of."""
+    return 1 + pool.PAGE_BYTES // _payload_bytes(config)
+
+
+def _next_cpu(*actors: Any) -> int:
+    """The first one that none of these has."""
+    return 1 + max(int(cpu) for table in actors for cpu in table.cpu)
+
+
+def _backlogs(config: TrialConfig, queues: Any, readers: Any) -> Any:
+    backlogs = records(BACKLOG, config.stack.rps)
+    first_cpu = _next_cpu(queues, readers)
+    for number in range(len(backlogs)):
+        backlogs[number].cpu = first_cpu + number
+    backlogs.phase = IDLE
+    backlogs.event_ps = FOREVER
+    backlogs.kicked_by = NOBODY
+    return backlogs
+
+
+def _cpus(queues: Any, readers: Any, backlogs: Any, deferred: Any, targets: Any) -> tuple[Any, Any]:
+    """The CPUs, and who acts on them: softirqs before readers on each, targets alone."""
     found = [(int(queues[number].cpu), POLL, number) for number in range(len(queues))]
+    found += [(int(backlogs[number].cpu), BACKLOG_POLL, number) for number in range(len(backlogs))]
+    found += [(int(queues[number].cpu), DEFERRED_FREE, number) for number in range(len(deferred))]
     found += [(int(readers[number].cpu), READER, number) for number in range(len(readers))]
     found += [(int(targets[number].cpu), TARGET_TURN, number) for number in range(len(targets))]
     found.sort()

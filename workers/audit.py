@@ -1,12 +1,17 @@
 """Conservation: what every trial has to prove before it may become a record."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from pool_impl.layout import COUNT_MASK, MAX_SKB_FRAGS, SIGNATURE, SIGNATURE_MASK, Buffers, Host
+from workers.backlog import SLOTS
+from workers.deferred import MOST_SKBS
 from workers.errors import CheckError
-from workers.state import Trial
+from workers.state import GRO_BUCKET_SKBS, GRO_BUCKETS, Trial
+
+NONE = [np.arange(0)]
 
 
 def check(trial: Trial) -> None:
@@ -42,12 +47,23 @@ def check_idle_pool(host: Host) -> None:
 
 
 def queued_packets(trial: Trial) -> int:
-    """Counted packets that wait in a receive ring, a socket, a transmit ring or for a redirect target."""
+    """Counted packets that wait in a receive ring, the stack, a transmit ring or for a redirect
+    target."""
     since = trial.tally.measure_from_ps
     in_ring = _descriptors(trial, "dma").arrival_ps >= since
-    in_socket = trial.packets[_in_sockets(trial)].arrival_ps >= since
-    waiting = _frames(trial).arrival_ps >= since
-    return int(in_ring.sum() + in_socket.sum() + waiting.sum())
+    waiting = np.concatenate([_in_sockets(trial), _in_gro(trial), _in_backlogs(trial)])
+    in_stack = sum(int(arrival_ps >= since) for skb in waiting for arrival_ps in _arrivals(trial, int(skb)))
+    in_frames = _frames(trial).arrival_ps >= since
+    return int(in_ring.sum() + in_frames.sum()) + in_stack
+
+
+def _arrivals(trial: Trial, skb: int) -> Iterator[int]:
+    """When each wire packet of an skb arrived."""
+    yield int(trial.packets[skb].arrival_ps)
+    number = trial.holds[trial.buffers.skbs[skb].shared].merged
+    while number != 0:
+        yield int(trial.merged[number].arrival_ps)
+        number = trial.merged[number].next
 
 
 def _descriptors(trial: Trial, until: str) -> Any:
@@ -64,15 +80,58 @@ def _frames(trial: Trial) -> Any:
 
 
 def _in_sockets(trial: Trial) -> Any:
-    """Skbs that wait in sockets."""
-    slots = [reader.first + (np.arange(reader.head, reader.tail) & reader.mask) for reader in trial.readers]
-    return trial.socket_slots[np.concatenate([*slots, np.arange(0)])]
+    """Skbs that wait in sockets for a reader."""
+    return np.concatenate(
+        [_in_socket(trial, reader) for reader in trial.readers[: trial.stack.readers]] or NONE
+    )
+
+
+def _in_tap(trial: Trial) -> Any:
+    """Clones that wait in the packet socket."""
+    return np.concatenate(
+        [_in_socket(trial, reader) for reader in trial.readers[trial.stack.readers :]] or NONE
+    )
+
+
+def _in_socket(trial: Trial, reader: Any) -> Any:
+    return trial.socket_slots[reader.first + (np.arange(reader.head, reader.tail) & reader.mask)]
+
+
+def _kept(trial: Trial) -> Any:
+    """Skbs that applications have read and not freed."""
+    slots = [
+        reader.kept_first + (np.arange(reader.kept_head, reader.kept_tail) & reader.kept_mask)
+        for reader in trial.readers
+    ]
+    return trial.kept_slots[np.concatenate([*slots, *NONE])]
+
+
+def _in_gro(trial: Trial) -> Any:
+    first = np.arange(len(trial.gro) * GRO_BUCKETS).reshape(-1, GRO_BUCKETS) * GRO_BUCKET_SKBS
+    slots = trial.gro_slots[first[..., np.newaxis] + np.arange(GRO_BUCKET_SKBS)]
+    return slots[np.arange(GRO_BUCKET_SKBS) < trial.gro["count"][..., np.newaxis]]
+
+
+def _in_backlogs(trial: Trial) -> Any:
+    slots = [
+        number * SLOTS + (np.arange(backlog.head, backlog.tail) & (SLOTS - 1))
+        for number, backlog in enumerate(trial.backlogs)
+    ]
+    return trial.backlog_slots[np.concatenate([*slots, *NONE])]
+
+
+def _deferred(trial: Trial) -> Any:
+    slots = [
+        number * MOST_SKBS + np.arange(deferred["count"]) for number, deferred in enumerate(trial.deferred)
+    ]
+    return trial.deferred_slots[np.concatenate([*slots, *NONE])]
 
 
 def _fates(trial: Trial) -> None:
     tally = trial.tally
-    fates = tally.delivered + tally.dropped_early + tally.missed + tally.dropped_socket + tally.dropped_driver
-    fates += tally.dropped_xdp + tally.transmitted + tally.redirected + tally.dropped_tx
+    fates = tally.delivered + tally.dropped_early + tally.dropped_xdp + tally.transmitted + tally.redirected
+    fates += tally.missed + tally.dropped_driver + tally.dropped_backlog + tally.dropped_socket
+    fates += tally.dropped_tx
     _equal("packets offered", int(tally.offered), "their fates", int(fates) + queued_packets(trial))
 
 
@@ -81,8 +140,12 @@ def _pages(trial: Trial) -> None:
     host = trial.host
     skbs = _live_skbs(trial.buffers)
     frames = _frames(trial)
-    waiting = len(_in_sockets(trial)) + int((frames.skb != 0).sum())
-    _equal("skbs in use", len(skbs), "skbs in sockets and transmit rings", waiting)
+    places = (_in_sockets, _in_tap, _in_gro, _in_backlogs, _kept, _deferred)
+    listed = np.concatenate([*(place(trial) for place in places), frames.skb[frames.skb != 0]])
+    members = [member for skb in listed for member in _members(trial.buffers, int(skb))]
+    _equal("skbs in use", len(skbs), "skbs found", len(listed) + len(members))
+    booked = trial.holds[np.unique(skbs.shared)].pages.sum() - _in_members(trial, members)
+    _equal("pages of skbs", len(_data_pages(trial.buffers, skbs)), "pages booked for them", int(booked))
     in_frames = frames.page[frames.page != 0]
     held = np.concatenate([_descriptors(trial, "posted").page, _data_pages(trial.buffers, skbs), in_frames])
     pooled = (host.pages[held].magic & SIGNATURE_MASK) == SIGNATURE
@@ -93,6 +156,19 @@ def _pages(trial: Trial) -> None:
     used = int(host.page_allocator.used_pages.sum())
     outside = int((~pooled).sum())
     _equal("pages in use", used, "pages in flight and of no pool", in_flight + outside)
+
+
+def _members(buffers: Buffers, skb: int) -> Iterator[int]:
+    """Skbs in the frag_list of another."""
+    member = int(buffers.shared[buffers.skbs[skb].shared].frag_list)
+    while member != 0:
+        yield member
+        member = int(buffers.skbs[member].next)
+
+
+def _in_members(trial: Trial, members: list[int]) -> int:
+    """Pages booked for list members, which are in the books of the skb that lists them."""
+    return int(trial.holds[np.unique(trial.buffers.skbs[members].shared)].pages.sum()) if members else 0
 
 
 def _live_skbs(buffers: Buffers) -> Any:

@@ -258,17 +258,67 @@ class TrafficConfig(_Group):
     ] = 1
 
 
+class StackConfig(_Group):
+    """The network stack between driver and socket."""
+
+    gro: Annotated[
+        bool,
+        Field(description="GRO merges TCP packets of a flow within a poll; without, it is left out"),
+    ] = False
+    rps: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=8,
+            description="CPUs of their own that receive packet steering spreads protocol work over; 0: off",
+        ),
+    ] = 0
+    capture_percent: Annotated[
+        int,
+        Field(ge=0, le=100, description="share of packets cloned to a packet socket, as tcpdump's; drawn"),
+    ] = 0
+    capture_work_ns: Annotated[
+        int,
+        Field(ge=0, le=1_000_000_000, description="time the packet socket's reader works on a clone"),
+    ] = 1_000
+    capture_bytes: Annotated[
+        int,
+        Field(ge=2304, le=1 << 30, description="receive buffer limit of the packet socket"),
+    ] = 212_992
+
+
 class AppConfig(_Group):
     """Who consumes the packets."""
 
     reader: Annotated[
-        Literal["drop", "fast", "slow", "forward"],
+        Literal["drop", "udp-no-port", "fast", "slow", "stalled", "hold", "forward"],
         Field(
-            description="drop: early drop in the stack; fast: a socket reader that only receives; "
-            "slow: one that works app.work_ns on each packet; forward: none, packets are routed and sent "
-            "again"
+            description="drop: early drop in the stack, as by the raw table; udp-no-port: dropped for want "
+            "of a socket; fast: a socket reader that only receives; slow: one that works app.work_ns on "
+            "each packet; stalled: slow, and at times it does not read; hold: slow, and it frees late; "
+            "forward: none, packets are routed and sent again"
         ),
     ] = "drop"
+    protocol: Annotated[
+        Literal["udp", "tcp"],
+        Field(
+            description="tcp: a socket's last skb takes in the next of its flow, and what another CPU reads "
+            "is freed where it was allocated (5.19 and later); no windows: a full socket drops"
+        ),
+    ] = "udp"
+    stall_ms: Annotated[
+        int, Field(ge=1, le=600_000, description="how long a stalled reader does not read")
+    ] = 1
+    stall_every_ms: Annotated[
+        int,
+        Field(ge=2, le=600_000, description="period of the stalls, each of which is at a period's end"),
+    ] = 10
+    hold_packets: Annotated[
+        int,
+        Field(
+            ge=1, le=65_536, description="received skbs that a hold reader has not freed yet, the last ones"
+        ),
+    ] = 256
     readers: Annotated[
         int,
         Field(ge=1, le=16, description="sockets, each with its own reader; a packet's flow decides which"),
@@ -282,12 +332,12 @@ class AppConfig(_Group):
         Field(
             ge=0,
             le=1_000_000_000,
-            description="time a slow reader works on a packet after receiving it; the mean if it is drawn",
+            description="time a slow, stalled or hold reader works on a packet; the mean if it is drawn",
         ),
     ] = 2_500
     work_distribution: Annotated[
         Literal["constant", "exponential"],
-        Field(description="of a slow reader's work: the same for each packet, or drawn with that mean"),
+        Field(description="of that work: the same for each packet, or drawn with that mean"),
     ] = "constant"
     socket_bytes: Annotated[
         int,
@@ -360,6 +410,7 @@ class TrialConfig(_Group):
     driver: DriverConfig = DriverConfig()
     xdp: XdpConfig = XdpConfig()
     traffic: TrafficConfig = TrafficConfig()
+    stack: StackConfig = StackConfig()
     app: AppConfig = AppConfig()
     life: LifeConfig = LifeConfig()
     memory: MemoryConfig = MemoryConfig()
@@ -495,21 +546,6 @@ def _redirects_have_a_target(config: TrialConfig) -> None:
         raise ConfigError("xdp.redirect_to", "", "frames are redirected; name device, cpumap or af_xdp")
 
 
-def _cpus_suffice(config: TrialConfig) -> None:
-    xdp, app, queues = config.xdp, config.app, config.nic.queues
-    reads = app.reader in ("fast", "slow") and app.reader_cpu == "other"
-    others = queues + (app.readers if reads else 0)
-    if xdp.redirect_percent > 0 and xdp.redirect_to in ("device", "cpumap"):
-        most = MAX_CPUS - others
-        if xdp.redirect_cpus > most:
-            raise ConfigError(
-                "xdp.redirect_cpus",
-                xdp.redirect_cpus,
-                f"queues and readers take {others} of {MAX_CPUS} CPUs; use fewer of them"
-                + (f", or at most {most} here" if most > 0 else ""),
-            )
-
-
 def _a_device_that_sends_stays_as_it_is(config: TrialConfig) -> None:
     if config.life.event != "none" and (attaches_program(config) or config.app.reader == "forward"):
         raise ConfigError(
@@ -585,6 +621,72 @@ def _loops_have_no_packets_to_mark(config: TrialConfig) -> None:
         )
 
 
+def _a_stall_ends_before_the_next(config: TrialConfig) -> None:
+    app = config.app
+    if app.reader == "stalled" and app.stall_ms >= app.stall_every_ms:
+        raise ConfigError(
+            "app.stall_ms", app.stall_ms, f"must be below app.stall_every_ms = {app.stall_every_ms}"
+        )
+
+
+def _ports_are_udp(config: TrialConfig) -> None:
+    if config.app.reader == "udp-no-port" and config.app.protocol != "udp":
+        raise ConfigError("app.protocol", config.app.protocol, "app.reader = udp-no-port needs udp")
+
+
+def _cpus_are_enough(config: TrialConfig) -> None:
+    """Queues, readers with a CPU of their own, RPS CPUs, the tap's and those of redirect targets."""
+    wanted = cpus_wanted(config)
+    total = sum(wanted.values())
+    if total > MAX_CPUS:
+        name = max(wanted, key=lambda name: wanted[name])
+        parts = " + ".join(f"{cpus} of {field}" for field, cpus in wanted.items() if cpus)
+        raise ConfigError(name, wanted[name], f"{parts} are {total} CPUs; use at most {MAX_CPUS} in all")
+
+
+def _what_cannot_go_together_stays_apart(config: TrialConfig) -> None:
+    app, stack = config.app, config.stack
+    if config.life.event != "none" and (stack.gro or stack.rps):
+        raise ConfigError(
+            "life.event",
+            config.life.event,
+            "packets that GRO or a backlog holds would need their device; use none, or stack.gro = false and "
+            "stack.rps = 0",
+        )
+    if app.reader == "forward" and stack.gro:
+        raise ConfigError(
+            "stack.gro", stack.gro, "merged packets would have to be cut up to be sent (app.reader = forward)"
+        )
+    if redirects_to_cpus(config) and config.xdp.redirect_to == "cpumap" and app.protocol == "tcp":
+        raise ConfigError(
+            "app.protocol",
+            app.protocol,
+            "xdp.redirect_to = cpumap needs udp, whose frees are not deferred",
+        )
+
+
+def cpus_wanted(config: TrialConfig) -> dict[str, int]:
+    """CPUs that take part, by the field that asks for them."""
+    app, stack = config.app, config.stack
+    return {
+        "nic.queues": max(config.nic.queues, config.life.queues),
+        "app.readers": app.readers if reads_sockets(config) and app.reader_cpu == "other" else 0,
+        "stack.rps": stack.rps,
+        "stack.capture_percent": int(stack.capture_percent > 0),
+        "xdp.redirect_cpus": config.xdp.redirect_cpus if redirects_to_cpus(config) else 0,
+    }
+
+
+def redirects_to_cpus(config: TrialConfig) -> bool:
+    """Whether XDP frames go to targets with CPUs of their own."""
+    return config.xdp.redirect_percent > 0 and config.xdp.redirect_to in ("device", "cpumap")
+
+
+def reads_sockets(config: TrialConfig) -> bool:
+    """Whether packets come to a socket, and are not dropped before."""
+    return config.app.reader not in (*DROPPING_READERS, "forward")
+
+
 def _flows_come_from_the_capture(leaf: str) -> Callable[[TrialConfig], None]:
     """The check that this field is left alone where a capture is replayed."""
     default = TrafficConfig.model_fields[leaf].default
@@ -609,6 +711,11 @@ IMIX_BYTES = (64,) * 7 + (594,) * 4 + (1518,)
 
 MEAN_IMIX_BYTES = sum(IMIX_BYTES) // len(IMIX_BYTES)
 
+DROPPING_READERS = ("drop", "udp-no-port")
+
+WORKING_READERS = ("slow", "stalled", "hold")
+"""readers that work app.work_ns on a packet"""
+
 SEED_FIELDS = (
     "workload",
     "traffic.kind",
@@ -621,6 +728,7 @@ SEED_FIELDS = (
     "xdp.drop_percent",
     "xdp.tx_percent",
     "xdp.redirect_percent",
+    "stack.capture_percent",
 )
 """what decides whether the seed matters, see :func:`seed_matters`"""
 
@@ -647,18 +755,6 @@ RULES = (
     ),
     Rule(("xdp.redirect_percent", "xdp.redirect_to"), _redirects_have_a_target),
     Rule(
-        (
-            "nic.queues",
-            "app.reader",
-            "app.readers",
-            "app.reader_cpu",
-            "xdp.redirect_percent",
-            "xdp.redirect_to",
-            "xdp.redirect_cpus",
-        ),
-        _cpus_suffice,
-    ),
-    Rule(
         ("life.event", "app.reader", "xdp.attached", "xdp.pass_percent"), _a_device_that_sends_stays_as_it_is
     ),
     Rule(("workload", "pool.recycle"), _loops_have_no_packets_to_mark),
@@ -668,6 +764,35 @@ RULES = (
         _busy_polling_has_a_reader_for_each_queue,
     ),
     Rule(("warmup_ms", "duration_ms"), _warmup_ends_before_the_trial),
+    Rule(("app.reader", "app.stall_ms", "app.stall_every_ms"), _a_stall_ends_before_the_next),
+    Rule(("app.reader", "app.protocol"), _ports_are_udp),
+    Rule(
+        (
+            "app.reader",
+            "app.reader_cpu",
+            "app.readers",
+            "nic.queues",
+            "life.queues",
+            "stack.rps",
+            "stack.capture_percent",
+            "xdp.redirect_percent",
+            "xdp.redirect_to",
+            "xdp.redirect_cpus",
+        ),
+        _cpus_are_enough,
+    ),
+    Rule(
+        (
+            "life.event",
+            "stack.gro",
+            "stack.rps",
+            "app.reader",
+            "app.protocol",
+            "xdp.redirect_percent",
+            "xdp.redirect_to",
+        ),
+        _what_cannot_go_together_stays_apart,
+    ),
     Rule(
         ("traffic.kind", "traffic.rate_pps", "traffic.packet_size", "nic.link_gbps"),
         _offered_load_fits_the_link,
@@ -719,7 +844,9 @@ def seed_matters(config: TrialConfig) -> bool:
     traffic, app = config.traffic, config.app
     if config.workload != NIC_WORKLOAD:
         return False
-    if app.reader == "slow" and app.work_distribution == "exponential":
+    if app.reader in WORKING_READERS and app.work_distribution == "exponential":
+        return True
+    if 0 < config.stack.capture_percent < 100:
         return True
     if draws_verdicts(config):
         return True

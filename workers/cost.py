@@ -47,7 +47,12 @@ TRANSMIT = observe.FIRST_OWN_WORK + 15
 TRANSMIT_CLEAN = observe.FIRST_OWN_WORK + 16
 FORWARD = observe.FIRST_OWN_WORK + 17
 TARGET_SLOT = observe.FIRST_OWN_WORK + 18  # entries of a CPU map's queue, put in or taken out
-KINDS_OF_WORK = observe.FIRST_OWN_WORK + 19
+GRO = observe.FIRST_OWN_WORK + 19
+TCP = observe.FIRST_OWN_WORK + 20
+BACKLOG = observe.FIRST_OWN_WORK + 21
+IPI = observe.FIRST_OWN_WORK + 22
+DEFER = observe.FIRST_OWN_WORK + 23
+KINDS_OF_WORK = observe.FIRST_OWN_WORK + 24
 
 PRICES: dict[int, tuple[str, str]] = {
     observe.POOL_ALLOC: ("pool_alloc", "pool_alloc_ns"),
@@ -86,6 +91,11 @@ PRICES: dict[int, tuple[str, str]] = {
     TRANSMIT_CLEAN: ("transmit", "transmit_clean_ns"),
     FORWARD: ("protocol", "forward_ns"),
     TARGET_SLOT: ("xdp", "ring_slot_ns"),
+    GRO: ("gro", "gro_ns"),
+    TCP: ("protocol", "tcp_ns"),
+    BACKLOG: ("steering", "backlog_ns"),
+    IPI: ("steering", "ipi_ns"),
+    DEFER: ("skb_free", "lock_unlock_ns"),
 }
 """category and profile parameter of each kind of work; COPY is priced by bandwidth"""
 

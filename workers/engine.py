@@ -8,15 +8,32 @@ from typing import Any
 
 from pool_impl import skb as buffer
 from pool_impl.jit import compiled
-from pool_impl.layout import NO_CPU, PROCESS
-from workers import cost, drivers, moderation, nic, occupancy, sockets, stack, targets, transmit
+from pool_impl.layout import NO_CPU, PROCESS, SERVING_SOFTIRQ
+from workers import (
+    backlog,
+    cost,
+    deferred,
+    drivers,
+    gro,
+    hold,
+    moderation,
+    nic,
+    occupancy,
+    sockets,
+    stack,
+    targets,
+    transmit,
+)
 from workers.schedule import next_cpu, refresh
 from workers.state import (
+    BACKLOG_POLL,
+    FLUSHING,
     IDLE,
     NOBODY,
     POLL,
     POLLING,
     READER,
+    TARGET_TURN,
     YIELDED,
     Trial,
 )
@@ -75,17 +92,22 @@ def _step(trial: Trial, number: int, start_ps: int) -> None:
         trial.tally.busy_ps[number] += waited_ps
     else:
         meter.idle_ps[number] += waited_ps
+    slept = waited_ps > 0 and not cpu.spins
     host.context.cpu = number
     if actor.kind == READER:
         host.context.in_softirq = PROCESS
-        skb = sockets.read_packet(trial, actor.number, waited_ps > 0 and not cpu.spins)
+        skb = sockets.read_packet(trial, actor.number, slept)
     elif actor.kind == POLL:
         host.context.in_softirq = trial.nic.poll_context
         skb = _poll(trial, actor.number, start_ps)
+    elif actor.kind == TARGET_TURN:
+        skb = targets.step(trial, actor.number, start_ps, slept)
     else:
-        skb = targets.step(trial, actor.number, start_ps, waited_ps > 0)
+        host.context.in_softirq = SERVING_SOFTIRQ
+        skb = _other_softirq(trial, actor.kind, actor.number, slept)
     if skb != 0:
         # in one place for all: this is most of the compiled code
+        hold.release(trial, skb)
         host.observer.work(cost.SKB_FREE, 1)
         buffer.free(trial.buffers, skb)
     if actor.kind == READER:
@@ -103,6 +125,8 @@ def _poll(trial: Trial, number: int, now_ps: int) -> int:
     """One step of a queue's poll; the skb to free, or 0."""
     queue = trial.queues[number]
     if queue.phase != POLLING:
+        if queue.phase == FLUSHING:
+            return _flush(trial, queue, number, now_ps)
         _begin_poll(trial, queue, number, now_ps)
         return 0
     if queue.to_clean != 0:
@@ -112,8 +136,35 @@ def _poll(trial: Trial, number: int, now_ps: int) -> int:
         queue.polled += 1
         trial.tally.read += 1
         skb = drivers.receive_packet(trial, number)
-        return skb if skb == 0 else stack.deliver(trial, skb)
+        return skb if skb == 0 else stack.deliver(trial, number, skb)
+    return _flush(trial, queue, number, now_ps)
+
+
+@compiled(inline=False)
+def _flush(trial: Trial, queue: Any, number: int, now_ps: int) -> int:
+    """Nothing more to poll: what GRO holds goes up, one skb a step; then the poll is over. A poll that used
+    up its budget will go on, and so may what is held, but for what has waited too long."""
+    if trial.stack.gro:
+        over = queue.polled < trial.nic.budget
+        skb = gro.next_to_flush(trial, number, now_ps if over else now_ps - gro.MOST_AGE_PS)
+        if skb != 0:
+            queue.phase = FLUSHING
+            return stack.pass_up(trial, number, skb)
     _end_poll(trial, queue, number)
+    if trial.stack.backlogs:
+        backlog.send_interrupts(trial, number)
+    return 0
+
+
+@compiled(inline=False)
+def _other_softirq(trial: Trial, kind: int, number: int, slept: bool) -> int:
+    """One step of a backlog's poll, or freeing what readers left; the skb to free, or 0."""
+    if kind == BACKLOG_POLL:
+        skb = backlog.poll(trial, number)
+        return 0 if skb == 0 else stack.receive(trial, skb)
+    if slept:
+        trial.host.observer.work(cost.INTERRUPT, 1)
+    deferred.flush(trial, number)
     return 0
 
 
@@ -134,6 +185,8 @@ def _begin_poll(trial: Trial, queue: Any, number: int, now_ps: int) -> None:
     trial.cpus[queue.cpu].poller = number
     if trial.nic.transmits:
         queue.to_clean = transmit.sent(trial.frames, trial.frame_queues[number], now_ps)
+    if trial.stack.defers:
+        deferred.flush(trial, number)
 
 
 @compiled(inline=False)
@@ -146,11 +199,19 @@ def _end_poll(trial: Trial, queue: Any, number: int) -> None:
     cpu.poller = NOBODY
     if queue.polled < trial.nic.budget:
         queue.phase = IDLE
-        queue.event_ps = transmit.interrupt_ps(trial, number) if trial.nic.transmits else FOREVER
-        queue.waiting_frames = 0
+        # only while GRO is flushed can anything come in unseen
+        queue.waiting_frames = queue.dma - queue.read
+        queue.event_ps = FOREVER if queue.waiting_frames == 0 else _now(trial, queue.cpu) + queue.usecs_ps
+        if trial.nic.transmits:
+            queue.event_ps = min(queue.event_ps, transmit.interrupt_ps(trial, number))
         trial.host.device.napi_owner[number] = NO_CPU
         return
-    now_ps = cost.clock(trial.host.observer.meter, queue.cpu)
+    now_ps = _now(trial, queue.cpu)
     queue.phase = YIELDED
     queue.event_ps = now_ps
     cpu.reader_turn_ps = now_ps - queue.poll_started_ps
+
+
+@compiled()
+def _now(trial: Trial, cpu: int) -> int:
+    return cost.clock(trial.host.observer.meter, cpu)

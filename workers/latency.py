@@ -25,6 +25,32 @@ def count_until(trial: Trial, arrival_ps: int, end_ps: int) -> None:
 
 
 @compiled()
+def consumed(trial: Trial, skb: int) -> int:
+    """The same for each wire packet of an skb that arrived after the warm-up; returns how many."""
+    found = 0
+    packet = trial.packets[skb]
+    if packet.arrival_ps >= trial.tally.measure_from_ps:
+        found = 1
+        count(trial, packet.arrival_ps)
+    merged = trial.holds[trial.buffers.skbs[skb].shared].merged
+    if merged != 0:
+        found += _consumed_merged(trial, merged)
+    return found
+
+
+@compiled(inline=False)
+def _consumed_merged(trial: Trial, number: int) -> int:
+    found = 0
+    while number != 0:
+        record = trial.merged[number]
+        if record.arrival_ps >= trial.tally.measure_from_ps:
+            found += 1
+            count(trial, record.arrival_ps)
+        number = record.next
+    return found
+
+
+@compiled()
 def latency_bucket(latency_ns: int) -> int:
     """Bucket of the log-linear histogram: exact below 64 ns, then 32 buckets for each octave."""
     octave = max(0, bit_length(latency_ns) - SUB_BUCKET_BITS)

@@ -7,7 +7,7 @@ from pool_impl.layout import SERVING_SOFTIRQ, Host
 from pool_impl.release import rules_of
 from workers import arch, variants
 from workers.cache import stamps_needed
-from workers.config import TrialConfig
+from workers.config import TrialConfig, cpus_wanted
 from workers.cost import Pricing, new_pricing
 
 
@@ -24,7 +24,7 @@ def new_machine(
     """
     profile = arch.load(config.arch)
     pcp_high = int(profile["pcp_high_pages"])
-    pages += 2 * pcp_high
+    pages += sum(cpus_wanted(config).values()) * pcp_high
     host = new_host(
         rules_of(config.kernel),
         pages=pages,

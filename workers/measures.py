@@ -40,6 +40,8 @@ CATEGORIES = (
     "xdp",
     "skb_alloc",
     "skb_free",
+    "gro",
+    "steering",
     "protocol",
     "socket",
     "transmit",
@@ -78,9 +80,21 @@ _COUNTER_HELP = (
     "returns refused for other references or emergency pages",
 )
 
-LOCATIONS = ("cache", "ring", "rx_ring", "socket", "tx", "target")
+LOCATIONS = (
+    "cache",
+    "ring",
+    "rx_ring",
+    "gro",
+    "backlog",
+    "socket",
+    "application",
+    "deferred",
+    "tap",
+    "tx",
+    "target",
+)
 """where a page taken from the page allocator can be; a packet in the driver's or reader's hands counts
-to where it came from"""
+to where it came from; ``deferred`` is read and left to its CPU to be freed, ``tap`` only a clone holds"""
 
 SLOW_CAUSES = ("not_recycled", "overflow", "wrong_node", "declined", "held")
 """why an allocation went to the page allocator"""
@@ -105,6 +119,9 @@ MEASURES = (
     Measure("packets_missed_without_page", "packets", "lower", "of these, while there was no page to post"),
     Measure("packets_dropped_socket", "packets", "lower", "packets that found the socket full"),
     Measure("packets_dropped_driver", "packets", "lower", "packets without a page to replace theirs"),
+    Measure(
+        "packets_dropped_backlog", "packets", "lower", "packets that found the backlog of an RPS CPU full"
+    ),
     Measure("packets_dropped_xdp", "packets", "neither", "packets dropped by the XDP program on purpose"),
     Measure("packets_transmitted", "packets", "higher", "packets sent again, by XDP_TX or forwarded"),
     Measure(
@@ -121,7 +138,7 @@ MEASURES = (
         "higher",
         "packets delivered, dropped on purpose, sent again or redirected, per second",
     ),
-    Measure("drop_ratio", "ratio", "lower", "missed, driver, socket and transmit drops over packets offered"),
+    Measure("drop_ratio", "ratio", "lower", "lost anywhere over packets offered"),
     Measure(
         "busy_ns_per_packet",
         "ns",
@@ -133,6 +150,13 @@ MEASURES = (
     Measure("latency_p90_ns", "ns", "lower", "wire to consumer, 90th percentile"),
     Measure("latency_p99_ns", "ns", "lower", "wire to consumer, 99th percentile"),
     Measure("latency_max_ns", "ns", "lower", "wire to consumer, slowest packet"),
+    Measure("hold_p50_ns", "ns", "lower", "skb built until its page goes back, median by wire packet"),
+    Measure("hold_p99_ns", "ns", "lower", "skb built until its page goes back, 99th percentile"),
+    Measure("hold_max_ns", "ns", "lower", "skb built until its page goes back, longest"),
+    Measure("socket_share_max", "ratio", "lower", "pages in use that one socket's reader holds, the most"),
+    Measure("gro_packets_per_skb", "packets", "higher", "wire packets in an skb that GRO has passed up"),
+    Measure("packets_captured", "packets", "neither", "skbs that the tap's reader received as clones"),
+    Measure("captures_dropped", "packets", "lower", "clones that found the tap's socket full"),
     Measure("busy_ratio_queue_cpu", "ratio", "lower", "busy share of the CPU of the receive queue"),
     Measure("busy_ratio_reader_cpu", "ratio", "lower", "busy share of the CPU of the reader, 0 if shared"),
     Measure("busy_ratio_target_cpu", "ratio", "lower", "busy share of the busiest CPU of a redirect target"),

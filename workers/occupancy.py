@@ -2,7 +2,18 @@
 
 from pool_impl.jit import compiled
 from pool_impl.page_alloc import used_pages
-from workers.state import IN_CACHE, IN_RING, IN_RX_RING, IN_SOCKET, Trial
+from workers.state import (
+    IN_APPLICATION,
+    IN_BACKLOG,
+    IN_CACHE,
+    IN_DEFERRED,
+    IN_GRO,
+    IN_RING,
+    IN_RX_RING,
+    IN_SOCKET,
+    IN_TAP,
+    Trial,
+)
 
 
 @compiled()
@@ -13,7 +24,7 @@ def integrate(trial: Trial, now_ps: int) -> None:
     if elapsed_ps <= 0:
         return
     tally.integrated_to_ps = now_ps
-    in_cache = in_ring = in_rx_ring = in_socket = 0
+    in_cache = in_ring = in_rx_ring = in_socket = in_application = 0
     for number in range(trial.machine.pools):
         in_cache += trial.host.pools[number].cache_count
         in_ring += _ring_pages(trial, number)
@@ -22,7 +33,9 @@ def integrate(trial: Trial, now_ps: int) -> None:
         in_rx_ring += queue.posted - queue.read
     for number in range(trial.stack.readers):
         reader = trial.readers[number]
-        in_socket += reader.tail - reader.head
+        in_socket += reader.pages
+        in_application += reader.held_pages
+        reader.page_ps += (reader.pages + reader.held_pages) * elapsed_ps
     for number in range(trial.nic.frame_queues):
         frames = trial.frame_queues[number]
         tally.page_ps[frames.location] += (frames.tail - frames.head) * elapsed_ps
@@ -30,6 +43,13 @@ def integrate(trial: Trial, now_ps: int) -> None:
     tally.page_ps[IN_RING] += in_ring * elapsed_ps
     tally.page_ps[IN_RX_RING] += in_rx_ring * elapsed_ps
     tally.page_ps[IN_SOCKET] += in_socket * elapsed_ps
+    stack = trial.stack
+    if stack.special or stack.keeps:
+        tally.page_ps[IN_GRO] += stack.gro_pages * elapsed_ps
+        tally.page_ps[IN_BACKLOG] += stack.backlog_pages * elapsed_ps
+        tally.page_ps[IN_APPLICATION] += in_application * elapsed_ps
+        tally.page_ps[IN_DEFERRED] += stack.deferred_pages * elapsed_ps
+        tally.page_ps[IN_TAP] += stack.tap_pages * elapsed_ps
     tally.used_page_ps += used_pages(trial.host) * elapsed_ps
 
 

@@ -38,6 +38,8 @@ def counts(trial: Trial) -> dict[str, Any]:
         "dma": np.array([host.device[name] for name in DMA_COUNTS]),
         "page_ps": tally.page_ps.copy(),
         "slow": tally.slow.copy(),
+        "socket_page_ps": trial.readers.page_ps.copy(),
+        "gro": np.array([tally.gro_packets, tally.gro_skbs]),
         "touches": caches.touches.copy(),
         "misses": caches.misses.copy(),
     }
@@ -58,7 +60,9 @@ def record_of(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
     seconds = window_ps / PS_PER_SECOND
     on_purpose = tally.dropped_early + tally.dropped_xdp
     handled = int(tally.delivered + on_purpose + tally.transmitted + tally.redirected)
-    lost = int(tally.missed + tally.dropped_socket + tally.dropped_driver + tally.dropped_tx)
+    in_driver = tally.missed + tally.dropped_driver
+    lost = int(in_driver + tally.dropped_backlog + tally.dropped_socket + tally.dropped_tx)
+    held = int(trial.hold_times.sum())
     allocated = delta["pages_allocated"]
     entered = int((delta["hold"] & COUNT_MASK).sum())
     record: Record = {
@@ -70,6 +74,7 @@ def record_of(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
         "packets_missed_without_page": int(tally.missed_without_page),
         "packets_dropped_socket": int(tally.dropped_socket),
         "packets_dropped_driver": int(tally.dropped_driver),
+        "packets_dropped_backlog": int(tally.dropped_backlog),
         "packets_dropped_xdp": int(tally.dropped_xdp),
         "packets_transmitted": int(tally.transmitted),
         "packets_redirected": int(tally.redirected),
@@ -83,6 +88,13 @@ def record_of(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
         "latency_p90_ns": _quantile(trial.latency, 90),
         "latency_p99_ns": _quantile(trial.latency, 99),
         "latency_max_ns": int(tally.latency_max_ps) // PS_PER_NS if handled else None,
+        "hold_p50_ns": _quantile(trial.hold_times, 50),
+        "hold_p99_ns": _quantile(trial.hold_times, 99),
+        "hold_max_ns": int(tally.hold_max_ps) // PS_PER_NS if held else None,
+        "socket_share_max": _ratio(int(delta["socket_page_ps"].max(initial=0)), int(delta["page_ps"].sum())),
+        "gro_packets_per_skb": _ratio(int(delta["gro"][0]), int(delta["gro"][1])),
+        "packets_captured": int(tally.captured),
+        "captures_dropped": int(tally.captures_dropped),
         "busy_ratio_queue_cpu": int(busy_ps[trial.queues.cpu].max()) / window_ps,
         "busy_ratio_reader_cpu": int(busy_ps[_own_cpus_of_readers(trial)].max(initial=0)) / window_ps,
         "busy_ratio_target_cpu": int(busy_ps[trial.targets.cpu].max(initial=0)) / window_ps,
@@ -133,7 +145,10 @@ def _drain(trial: Trial, end_ps: int) -> Record:
 
 def _own_cpus_of_readers(trial: Trial) -> list[int]:
     """CPUs that have readers and no queue."""
-    return sorted({int(cpu) for cpu in trial.readers.cpu} - {int(cpu) for cpu in trial.queues.cpu})
+    return sorted(
+        {int(cpu) for cpu in trial.readers[: trial.stack.readers].cpu}
+        - {int(cpu) for cpu in trial.queues.cpu}
+    )
 
 
 def _ratio(part: int, whole: int) -> float | None:

@@ -8,7 +8,7 @@ long as it was: ksoftirqd and the application are equals to the scheduler.
 from typing import Any
 
 from pool_impl.jit import compiled
-from workers.state import IDLE, NOBODY, POLL, READER, TARGET_TURN, Trial
+from workers.state import BACKLOG_POLL, DEFERRED_FREE, IDLE, NOBODY, POLL, READER, Trial
 from workers.traffic import FOREVER
 
 
@@ -32,32 +32,47 @@ def refresh(trial: Trial, number: int) -> None:
         cpu.due_ps = cpu.now_ps
     elif cpu.actors == 1:
         actor = trial.actors[cpu.first_actor]
-        cpu.due_ps = max(cpu.now_ps, _event_ps(actor, trial.queues, trial.readers, trial.targets))
+        event_ps = _event_ps(
+            actor, trial.queues, trial.readers, trial.backlogs, trial.deferred, trial.targets
+        )
+        cpu.due_ps = max(cpu.now_ps, event_ps)
     else:
-        _choose(cpu, trial.actors, trial.queues, trial.readers, trial.targets)
+        _choose(cpu, trial.actors, trial.queues, trial.readers, trial.backlogs, trial.deferred, trial.targets)
 
 
 @compiled()
-def _event_ps(actor: Any, queues: Any, readers: Any, targets: Any) -> int:
+def _event_ps(actor: Any, queues: Any, readers: Any, backlogs: Any, deferred: Any, targets: Any) -> int:
     """When what an actor waits for happened or will, FOREVER if nobody knows."""
     if actor.kind == READER:
         reader = readers[actor.number]
         return int(reader.wake_ps) if reader.head != reader.tail else FOREVER
-    if actor.kind == TARGET_TURN:
-        return int(targets[actor.number].event_ps)
-    return int(queues[actor.number].event_ps)
+    if actor.kind == POLL:
+        return int(queues[actor.number].event_ps)
+    if actor.kind == BACKLOG_POLL:
+        return int(backlogs[actor.number].event_ps)
+    if actor.kind == DEFERRED_FREE:
+        return int(deferred[actor.number].event_ps)
+    return int(targets[actor.number].event_ps)
 
 
 @compiled(inline=False)
-def _choose(cpu: Any, actors: Any, queues: Any, readers: Any, targets: Any) -> None:
+def _choose(
+    cpu: Any, actors: Any, queues: Any, readers: Any, backlogs: Any, deferred: Any, targets: Any
+) -> None:
     """Among several on one CPU."""
-    readers_turn = cpu.reader_turn_ps > 0 and cpu.waiting > 0
+    readers_turn = False
+    if cpu.reader_turn_ps > 0 and cpu.waiting > 0:
+        for index in range(cpu.first_actor, cpu.first_actor + cpu.actors):
+            # one that stalls has no use for its turn
+            if actors[index].kind == READER:
+                reader = readers[actors[index].number]
+                readers_turn |= reader.head != reader.tail and reader.wake_ps <= cpu.now_ps
     cpu.due_ps = FOREVER
     waited_since_ps = FOREVER
     kind = READER
     for index in range(cpu.first_actor, cpu.first_actor + cpu.actors):
         actor = actors[index]
-        event_ps = _event_ps(actor, queues, readers, targets)
+        event_ps = _event_ps(actor, queues, readers, backlogs, deferred, targets)
         if readers_turn and actor.kind == POLL and queues[actor.number].phase != IDLE:
             event_ps = FOREVER
         start_ps = max(cpu.now_ps, event_ps)

@@ -15,8 +15,9 @@ def _words(*names: str) -> np.dtype[Any]:
 
 NOBODY = -1
 
-DOWN, IDLE, POLLING, YIELDED = range(4)
-"""phases of a receive queue: not started, interrupt armed, in NAPI poll, poll to go on after others' turn"""
+DOWN, IDLE, POLLING, YIELDED, FLUSHING = range(5)
+"""phases of a receive queue: not started, interrupt armed, in NAPI poll, poll to go on after others' turn,
+poll that passes up what GRO still holds; a backlog has those of them that it needs"""
 
 NIC = _words(
     "queues",
@@ -71,8 +72,32 @@ QUEUE = _words(
 
 DESCRIPTOR = _words("page", "frame_bytes", "arrival_ps", "flow_hash")
 
-PACKET = _words("arrival_ps", "flow_hash")
+PACKET = _words(
+    "arrival_ps",
+    "flow_hash",
+    "cpu",  # that made the skb; NOBODY for a tap's clone
+)
 """what the trial knows of an skb's packet beside the skb itself, by the skb's number"""
+
+HOLD = _words(
+    "built_ps",
+    "pages",  # of the heads and fragments, those of list members included
+    "left",  # 1: the skb that brought the data is gone, only a tap's clone is left
+    "merged",  # further packets: first and last MERGED record, and how many
+    "last_merged",
+    "merged_count",
+)
+"""what the data of an skb hold and since when, by the number of their SHARED record: clones have it in
+common"""
+
+MERGED = _words(
+    "arrival_ps",
+    "built_ps",  # of the page that came along, NO_PAGE where the data were copied
+    "next",
+)
+"""a wire packet that was merged into the skb of another; made at a merge, freed with the data"""
+
+NO_PAGE = -1
 
 SOCKET = _words(
     "cpu",
@@ -87,12 +112,67 @@ SOCKET = _words(
     "mask",
     "queued_bytes",  # truesize of the packets in the socket
     "limit_bytes",
+    "pages",  # in the socket, and held by the application after it has read them
+    "held_pages",
+    "page_ps",  # both, integrated
+    "stall_ps",  # 0: never; else it does not read for that long at the end of every every_ps
+    "every_ps",
+    "keeps",  # packets that the application keeps before it frees them
+    "kept_first",  # slot of the oldest; slots as those of the socket
+    "kept_head",
+    "kept_tail",
+    "kept_mask",
 )
-"""a socket and its application"""
+"""a socket and its application; the tap, where there is one, comes after the others"""
 
-STACK = _words("readers", "drops", "forwards")
+STACK = _words(
+    "readers",
+    "drops",
+    "special",  # 1: one of the following is not 0, or packets are dropped for want of a port
+    "no_port",
+    "forwards",
+    "gro",
+    "tcp",
+    "defers",
+    "backlogs",
+    "tap_percent",
+    "keeps",  # 1: readers may not free at once what they have read
+    "merged_free",  # list of free MERGED records, the first never used, and how many there are of both
+    "merged_fresh",
+    "merged_room",
+    "gro_pages",
+    "backlog_pages",
+    "deferred_pages",
+    "tap_pages",
+)
 """what is above the driver; ``drops`` is 1 where packets are dropped without a socket, ``forwards`` where
-they are sent again"""
+they are sent again; ``backlogs`` is the number of RPS CPUs"""
+
+TAP = _words("draws", "key")
+"""the draws of the packets that are captured; in this order, as numba takes a record that another one begins
+with for its base class"""
+
+GRO_BUCKETS = 8
+GRO_BUCKET_SKBS = 8
+
+GRO = np.dtype([("held", "<i8"), ("count", "<i8", (GRO_BUCKETS,))], align=True)
+"""what GRO holds of a queue, in all and by bucket; the skbs of a bucket, oldest first, are in gro_slots"""
+
+BACKLOG = _words(
+    "cpu",
+    "phase",
+    "event_ps",
+    "polled",
+    "kicked_by",  # queue whose poll has to send the IPI, or NOBODY
+    "first",  # slot
+    "head",  # packets taken, moved to the process queue, and enqueued since the start
+    "spliced",
+    "tail",
+)
+"""an RPS CPU's queue of packets, and its NAPI instance"""
+
+DEFERRED = _words("count", "event_ps")
+"""skbs that readers on other CPUs left to the CPU that made them, and when its softirq was raised for them"""
 
 FRAME = _words("page", "skb", "memory_id", "frame_bytes", "arrival_ps", "flow_hash", "sent_ps")
 """an XDP frame, or an skb that is sent (``page`` is 0 then): where it is, whose the page is, when its last
@@ -156,12 +236,12 @@ LIFE = _words("queues", "ring_mask", "first_pool", "pages_left", "down_at_ps", "
 """queues, ring and pools that the device comes up with again; pages in flight as it went down, when that was,
 and when the last of its pools was gone"""
 
-POLL, READER, TARGET_TURN = range(3)
+POLL, BACKLOG_POLL, DEFERRED_FREE, READER, TARGET_TURN = range(5)
 """kinds of actors"""
 
 ACTOR = _words("kind", "number")
-"""who takes steps on a CPU: a queue's poll, a reader or a redirect target, by its number; in the order of
-CPUs, polls first"""
+"""who takes steps on a CPU: a queue's poll, a backlog's, the softirq that frees what readers left, a reader
+or a redirect target, by its number; in the order of CPUs, softirqs first"""
 
 TALLY = np.dtype(
     [
@@ -181,6 +261,12 @@ TALLY = np.dtype(
                 "transmitted",
                 "redirected",
                 "dropped_tx",
+                "dropped_backlog",
+                "captured",
+                "captures_dropped",
+                "gro_packets",  # that GRO has passed up, and the skbs that they were in
+                "gro_skbs",
+                "hold_max_ps",
                 "read",  # all packets taken from the receive rings, by time
                 "pages_allocated",
                 "latency_max_ps",
@@ -199,7 +285,19 @@ TALLY = np.dtype(
 ``used_page_ps`` are pages integrated over time"""
 
 NOT_RECYCLED, OVERFLOW, WRONG_NODE, DECLINED, HELD = range(len(SLOW_CAUSES))
-IN_CACHE, IN_RING, IN_RX_RING, IN_SOCKET, IN_TX, IN_TARGET = range(len(LOCATIONS))
+(
+    IN_CACHE,
+    IN_RING,
+    IN_RX_RING,
+    IN_GRO,
+    IN_BACKLOG,
+    IN_SOCKET,
+    IN_APPLICATION,
+    IN_DEFERRED,
+    IN_TAP,
+    IN_TX,
+    IN_TARGET,
+) = range(len(LOCATIONS))
 
 
 class Trial(NamedTuple):
@@ -225,6 +323,18 @@ class Trial(NamedTuple):
     """record"""
     readers: Any
     packets: Any
+    holds: Any
+    merged: Any
+    tap: Any
+    """record"""
+    gro: Any
+    """by queue"""
+    gro_slots: Any
+    backlogs: Any
+    backlog_slots: Any
+    deferred: Any
+    """by queue, whose CPU it is"""
+    deferred_slots: Any
     socket_slots: Any
     """slots of all sockets: skbs in order of arrival"""
     frames: Any
@@ -239,8 +349,12 @@ class Trial(NamedTuple):
     """record of memory ids, see pool_impl.xdp"""
     returned: Any
     """record: what a target returns in bulk within a step"""
+    kept_slots: Any
+    """slots of all applications that keep packets"""
     arrivals: Arrivals
     tally: Any
     """record"""
     latency: Any
     """histogram, see workers.latency.latency_bucket"""
+    hold_times: Any
+    """histogram likewise"""

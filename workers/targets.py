@@ -13,7 +13,7 @@ from pool_impl import xdp as xdp_memory
 from pool_impl.jit import compiled
 from pool_impl.layout import BH_DISABLED, SERVING_SOFTIRQ
 from pool_impl.observe import PRODUCER_LOCK, SKB
-from workers import cost, latency, stack, transmit
+from workers import cost, hold, latency, stack, transmit
 from workers.cache import HEADER, PAYLOAD, stream
 from workers.rss import HASH_BITS
 from workers.schedule import refresh
@@ -195,4 +195,5 @@ def _deliver(trial: Trial, number: int, slept: bool) -> int:
         owner = trial.xdp_memory.owner[frame.memory_id] - 1
         trial.queues[owner].detached += 1
         pool.release_page(host, host.pools[owner], frame.page)
-    return int(stack.deliver(trial, skb))
+    hold.begin(trial, skb)
+    return int(stack.receive(trial, skb))

@@ -426,6 +426,11 @@ def work_key(seed: int, reader: int = 0) -> int:
     return mix64(~mix64(seed + reader * _GAMMA))
 
 
+def tap_key(seed: int) -> int:
+    """Key of the numbers that decide which packets are captured."""
+    return mix64(~work_key(~seed))
+
+
 @compiled()
 def _draw(source: Any) -> int:
     """The next 63 random bits: splitmix64 of the source's key and the number of the draw. A source is any

@@ -79,18 +79,18 @@ TRIALS: dict[str, dict[str, Value]] = {
 }
 
 PINNED: dict[str, str] = {
-    "drop-constant": "c6e08077592c7ca4",
-    "drop-saturation": "a003ce2743bc0b69",
-    "drop-poisson-local": "998c2a4aa47c6555",
-    "drop-bursts-without-recycling": "9a622fee01401e73",
-    "fast-imix-software-coherence": "1d7377afeddda7e0",
-    "fast-capture": "49b17444dfe10396",
-    "slow-bursts-small-pool": "44a8cc71344e2d01",
-    "slow-poisson-drawn-work": "e6616253ce219fb4",
-    "slow-same-cpu-oldest-release": "3ad75f579bf41289",
-    "slow-posted-registers-driver-syncs": "1bc7b9829fb103d5",
-    "xdp-all-verdicts-forwarded-to-a-slow-link": "1ee5c164e0533900",
-    "xdp-to-two-kthreads-replaced-before": "bc86ba35d2336e11",
+    "drop-constant": "baef948c551d5c72",
+    "drop-saturation": "90ada3ef4d8a77d2",
+    "drop-poisson-local": "e46d9f3b1cf34c38",
+    "drop-bursts-without-recycling": "3904cd98e4b98cbb",
+    "fast-imix-software-coherence": "a31ca3821003a274",
+    "fast-capture": "fbf2f229973ab64c",
+    "slow-bursts-small-pool": "73cf92ecdd6c88fd",
+    "slow-poisson-drawn-work": "343779a955d8e7fd",
+    "slow-same-cpu-oldest-release": "6ad0b9e5fa9fb94b",
+    "slow-posted-registers-driver-syncs": "6fb586b3a3f3d051",
+    "xdp-all-verdicts-forwarded-to-a-slow-link": "0fe9286ac940aff0",
+    "xdp-to-two-kthreads-replaced-before": "bca93b048ded1a38",
 }
 
 

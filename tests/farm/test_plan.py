@@ -135,6 +135,12 @@ OTHER_FIELDS = {
     "app.reader_cpu": ["same", "other"],
     "nic.link_gbps": [1, 10],
     "nic.budget": [16, 64],
+    "nic.queues": [1, 4],
+    "nic.tx_gbps": [0, 4],
+    "stack.rps": [0, 1],
+    "app.readers": [1, 4],
+    "life.queues": [0, 4],
+    "xdp.redirect_cpus": [1, 4],
     "app.socket_bytes": [3000, 4000],
 }
 
@@ -142,7 +148,15 @@ OTHER_FIELDS = {
 @pytest.mark.parametrize("field", [f for f in fields() if f.name not in SEED_FIELDS], ids=lambda f: f.name)
 def test_only_the_seed_fields_decide_whether_the_seed_matters(field: TrialField) -> None:
     values = OTHER_FIELDS.get(field.name, OTHER_FIELDS.get(type(field.default), [field.default]))
-    drawn: dict[str, list[Value]] = {"traffic.flows": [1, 2], "traffic.flow_packets": [0, 9]}
+    drawn: dict[str, list[Value]] = {
+        "traffic.flows": [1, 2],
+        "traffic.flow_packets": [0, 9],
+        "xdp.pass_percent": [100, 30],
+        "xdp.drop_percent": [0],
+        "xdp.tx_percent": [70],
+        "xdp.redirect_percent": [0],
+        "stack.capture_percent": [0, 50],
+    }
     values_of = {**VALUES, **drawn, "workload": ["nic", "pool_ring"]}
     for row in product(*(values_of[name] for name in SEED_FIELDS)):
         plain = dict(zip(SEED_FIELDS, row, strict=True))

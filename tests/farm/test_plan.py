@@ -149,9 +149,15 @@ OTHER_FIELDS = {
 @pytest.mark.parametrize("field", [f for f in fields() if f.name not in SEED_FIELDS], ids=lambda f: f.name)
 def test_only_the_seed_fields_decide_whether_the_seed_matters(field: TrialField) -> None:
     values = OTHER_FIELDS.get(field.name, OTHER_FIELDS.get(type(field.default), [field.default]))
-    drawn: dict[str, list[Value]] = {"traffic.flows": [1, 2], "traffic.flow_packets": [0, 9]}
-    drawn["stack.capture_percent"] = [0, 30]
-    drawn["xdp.drop_percent"] = [0, 50]
+    drawn: dict[str, list[Value]] = {
+        "traffic.flows": [1, 2],
+        "traffic.flow_packets": [0, 9],
+        "xdp.pass_percent": [100, 30],
+        "xdp.drop_percent": [0],
+        "xdp.tx_percent": [70],
+        "xdp.redirect_percent": [0],
+        "stack.capture_percent": [0, 50],
+    }
     defaults = {f.name: [f.default] for f in fields()}
     values_of = {**defaults, **VALUES, **drawn, "workload": ["nic", "pool_ring"]}
     for row in product(*(values_of[name] for name in SEED_FIELDS)):

@@ -54,9 +54,9 @@ class Serial(NamedTuple):
         """One more reference."""
         page.refcount += 1
 
-    def drop_ref(self, page: Any) -> bool:
-        """One reference less; True when it was the last."""
-        page.refcount -= 1
+    def drop_refs(self, page: Any, number: int) -> bool:
+        """So many references less; True when they were all."""
+        page.refcount -= number
         return bool(page.refcount == 0)
 
     def lock_zone(self, allocator: Any) -> None:
@@ -139,13 +139,13 @@ class Threads(NamedTuple):
         """One more reference."""
         atomic_add(page, "refcount", 1)
 
-    def drop_ref(self, page: Any) -> bool:
-        """One reference less; True when it was the last. The holder of the only reference has nobody to
+    def drop_refs(self, page: Any, number: int) -> bool:
+        """So many references less; True when they were all. The holder of all references has nobody to
         exclude."""
-        if atomic_load(page, "refcount") == 1:
+        if atomic_load(page, "refcount") == number:
             page.refcount = 0
             return True
-        return bool(atomic_add(page, "refcount", -1) == 1)
+        return bool(atomic_add(page, "refcount", -number) == number)
 
     def lock_zone(self, allocator: Any) -> None:
         """Spin until the lists that all CPUs share are ours."""

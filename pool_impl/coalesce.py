@@ -9,6 +9,7 @@ from pool_impl import fragments, page_alloc, pool
 from pool_impl import skb as buffer
 from pool_impl.jit import compiled
 from pool_impl.layout import MAX_SKB_FRAGS, PFMEMALLOC, SHARED_INFO_BYTES, SKB_BYTES, Buffers
+from pool_impl.page_frag import aligned
 from pool_impl.release import REFERENCE, REFUSE
 from pool_impl.skb_change import pull, unclone_keeptruesize
 
@@ -300,7 +301,7 @@ def pp_cow_data(buffers: Buffers, skb: int, number: int, headroom: int) -> int:
     if length > largest + MAX_SKB_FRAGS * pool.PAGE_BYTES:
         return 0
     linear = min(length, largest)
-    wanted = buffer.aligned(linear) + SHARED_INFO_BYTES + headroom
+    wanted = aligned(linear) + SHARED_INFO_BYTES + headroom
     page, offset, granted = fragments.alloc_any(host, host.pools[number], wanted)
     if page == 0:
         return 0

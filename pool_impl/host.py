@@ -8,10 +8,12 @@ from pool_impl.access import Serial
 from pool_impl.layout import (
     CONTEXT,
     DEVICE,
+    MAX_CPUS,
     NO_CPU,
     NO_POOL,
     PAGE,
     PAGE_ALLOCATOR,
+    PAGE_FRAG_CACHE,
     PCP_CAPACITY,
     POOL,
     SHARED,
@@ -100,3 +102,8 @@ def new_buffers(host: Host, rules: SkbRules, *, skbs: int) -> Buffers:
     memory.skb_fresh = memory.shared_fresh = 1
     memory.skb_end = memory.shared_end = skbs + 1
     return buffers
+
+
+def new_frag_caches() -> Any:
+    """Empty PAGE_FRAG_CACHE records by CPU."""
+    return records(PAGE_FRAG_CACHE, MAX_CPUS)

@@ -125,6 +125,10 @@ PAGE_ALLOCATOR = _lines(
 lines of its own: one word of ``used_pages``, and of the lists one word for each node. Failures injected:
 ``fail_skip`` pages are still given, then ``fail_count`` requests end short"""
 
+PAGE_FRAG_CACHE = _lines(cache=_words("page", "offset", "block_bytes", "references"))
+"""one CPU's block of memory for fragments that no pool has: its page, 0 if there is none; where the last
+fragment starts, bytes; how large the block is; and how many references to it the cache still has"""
+
 DEVICE = np.dtype(
     [
         *_words("maps", "unmaps", "syncs", "sync_bytes", "last_off", "last_len", "fail_skip", "fail_count"),

@@ -37,11 +37,26 @@ def get_page(host: Host, page: int) -> None:
 @compiled()
 def put_page(host: Host, page: int) -> None:
     """Drop one plain reference; the last one gives the page back to the page allocator."""
+    if drop_references(host, page, 1):
+        free(host, page)
+
+
+@compiled()
+def drop_references(host: Host, page: int, number: int) -> bool:
+    """Drop plain references; True when nobody has any, and the page is the caller's to free or to use."""
     host.observer.work(PAGE_REF, 1)
     host.observer.touch(STRUCT_PAGE, page, True)
-    host.observer.own(REFERENCES, page, -1)
-    if host.access.drop_ref(host.pages[page]):
-        _free(host, page)
+    host.observer.own(REFERENCES, page, -number)
+    return bool(host.access.drop_refs(host.pages[page], number))
+
+
+@compiled()
+def take_references(host: Host, page: int, number: int) -> None:
+    """Plain references on top of those that the caller has, who is the only one to have any. That takes no
+    atomic."""
+    host.observer.touch(STRUCT_PAGE, page, True)
+    host.observer.own(REFERENCES, page, number)
+    host.pages[page].refcount += number
 
 
 @compiled(inline=False)
@@ -132,7 +147,8 @@ def _hand_out(host: Host, page: int, serial: int) -> None:
 
 
 @compiled(inline=False)
-def _free(host: Host, page: int) -> None:
+def free(host: Host, page: int) -> None:
+    """Take back a page to which nobody has a reference."""
     host.observer.work(PAGE_FREE, 1)
     host.observer.own(PAGE_GIVEN, page, 0)
     record = host.pages[page]

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pool_impl import fragments, page_alloc, pool, xdp
+from pool_impl import fragments, page_alloc, page_frag, pool, xdp
 from pool_impl.jit import POOL_IMPL_DIGEST, entry
 from pool_impl.layout import Host
 
@@ -78,6 +78,23 @@ def step(host: Host, code: int, numbers: Any) -> int:
 def alloc_any(host: Host, number: int, size: int, granted: Any) -> int:
     """Page; offset and size go into ``granted``."""
     page, granted[0], granted[1] = fragments.alloc_any(host, host.pools[number], size)
+    return page
+
+
+FRAG_CACHE_ALLOC, FRAG_CACHE_FREE, FRAG_CACHE_DRAIN = range(3)
+
+
+@entry(POOL_IMPL_DIGEST)
+def frag_cache(host: Host, caches: Any, code: int, number: int, granted: Any) -> int:
+    """Fragments that no pool has: cut off one of ``number`` bytes, whose offset goes into ``granted``, give
+    back one of page ``number``, or empty the cache."""
+    page = 0
+    if code == FRAG_CACHE_ALLOC:
+        page, granted[0] = page_frag.alloc(host, caches, number)
+    elif code == FRAG_CACHE_FREE:
+        page_frag.free(host, number)
+    else:
+        page_frag.drain(host, caches)
     return page
 
 

@@ -11,7 +11,6 @@ from pool_impl import page_alloc, pool
 from pool_impl.jit import compiled
 from pool_impl.layout import (
     BH_DISABLED,
-    CACHE_LINE_BYTES,
     FCLONE_CLONE,
     FCLONE_NONE,
     FCLONE_ORIGINAL,
@@ -23,6 +22,7 @@ from pool_impl.layout import (
     Buffers,
 )
 from pool_impl.observe import SHARED_INFO, SKB, SLAB_HEAD
+from pool_impl.page_frag import aligned
 
 DATAREF_SHIFT = 16
 DATAREF_MASK = (1 << DATAREF_SHIFT) - 1
@@ -33,12 +33,6 @@ SMALLEST_PAGE_HEAD_BYTES = 1024
 
 
 # Sizes
-
-
-@compiled()
-def aligned(length: int) -> int:
-    """Bytes rounded up to cache lines (``SKB_DATA_ALIGN``)."""
-    return int((length + CACHE_LINE_BYTES - 1) // CACHE_LINE_BYTES * CACHE_LINE_BYTES)
 
 
 @compiled()

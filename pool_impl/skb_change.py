@@ -7,6 +7,7 @@ mark: shares stay with the others.
 from pool_impl import skb as buffer
 from pool_impl.jit import compiled
 from pool_impl.layout import NET_SKB_PAD, SHARED_INFO_BYTES, Buffers
+from pool_impl.page_frag import aligned
 
 PULL_RESERVE_BYTES = 128
 """extra room when pulling needs a new head, for further pulls"""
@@ -83,7 +84,7 @@ def realloc_headroom(buffers: Buffers, skb: int, headroom: int) -> int:
     if missing <= 0:
         return buffer.partial_copy(buffers, skb)
     copied = buffer.clone(buffers, skb)
-    if copied != 0 and not expand_head(buffers, copied, buffer.aligned(missing), 0):
+    if copied != 0 and not expand_head(buffers, copied, aligned(missing), 0):
         buffer.free(buffers, copied)
         return 0
     return copied

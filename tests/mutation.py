@@ -44,8 +44,19 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pool_impl"
 TESTS = ROOT / "tests" / "pool_impl"
 SURVIVORS = Path(__file__).with_name("mutation_survivors.toml")
-MODULES = ("ring", "pool", "fragments", "page_alloc", "release", "skb", "skb_change", "coalesce", "xdp")
-TEST_MODULES = ("golden", "create", "ring", "release", "xdp", "api", "variant", "invariants")
+MODULES = (
+    "ring",
+    "pool",
+    "fragments",
+    "page_alloc",
+    "page_frag",
+    "release",
+    "skb",
+    "skb_change",
+    "coalesce",
+    "xdp",
+)
+TEST_MODULES = ("golden", "create", "ring", "release", "xdp", "api", "variant", "invariants", "page_frag")
 LARGEST_RECORDING = 120
 """operations; longer ones repeat what shorter ones show"""
 SEEDS = 6

@@ -18,6 +18,7 @@ survivors have one, 1 some have none, or a reason is for a mutant that is killed
 import argparse
 import ast
 import copy
+import gc
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -63,7 +64,9 @@ LARGEST_RECORDING = 600
 lists, members with other users and long ways through both are in these only"""
 LONG_RECORDINGS = "random-skb-"
 SEEDS = 6
-"""random runs of each release"""
+"""random runs of each release, with pages and skbs and with skbs only"""
+STEPS = 60
+"""operations in one of them; of those with skbs only three times as many"""
 MOST_SECONDS = 5
 """of CPU, usual cost of the recordings of one mutant: the cheapest that fit; tests and random runs all"""
 LEAST_SECONDS = 1
@@ -297,7 +300,8 @@ def checks() -> list[Check]:
             found.append(Check(path.name, _passes(path)))
     for seed in range(SEEDS):
         for release in recording_releases():
-            found.append(Check(f"random {release} {seed}", _runs(release, seed)))
+            found.append(Check(f"random {release} {seed}", _runs(release, seed, skbs_only=False)))
+            found.append(Check(f"random skbs {release} {seed}", _runs(release, seed, skbs_only=True)))
     return found
 
 
@@ -330,16 +334,19 @@ def _passes(path: Path) -> Callable[[], None]:
     return run
 
 
-def _runs(release: str, seed: int) -> Callable[[], None]:
+def _runs(release: str, seed: int, *, skbs_only: bool) -> Callable[[], None]:
     def run() -> None:
         from tests.pool_impl.machine import Machine
 
         draw = random.Random(seed)
         machine = Machine(release, draw.randrange(600), draw.randrange(300))
-        for _ in range(60):
+        for step in range(STEPS * (1 + 2 * skbs_only)):
             program = draw.choice((Machine.PAGE_PROGRAM, Machine.SKB_PROGRAM))
+            if skbs_only:
+                program = Machine.SKB_PROGRAM
             draw.choice(program)(machine, draw.randrange(100), draw.randrange(100))
-            machine.check()
+            if not skbs_only or step % 8 == 0:
+                machine.check()
         machine.finish()
 
     return run
@@ -527,6 +534,7 @@ def main() -> int:
     if options.sample < 1:
         mutants = random.Random(1).sample(mutants, round(len(mutants) * options.sample))
     wanted = checks()
+    gc.freeze()  # or each process would copy all recordings when it first collects
     with ThreadPoolExecutor(options.jobs) as threads:
         measured = list(zip(wanted, threads.map(measure, wanted), strict=True))
     print(

@@ -11,6 +11,7 @@ import numpy as np
 from pool_impl import audit, ownership
 from pool_impl.conformance import Replay, Step, written
 from pool_impl.layout import CACHE_SIZE, FLAG_DMA_MAP, FLAG_DMA_SYNC_DEV, PFMEMALLOC
+from tests.pool_impl import skb_books
 
 POOLS = 2
 COUNTERS = ("fast", "slow", "slow_high_order", "empty", "refill", "waive")
@@ -31,6 +32,8 @@ class Books:
         self.host = self.replay.host
         self.steps: list[Step] = []
         self.destroyed: set[int] = set()
+        self.bytes: dict[int, skb_books.Runs] = {}
+        """where those of each skb lie"""
         self.queued: list[int] = []
         """pages in the XDP bulk queue"""
 
@@ -41,7 +44,7 @@ class Books:
 
     def check(self) -> None:
         """What must hold between any two operations (spec 11: 1-5, 34, 36, 42, 44, 47-49)."""
-        problems = audit.faults(self.host)
+        problems = audit.faults(self.host) + skb_books.Skbs(self.buffers).faults()
         holders = ownership.Owned(Counter(self.queued), Counter())
         for handle in self.replay.handles.values():
             holders.references[handle.page] += handle.references
@@ -107,6 +110,16 @@ class Books:
             values |= {"cache": int(owner.cache_count), "head": int(owner.ring_head)}
             found.append(values)
         return found
+
+    def check_bytes(self, name: str, arguments: dict[str, Any], results: dict[str, Any]) -> None:
+        """No byte of a packet is lost or moved by an operation, but those that it is asked to."""
+        before = self.bytes
+        skbs = skb_books.Skbs(self.buffers)
+        self.bytes = {handle: skbs.bytes_of(skb) for handle, skb in self.replay.skbs.items()}
+        heads = {handle: skbs.heads(skb) for handle, skb in self.replay.skbs.items()}
+        problems = skb_books.byte_faults(name, arguments, results, before, self.bytes, heads)
+        if problems:
+            self.fail(*problems)
 
     def check_step(
         self,

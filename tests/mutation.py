@@ -480,7 +480,7 @@ def affordable(costs: list[tuple[Check, float, int]]) -> list[tuple[Check, float
     """The checks to do: of the recordings those that execute most lines of the module for their time."""
     chosen = []
     spent = 0.0
-    for check, seconds, lines in sorted(costs, key=lambda cost: cost[1] / cost[2]):
+    for check, seconds, _ in sorted(costs, key=lambda cost: cost[1] / cost[2]):
         spent += seconds
         if spent > MOST_SECONDS and not check.name.startswith(("test_", "random ")):
             continue

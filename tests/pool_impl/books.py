@@ -10,10 +10,12 @@ import numpy as np
 
 from pool_impl import audit, ownership
 from pool_impl.conformance import Replay, Step, written
-from pool_impl.layout import CACHE_SIZE, FLAG_DMA_MAP, FLAG_DMA_SYNC_DEV, PFMEMALLOC
+from pool_impl.layout import CACHE_SIZE, FLAG_DMA_MAP, FLAG_DMA_SYNC_DEV, PFMEMALLOC, SHARED, SKB
 from tests.pool_impl import skb_books
 
 POOLS = 2
+NONSENSE = -7
+"""in all words of a free record"""
 COUNTERS = ("fast", "slow", "slow_high_order", "empty", "refill", "waive")
 RECYCLED = ("cached", "cache_full", "ring", "ring_full", "released_refcnt")
 
@@ -117,9 +119,24 @@ class Books:
         skbs = skb_books.Skbs(self.buffers)
         self.bytes = {handle: skbs.bytes_of(skb) for handle, skb in self.replay.skbs.items()}
         heads = {handle: skbs.heads(skb) for handle, skb in self.replay.skbs.items()}
+        self.spoil()
         problems = skb_books.byte_faults(name, arguments, results, before, self.bytes, heads)
         if problems:
             self.fail(*problems)
+
+    def spoil(self) -> None:
+        """Who reads a record that is free, or uses one without setting it up, finds nonsense."""
+        memory = self.buffers.memory
+        for words, free, following in (
+            (self.replay.skb_words, memory.skb_free, SKB.fields["next"][1] // 8),
+            (self.replay.shared_words, memory.shared_free, SHARED.fields["next"][1] // 8),
+        ):
+            record = int(free)
+            while record != 0:
+                after = int(words[record, following])
+                words[record, :] = NONSENSE
+                words[record, following] = after
+                record = after
 
     def check_step(
         self,

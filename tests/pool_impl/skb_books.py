@@ -23,10 +23,15 @@ class Run(NamedTuple):
 
 Runs = list[Run]
 
+_BITS = ("cloned", "nohdr", "pp_recycle", "pfmemalloc")
 _SKB_COLUMNS = (
-    *("users", "len", "data_len", "headroom", "shared", "cloned", "nohdr", "fclone", "companion", "next"),
+    *("users", "len", "data_len", "headroom", "shared", "fclone", "companion", "next"),
+    *_BITS,
 )
-_SHARED_COLUMNS = ("dataref", "end", "head_frag", "head_page", "head_offset", "nr_frags", "frag_list", "next")
+_SHARED_COLUMNS = (
+    *("dataref", "end", "head_frag", "head_page", "head_offset", "gso_size"),
+    *("nr_frags", "frag_list", "next"),
+)
 _FRAG_COLUMNS = ("frag_page", "frag_offset", "frag_size")
 
 
@@ -107,6 +112,12 @@ class Skbs:
             if (dataref & DATAREF_MASK, dataref >> DATAREF_SHIFT) != (count, headless[shared]):
                 yield f"data {shared}: dataref {dataref:#x}, but {count} and {headless[shared]} holders"
         for skb in self.used:
+            if not (
+                self.skb["fclone"][skb] in range(3) and all(self.skb[bit][skb] in (0, 1) for bit in _BITS)
+            ):
+                yield f"skb {skb}: nonsense in its bits"
+            if self.shared["gso_size"][self.skb["shared"][skb]] < 0:
+                yield f"skb {skb}: nonsense as size of its segments"
             if holders[self.skb["shared"][skb]] > 1 and not self.skb["cloned"][skb]:
                 yield f"skb {skb}: not cloned, but its data has another holder"
             companion = self.skb["companion"][skb]

@@ -78,6 +78,114 @@ def test_where_the_head_of_a_buffer_ends(kernel: str, kind: int, size: int, end:
     assert (record.headroom, record.len, state["tailroom"]) == (64, 0, end - 64)
 
 
+EXACT = [
+    # operation that makes a new head, its arguments, and the bytes that its bucket must have room for
+    ("skb_unclone", {}, 704),
+    ("skb_unclone_keeptruesize", {}, 704),
+    ("skb_cow", {"headroom": 0}, 704),
+    ("skb_cow_head", {"headroom": 64}, 704),
+    ("pskb_expand_head", {"nhead": 0, "ntail": 0}, 704),
+    ("skb_realloc_headroom", {"headroom": 65, "new": 12}, 768),
+    ("skb_cow_head", {"headroom": 65}, 768),
+    ("skb_cow_head", {"headroom": 128}, 768),
+    ("skb_cow", {"headroom": 129}, 832),
+    ("skb_cow", {"headroom": 1000}, 1664),
+    ("skb_cow", {"headroom": 1088}, 1728),
+    ("skb_realloc_headroom", {"headroom": 1088, "new": 12}, 1728),
+    ("skb_cow", {"headroom": 1089}, 1792),
+    ("pskb_expand_head", {"nhead": 1000, "ntail": 24}, 1728),
+    ("pskb_expand_head", {"nhead": 1000, "ntail": 25}, 1729),
+]
+
+
+@ALL
+@pytest.mark.parametrize(("name", "arguments", "needed"), EXACT)
+def test_a_new_head_has_the_next_bucket(
+    kernel: str, name: str, arguments: dict[str, int], needed: int
+) -> None:
+    """pskb_expand_head: the old end and what is asked for, no byte more; 704 and 1728 fill their buckets.
+    Missing headroom is rounded up to cache lines by those who ask for it."""
+    trace = packet(kernel)
+    result = trace.op(name, s=10, **arguments)
+    assert result.get("ret", 0) == 0
+    state = trace.look(arguments.get("new", 10))
+    assert state["end"] == (704 if needed <= 704 else 1728 if needed <= 1728 else 3776)
+    room = max(0, arguments.get("headroom", 0) - 64)
+    assert state["headroom"] == 64 + arguments.get("nhead", (room + 63) // 64 * 64)
+    assert (state["cloned"], state["nohdr"], state["dataref"]) == (0, 0, 1)
+
+
+@ALL
+@pytest.mark.parametrize(("delta", "end"), [(484, 704), (485, 1728)])
+def test_a_pull_leaves_room_for_further_pulls(kernel: str, delta: int, end: int) -> None:
+    """__pskb_pull_tail: 128 bytes behind what it needs; 64 + 28 + 484 + 128 are 704."""
+    trace = Trace(kernel)
+    page_of(trace, 1)
+    new_skb(trace, 10, length=28, size=192)
+    trace.op("add_rx_frag", s=10, h=1, off=0, len=1000, truesize=4096, own=1)
+    assert trace.op("pskb_pull_tail", s=10, delta=delta) == {"ret": 1}
+    state = trace.look(10)
+    assert (state["end"], state["len"], state["data_len"]) == (end, 1028, 1000 - delta)
+    assert state["frags"][0][1:] == [delta, 1000 - delta]
+
+
+@ALL
+@pytest.mark.parametrize(("delta", "moved"), [(292, False), (293, True)])
+def test_a_pull_that_fits_into_the_head_leaves_it_where_it_is(kernel: str, delta: int, moved: bool) -> None:
+    """A head page goes back only when a new head is needed: 704 - 64 - 348 are 292."""
+    trace = Trace(kernel)
+    page_of(trace, 1, 2)
+    trace.op("build_skb", s=10, h=1, off=0, size=1024, headroom=64, len=348, napi=0, own=1)
+    trace.op("mark_for_recycle", s=10)
+    trace.op("add_rx_frag", s=10, h=2, off=0, len=1000, truesize=4096, own=1)
+    before = trace.counters()
+    assert trace.op("pskb_pull_tail", s=10, delta=delta) == {"ret": 1}
+    assert trace.moved(before) == ({"ring": 1, "in_ring": 1} if moved else {})
+    assert trace.look(10)["head_frag"] == 1 - moved
+
+
+@ALL
+@pytest.mark.parametrize(
+    ("length", "left"), [(640, 0), (641, 641 - 300), (1400, 1100), (3300, 3000), (9999, 3000)]
+)
+def test_a_trim_gives_fragments_back_that_fit_into_the_head(kernel: str, length: int, left: int) -> None:
+    """skb_condense: 640 bytes have room in the head behind its headroom. Only then is the truesize right."""
+    trace = packet(kernel, clone=False)
+    before = trace.look(10)["truesize"]
+    assert trace.op("pskb_trim", s=10, len=length) == {"ret": 0}
+    state = trace.look(10)
+    assert (state["len"], state["data_len"]) == (min(3300, length), left)
+    assert state["truesize"] == (before if left else 704 + 576)
+    assert sum(frag[2] for frag in state["frags"]) == left
+    assert trace.counters().get("ring", 0) == 3 - len(state["frags"])
+
+
+@ALL
+def test_a_trim_within_linear_data_leaves_clones_alone(kernel: str) -> None:
+    """Without pages nothing is private that was not: the skb's own length is enough."""
+    trace = Trace(kernel)
+    record = new_skb(trace, 10, length=100)
+    trace.op("skb_clone", s=10, new=11)
+    assert trace.op("pskb_trim", s=10, len=60) == {"ret": 0}
+    assert (record.len, trace.look(11)["len"]) == (60, 100)
+    assert trace.look(10)["dataref"] == 2
+
+
+@ALL
+def test_linear_data_are_linear(kernel: str) -> None:
+    """skb_linearize has nothing to do, also for a clone; with one byte in a page it has."""
+    trace = Trace(kernel)
+    page_of(trace, 1)
+    new_skb(trace, 10, length=100)
+    trace.op("skb_clone", s=10, new=11)
+    with trace.slab(0, 0):
+        assert trace.op("skb_linearize", s=10) == {"ret": 0}
+    new_skb(trace, 12, length=100)
+    trace.op("add_rx_frag", s=12, h=1, off=0, len=1, truesize=4096, own=1)
+    assert trace.op("skb_linearize", s=12) == {"ret": 0}
+    assert (trace.look(12)["len"], trace.look(12)["data_len"], trace.look(12)["frags"]) == (101, 0, [])
+
+
 # Records
 
 
@@ -401,6 +509,23 @@ def test_a_pull_that_fails_in_a_list_changes_nothing(
     assert Skbs(trace.buffers).faults() == []
     assert Skbs(trace.buffers).used == used
     assert {handle: Skbs(trace.buffers).bytes_of(skb) for handle, skb in trace.skbs.items()} == before
+
+
+@ALL
+@pytest.mark.parametrize(("delta", "holders"), [(99, 2), (100, 2), (101, 1)])
+def test_a_member_becomes_private_only_for_its_pages(kernel: str, delta: int, holders: int) -> None:
+    """Its linear bytes are skipped in the skb itself; for a byte of its fragment the data must be its own."""
+    trace = Trace(kernel)
+    page_of(trace, 1)
+    new_skb(trace, 10, length=200)
+    new_skb(trace, 20, length=100)
+    trace.op("add_rx_frag", s=20, h=1, off=0, len=1000, truesize=4096, own=1)
+    trace.op("skb_clone", s=20, new=21)
+    trace.op("frag_list_add", s=10, child=20)
+    assert trace.op("pskb_pull_tail", s=10, delta=delta) == {"ret": 1}
+    assert trace.look(21)["dataref"] == holders
+    assert (trace.look(10)["data_len"], trace.look(21)["len"]) == (1100 - delta, 1100)
+    assert Skbs(trace.buffers).faults() == []
 
 
 @ALL

@@ -153,7 +153,6 @@ def _prepare_pull(buffers: Buffers, skb: int, length: int) -> bool:
     record = buffers.skbs[skb]
     record.walk_member = 0
     record.walk_fork = 0
-    record.walk_length = 0
     linear_end = record.headroom + buffer.headlen(record)
     missing = linear_end + length - buffers.shared[record.shared].end
     if missing > 0 or buffer.is_cloned(buffers, skb):

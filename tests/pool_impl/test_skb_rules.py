@@ -130,6 +130,19 @@ def test_a_pull_leaves_room_for_further_pulls(kernel: str, delta: int, end: int)
 
 
 @ALL
+@pytest.mark.parametrize(("delta", "end"), [(339, 704), (340, 704), (341, 1728)])
+def test_a_pull_into_a_private_head_takes_no_more_room_than_it_needs(
+    kernel: str, delta: int, end: int
+) -> None:
+    """A clone's new head has more room only if the old end is too near: 704 - 64 - 300 are 340."""
+    trace = packet(kernel)
+    assert trace.op("pskb_pull_tail", s=10, delta=delta) == {"ret": 1}
+    state = trace.look(10)
+    assert (state["end"], state["len"], state["data_len"]) == (end, 3300, 3000 - delta)
+    assert Skbs(trace.buffers).faults() == []
+
+
+@ALL
 @pytest.mark.parametrize(("delta", "moved"), [(292, False), (293, True)])
 def test_a_pull_that_fits_into_the_head_leaves_it_where_it_is(kernel: str, delta: int, moved: bool) -> None:
     """A head page goes back only when a new head is needed: 704 - 64 - 348 are 292."""
@@ -533,11 +546,15 @@ def test_a_member_becomes_private_only_for_its_pages(kernel: str, delta: int, ho
     ("delta", "lengths"),
     [(50, [150, 100]), (100, [100, 100]), (150, [50, 100]), (200, [100]), (250, [50]), (300, [])],
 )
-def test_a_pull_leaves_the_rest_of_a_list(kernel: str, delta: int, lengths: list[int]) -> None:
-    """Members with other users are cloned before they are eaten into: the other list stays."""
+@pytest.mark.parametrize("steps", [1, 2])
+def test_a_pull_leaves_the_rest_of_a_list(kernel: str, delta: int, lengths: list[int], steps: int) -> None:
+    """Members with other users are cloned before they are eaten into: the other list stays. In steps it is
+    the same as at once."""
     trace = nested(kernel)
     other = trace.look(11)
-    assert trace.op("pskb_pull_tail", s=10, delta=delta) == {"ret": 1}
+    for part in (delta,) if steps == 1 else (50, delta - 50) if delta > 50 else (10, delta - 10):
+        assert trace.op("pskb_pull_tail", s=10, delta=part) == {"ret": 1}
+        assert Skbs(trace.buffers).faults() == []
     state = trace.look(10)
     assert (state["len"], state["data_len"]) == (500, 300 - delta)
     assert [member[0] for member in state["frag_list"]] == lengths

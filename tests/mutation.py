@@ -79,7 +79,7 @@ SEEDS = 6
 """random runs of each release, with pages and skbs and with skbs only"""
 STEPS = 60
 """operations in one of them; of those with skbs only three times as many"""
-MOST_SECONDS = 5
+MOST_SECONDS = 2.5
 """of CPU, usual cost of the recordings of one mutant, and as much of its random runs; tests are done all"""
 LEAST_SECONDS = 1
 PATIENCE = 5

@@ -86,6 +86,9 @@ class Skbs:
 
     def _record_faults(self) -> Iterable[str]:
         """Each record is in use or free to be used, and not both: none is lost."""
+        words = [column[0] for name, column in self.skb.items() if name not in ("headroom", "len")]
+        if any(words) or any(self.shared[name][0] for name in _SHARED_COLUMNS):
+            yield "the record that means none has been written to"
         for what, free, following, used in (
             ("skb", int(self.memory.skb_free), self.skb["next"], set(self.used)),
             (

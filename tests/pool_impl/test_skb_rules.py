@@ -487,10 +487,11 @@ def test_without_memory_nothing_changes(
 
 def nested(kernel: str) -> Trace:
     """skb 10 with a list of 20 (100 linear bytes and a list of 30: 100) and 40 (100), all with other users
-    as well, by a partial copy of what holds them; 10 itself has 200 bytes."""
+    as well, by a partial copy of what holds them; 10 itself has 640 bytes, which fill its head."""
     trace = Trace(kernel)
-    for handle, length in ((10, 200), (20, 100), (30, 100), (40, 100)):
-        new_skb(trace, handle, length=length)
+    for handle in (40, 20, 30):
+        new_skb(trace, handle, length=100)
+    new_skb(trace, 10, length=640, size=704)
     trace.op("frag_list_add", s=20, child=30)
     trace.op("pskb_copy", s=20, new=21)
     for child in (20, 40):
@@ -507,7 +508,7 @@ def nested(kernel: str) -> Trace:
         ("pskb_pull_tail", {"delta": 150}, 0, 9),
         ("pskb_pull_tail", {"delta": 150}, 1, 0),  # and that one a head of its own, to pull its list into
         ("pskb_pull_tail", {"delta": 150}, 1, 1),  # and the list's member a clone
-        ("pskb_trim", {"len": 250}, 0, 9),
+        ("pskb_trim", {"len": 690}, 0, 9),
     ],
 )
 def test_a_pull_that_fails_in_a_list_changes_nothing(
@@ -544,22 +545,30 @@ def test_a_member_becomes_private_only_for_its_pages(kernel: str, delta: int, ho
 @ALL
 @pytest.mark.parametrize(
     ("delta", "lengths"),
-    [(50, [150, 100]), (100, [100, 100]), (150, [50, 100]), (200, [100]), (250, [50]), (300, [])],
+    [
+        (1, [199, 100]),
+        (50, [150, 100]),
+        (100, [100, 100]),
+        (150, [50, 100]),
+        (200, [100]),
+        (201, [99]),
+        (250, [50]),
+        (300, []),
+    ],
 )
 @pytest.mark.parametrize("steps", [1, 2])
 def test_a_pull_leaves_the_rest_of_a_list(kernel: str, delta: int, lengths: list[int], steps: int) -> None:
     """Members with other users are cloned before they are eaten into: the other list stays. In steps it is
     the same as at once."""
     trace = nested(kernel)
-    other = trace.look(11)
-    for part in (delta,) if steps == 1 else (50, delta - 50) if delta > 50 else (10, delta - 10):
-        assert trace.op("pskb_pull_tail", s=10, delta=part) == {"ret": 1}
+    for part in (delta,) if steps == 1 else (min(50, delta - 1), max(delta - 50, 1)):
+        assert part == 0 or trace.op("pskb_pull_tail", s=10, delta=part) == {"ret": 1}
         assert Skbs(trace.buffers).faults() == []
     state = trace.look(10)
-    assert (state["len"], state["data_len"]) == (500, 300 - delta)
+    assert (state["len"], state["data_len"]) == (940, 300 - delta)
     assert [member[0] for member in state["frag_list"]] == lengths
-    now = trace.look(11)
-    assert [member[0] for member in now["frag_list"]] == [member[0] for member in other["frag_list"]]
+    # two lists have what was not eaten into
+    assert trace.look(11)["frag_list"] == [[200, 0, 1, 0], [100, 0, 2 if delta <= 200 else 1, 0]]
     assert Skbs(trace.buffers).faults() == []
     for handle in (10, 11, 21):
         trace.op("kfree_skb", s=handle)
@@ -568,28 +577,22 @@ def test_a_pull_leaves_the_rest_of_a_list(kernel: str, delta: int, lengths: list
 
 @ALL
 @pytest.mark.parametrize(
-    ("length", "lengths"),
+    ("kept", "lengths"),
     [
-        (150, []),
-        (200, []),
-        (250, [50]),
-        (300, [100]),
-        (350, [150]),
-        (400, [200]),
-        (450, [200, 50]),
-        (499, [200, 99]),
+        *((-50, []), (0, []), (1, [1]), (50, [50]), (100, [100]), (101, [101]), (150, [150])),
+        *((200, [200]), (201, [200, 1]), (250, [200, 50]), (299, [200, 99]), (300, [200, 100])),
     ],
 )
-def test_a_trim_leaves_the_beginning_of_a_list(kernel: str, length: int, lengths: list[int]) -> None:
+def test_a_trim_leaves_the_beginning_of_a_list(kernel: str, kept: int, lengths: list[int]) -> None:
+    """Members with other users are cloned as far as they stay: the other list is as it was."""
     trace = nested(kernel)
-    assert trace.op("pskb_trim", s=10, len=length) == {"ret": 0}
+    assert trace.op("pskb_trim", s=10, len=640 + kept) == {"ret": 0}
     state = trace.look(10)
-    assert state["len"] == length
-    # what fits into the head behind the linear part is copied there (skb_condense)
-    condensed = length <= int(state["end"]) - 64
-    assert state["data_len"] == (0 if condensed else length - 200)
-    assert [member[0] for member in state["frag_list"]] == ([] if condensed else lengths)
-    assert [member[0] for member in trace.look(11)["frag_list"]] == [200, 100]
+    assert (state["len"], state["data_len"]) == (640 + kept, max(0, kept))
+    assert [member[0] for member in state["frag_list"]] == lengths
+    other = trace.look(11)["frag_list"]
+    assert [member[0] for member in other] == [200, 100]
+    assert trace.look(11)["len"] == 940
     assert Skbs(trace.buffers).faults() == []
     for handle in (10, 11, 21):
         trace.op("kfree_skb", s=handle)

@@ -14,8 +14,8 @@ from pool_impl.layout import CACHE_SIZE, FLAG_DMA_MAP, FLAG_DMA_SYNC_DEV, PFMEMA
 from tests.pool_impl import skb_books
 
 POOLS = 2
-NONSENSE = -7
-"""in all words of a free record"""
+NONSENSE = -(1 << 40)
+"""in all words of a free record: no index of anything"""
 COUNTERS = ("fast", "slow", "slow_high_order", "empty", "refill", "waive")
 RECYCLED = ("cached", "cache_full", "ring", "ring_full", "released_refcnt")
 

@@ -9,7 +9,7 @@ from pool_impl import skb_calls
 from pool_impl.jit import POOL_IMPL_DIGEST, entry
 from pool_impl.layout import FCLONE_CLONE, FCLONE_NONE, FCLONE_ORIGINAL, PFMEMALLOC, PROCESS, Buffers
 from pool_impl.release import RELEASES
-from tests.pool_impl.skb_books import Skbs
+from tests.pool_impl.skb_books import Skbs, cut
 from tests.pool_impl.trace import Trace
 
 ALL = pytest.mark.parametrize("kernel", list(RELEASES))
@@ -159,7 +159,7 @@ def test_a_pull_that_fits_into_the_head_leaves_it_where_it_is(kernel: str, delta
 
 @ALL
 @pytest.mark.parametrize(
-    ("length", "left"), [(640, 0), (641, 641 - 300), (1400, 1100), (3300, 3000), (9999, 3000)]
+    ("length", "left"), [(301, 0), (640, 0), (641, 641 - 300), (1400, 1100), (3300, 3000), (9999, 3000)]
 )
 def test_a_trim_gives_fragments_back_that_fit_into_the_head(kernel: str, length: int, left: int) -> None:
     """skb_condense: 640 bytes have room in the head behind its headroom. Only then is the truesize right."""
@@ -485,18 +485,20 @@ def test_without_memory_nothing_changes(
     assert Skbs(trace.buffers).used == sorted(trace.skbs.values())
 
 
-def nested(kernel: str) -> Trace:
-    """skb 10 with a list of 20 (100 linear bytes and a list of 30: 100) and 40 (100), all with other users
-    as well, by a partial copy of what holds them; 10 itself has 640 bytes, which fill its head."""
+def nested(kernel: str, *, shared: bool = True) -> Trace:
+    """skb 10 with a list of 20 (100 linear bytes and a list of 30: 100) and 40 (100); 10 itself has 640 bytes,
+    which fill its head. If shared, all have other users as well, by a partial copy of what holds them."""
     trace = Trace(kernel)
-    for handle in (40, 20, 30):
+    for handle in (40, 20, 30) if shared else (20, 30, 40):
         new_skb(trace, handle, length=100)
     new_skb(trace, 10, length=640, size=704)
     trace.op("frag_list_add", s=20, child=30)
-    trace.op("pskb_copy", s=20, new=21)
+    if shared:
+        trace.op("pskb_copy", s=20, new=21)
     for child in (20, 40):
         trace.op("frag_list_add", s=10, child=child)
-    trace.op("pskb_copy", s=10, new=11)
+    if shared:
+        trace.op("pskb_copy", s=10, new=11)
     return trace
 
 
@@ -577,23 +579,120 @@ def test_a_pull_leaves_the_rest_of_a_list(kernel: str, delta: int, lengths: list
 
 @ALL
 @pytest.mark.parametrize(
+    ("delta", "frags", "lengths"),
+    [
+        (999, [[999, 1]], [200, 100]),
+        (1000, [], [200, 100]),
+        (1001, [], [199, 100]),
+        (1200, [], [100]),
+        (1300, [], []),
+    ],
+)
+@pytest.mark.parametrize("shared", [False, True])
+def test_fragments_are_eaten_before_the_list(
+    kernel: str, delta: int, frags: list[list[int]], lengths: list[int], shared: bool
+) -> None:
+    trace = Trace(kernel)
+    page_of(trace, 1)
+    for handle, length in ((20, 200), (40, 100), (10, 50)):
+        new_skb(trace, handle, length=length)
+    trace.op("add_rx_frag", s=10, h=1, off=0, len=1000, truesize=4096, own=1)
+    for child in (20, 40):
+        trace.op("frag_list_add", s=10, child=child)
+    if shared:
+        trace.op("pskb_copy", s=10, new=11)
+    assert trace.op("pskb_pull_tail", s=10, delta=delta) == {"ret": 1}
+    state = trace.look(10)
+    assert [frag[1:] for frag in state["frags"]] == frags
+    assert [member[0] for member in state["frag_list"]] == lengths
+    assert (state["len"], state["data_len"]) == (1350, 1300 - delta)
+    assert Skbs(trace.buffers).faults() == []
+
+
+@ALL
+@pytest.mark.parametrize(
     ("kept", "lengths"),
     [
         *((-50, []), (0, []), (1, [1]), (50, [50]), (100, [100]), (101, [101]), (150, [150])),
         *((200, [200]), (201, [200, 1]), (250, [200, 50]), (299, [200, 99]), (300, [200, 100])),
     ],
 )
-def test_a_trim_leaves_the_beginning_of_a_list(kernel: str, kept: int, lengths: list[int]) -> None:
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_trim_leaves_the_beginning_of_a_list(
+    kernel: str, kept: int, lengths: list[int], shared: bool
+) -> None:
     """Members with other users are cloned as far as they stay: the other list is as it was."""
-    trace = nested(kernel)
+    trace = nested(kernel, shared=shared)
     assert trace.op("pskb_trim", s=10, len=640 + kept) == {"ret": 0}
     state = trace.look(10)
     assert (state["len"], state["data_len"]) == (640 + kept, max(0, kept))
     assert [member[0] for member in state["frag_list"]] == lengths
-    other = trace.look(11)["frag_list"]
-    assert [member[0] for member in other] == [200, 100]
-    assert trace.look(11)["len"] == 940
+    if shared:
+        assert [member[0] for member in trace.look(11)["frag_list"]] == [200, 100]
+        assert trace.look(11)["len"] == 940
     assert Skbs(trace.buffers).faults() == []
-    for handle in (10, 11, 21):
+    for handle in list(trace.skbs):
         trace.op("kfree_skb", s=handle)
     assert Skbs(trace.buffers).used == []
+
+
+@ALL
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(
+    "lengths", [(890, 790, 690), (890, 600), (750, 640, 639), (940, 939, 938), (641, 640)]
+)
+def test_a_packet_may_be_trimmed_again(kernel: str, lengths: tuple[int, ...], shared: bool) -> None:
+    trace = nested(kernel, shared=shared)
+    for length in lengths:
+        before = Skbs(trace.buffers).bytes_of(trace.skbs[10])
+        assert trace.op("pskb_trim", s=10, len=length) == {"ret": 0}
+        assert Skbs(trace.buffers).bytes_of(trace.skbs[10]) == cut(before, 0, length)
+        assert trace.look(10)["len"] == length
+        assert Skbs(trace.buffers).faults() == []
+
+
+@ALL
+@pytest.mark.parametrize(("length", "holders"), [(640 + 1099, 1), (640 + 1100, 2), (640 + 1150, 2)])
+def test_a_member_that_stays_whole_is_not_made_private(kernel: str, length: int, holders: int) -> None:
+    trace = Trace(kernel)
+    page_of(trace, 1)
+    new_skb(trace, 10, length=640, size=704)
+    new_skb(trace, 20, length=100)
+    trace.op("add_rx_frag", s=20, h=1, off=0, len=1000, truesize=4096, own=1)
+    trace.op("skb_clone", s=20, new=21)
+    new_skb(trace, 40, length=100)
+    for child in (20, 40):
+        trace.op("frag_list_add", s=10, child=child)
+    assert trace.op("pskb_trim", s=10, len=length) == {"ret": 0}
+    assert trace.look(21)["dataref"] == holders
+    assert (trace.look(10)["len"], trace.look(21)["len"]) == (length, 1100)
+    assert Skbs(trace.buffers).faults() == []
+
+
+@ALL
+@pytest.mark.parametrize("length", [3300, 3301])
+def test_a_trim_to_no_less_does_nothing(kernel: str, length: int) -> None:
+    trace = packet(kernel)
+    before = trace.all_skbs()
+    assert trace.op("pskb_trim", s=10, len=length) == {"ret": 0}
+    assert trace.all_skbs() == before
+
+
+@ALL
+@pytest.mark.parametrize(
+    ("length", "sizes"),
+    [
+        (1299, [999]),
+        (1300, [1000]),
+        (1301, [1000, 1]),
+        (2300, [1000, 1000]),
+        (3299, [1000, 1000, 999]),
+    ],
+)
+def test_a_trim_leaves_the_beginning_of_the_fragments(kernel: str, length: int, sizes: list[int]) -> None:
+    """The others go back to the pool, of which nobody has a clone."""
+    trace = packet(kernel, clone=False)
+    assert trace.op("pskb_trim", s=10, len=length) == {"ret": 0}
+    assert [frag[1:] for frag in trace.look(10)["frags"]] == [[100, size] for size in sizes]
+    assert trace.counters().get("ring", 0) == 3 - len(sizes)
+    assert trace.look(10)["data_len"] == length - 300

@@ -69,6 +69,14 @@ def test_data_that_fit_into_the_tail_are_copied(kernel: str, length: int, left: 
 
 
 @ALL
+def test_behind_pages_there_is_no_tail(kernel: str) -> None:
+    """Not for a single byte: it would come before what is in the pages (skb_tailroom)."""
+    trace = two(kernel, 1, 0, linear=1)
+    assert trace.op("try_coalesce", **{"to": 1, "from": 2})["ret"] == 0
+    assert trace.look(1)["len"] == 100
+
+
+@ALL
 @pytest.mark.parametrize(
     ("linear", "to", "source", "merged"), [(0, 9, 8, 1), (0, 9, 9, 0), (700, 8, 8, 1), (700, 9, 8, 0)]
 )

@@ -486,8 +486,8 @@ def test_without_memory_nothing_changes(
 
 
 def nested(kernel: str, *, shared: bool = True) -> Trace:
-    """skb 10 with a list of 20 (100 linear bytes and a list of 30: 100) and 40 (100); 10 itself has 640 bytes,
-    which fill its head. If shared, all have other users as well, by a partial copy of what holds them."""
+    """skb 10 with a list of 20 (100 linear bytes and a list of 30: 100) and 40 (100); 10 itself has 640
+    bytes, which fill its head. If shared, all have other users as well, by a partial copy of what holds them."""
     trace = Trace(kernel)
     for handle in (40, 20, 30) if shared else (20, 30, 40):
         new_skb(trace, handle, length=100)
@@ -696,3 +696,37 @@ def test_a_trim_leaves_the_beginning_of_the_fragments(kernel: str, length: int, 
     assert [frag[1:] for frag in trace.look(10)["frags"]] == [[100, size] for size in sizes]
     assert trace.counters().get("ring", 0) == 3 - len(sizes)
     assert trace.look(10)["data_len"] == length - 300
+
+
+@ALL
+def test_fragments_that_were_eaten_are_forgotten(kernel: str) -> None:
+    """What lies behind the last fragment in the shared info is old."""
+    trace = Trace(kernel)
+    page_of(trace, 1)
+    new_skb(trace, 10, length=50)
+    trace.op("add_rx_frag", s=10, h=1, off=0, len=1000, truesize=4096, own=1)
+    for child in (20, 30, 40):
+        new_skb(trace, child, length=640, size=704)
+        trace.op("frag_list_add", s=10, child=child)
+    assert trace.op("pskb_pull_tail", s=10, delta=1000) == {"ret": 1}
+    assert trace.op("pskb_trim", s=10, len=2050) == {"ret": 0}
+    state = trace.look(10)
+    assert (state["len"], state["data_len"]) == (2050, 1000)
+    assert [member[0] for member in state["frag_list"]] == [640, 360]
+    assert Skbs(trace.buffers).faults() == []
+
+
+@ALL
+def test_a_record_forgets_the_list_it_was_in(kernel: str) -> None:
+    """Trimming goes down into a list and up again; a later packet in the same record is in none."""
+    trace = nested(kernel, shared=False)
+    assert trace.op("pskb_trim", s=10, len=690) == {"ret": 0}
+    trace.op("kfree_skb", s=10)
+    for handle in (50, 51, 52, 53):
+        new_skb(trace, handle, length=100)
+    assert sorted(trace.skbs.values()) == [1, 2, 3, 4]
+    for handle in (50, 51, 52, 53):
+        assert trace.op("pskb_trim", s=handle, len=60) == {"ret": 0}
+        assert [trace.look(number)["len"] for number in range(50, 54)] == [60] * (handle - 49) + [100] * (
+            53 - handle
+        )

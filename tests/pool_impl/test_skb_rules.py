@@ -199,6 +199,19 @@ def test_linear_data_are_linear(kernel: str) -> None:
     assert (trace.look(12)["len"], trace.look(12)["data_len"], trace.look(12)["frags"]) == (101, 0, [])
 
 
+@ALL
+def test_a_head_lies_where_its_part_of_the_page_does(kernel: str) -> None:
+    """build_skb on the second half of a page; a fragment made of it begins with the data."""
+    trace = Trace(kernel)
+    page_of(trace, 1, 2)
+    trace.op("build_skb", s=10, h=1, off=2048, size=2048, headroom=64, len=100, napi=0, own=1)
+    assert trace.look(10)["head"][1] == 2048
+    new_skb(trace, 11)
+    trace.op("add_rx_frag", s=11, h=2, off=0, len=1000, truesize=4096, own=1)
+    trace.op("try_coalesce", **{"to": 11, "from": 10})
+    assert trace.look(11)["frags"][1][1:] == [2048 + 64, 100]
+
+
 # Records
 
 
@@ -487,7 +500,7 @@ def test_without_memory_nothing_changes(
 
 def nested(kernel: str, *, shared: bool = True) -> Trace:
     """skb 10 with a list of 20 (100 linear bytes and a list of 30: 100) and 40 (100); 10 itself has 640
-    bytes, which fill its head. If shared, all have other users as well, by a partial copy of what holds them."""
+    bytes, which fill its head. If shared, all have other users as well, by a partial copy."""
     trace = Trace(kernel)
     for handle in (40, 20, 30) if shared else (20, 30, 40):
         new_skb(trace, handle, length=100)

@@ -292,6 +292,35 @@ def test_a_shift_into_the_last_fragment_needs_room_for_the_others_only(
 
 
 @ALL
+def test_a_part_follows_the_last_fragment_and_no_other(kernel: str) -> None:
+    """Not one that was there before: what lies behind the last fragment is old."""
+    trace = shifted(kernel, 0, [500])
+    trace.op("page_alloc", h=2900, order=0)
+    trace.op("add_rx_frag", s=2, h=2900, off=100, len=500, truesize=2048, own=0)
+    assert (shift(trace, 700), shift(trace, 100)) == (700, 100)
+    assert (parts(trace, 1), parts(trace, 2)) == ([[0, 500], [100, 300]], [[400, 200]])
+    trace = shifted(kernel, 16, [1000])
+    assert shift(trace, 400) == 400
+    assert trace.op("skb_linearize", s=1) == {"ret": 0}
+    assert shift(trace, 600) == 600
+    assert (parts(trace, 1), parts(trace, 2)) == ([[400, 600]], [])
+
+
+@ALL
+def test_parts_of_any_page_are_one_fragment_again(kernel: str) -> None:
+    """Also of the page with the lowest number."""
+    trace = shifted(kernel, 0, [])
+    handle = 5000
+    trace.op("page_alloc", h=handle, order=0)
+    while trace.handles[handle].page != 1:
+        handle += 1
+        trace.op("page_alloc", h=handle, order=0)
+    trace.op("add_rx_frag", s=2, h=handle, off=0, len=1000, truesize=2048, own=0)
+    assert (shift(trace, 400), shift(trace, 300)) == (400, 300)
+    assert (parts(trace, 1), parts(trace, 2)) == ([[0, 700]], [[700, 300]])
+
+
+@ALL
 @pytest.mark.parametrize("cloned", [1, 2])
 def test_a_shift_without_memory_for_private_data(kernel: str, cloned: int) -> None:
     """Both skbs must be alone with their data."""

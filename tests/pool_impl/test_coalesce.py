@@ -292,6 +292,19 @@ def test_a_shift_into_the_last_fragment_needs_room_for_the_others_only(
 
 
 @ALL
+@pytest.mark.parametrize(("to", "sizes"), [(16, [100, 100]), (17, [100]), (0, [10] * 17)])
+def test_a_shift_of_all_that_has_no_room_leaves_clones_alone(kernel: str, to: int, sizes: list[int]) -> None:
+    """Only when there is room both get private data; 17 fragments have room in none."""
+    trace = shifted(kernel, to, sizes)
+    for handle in (1, 2):
+        trace.op("skb_clone", s=handle, new=handle + 10)
+    before = trace.all_skbs()
+    moved = sum(sizes) if to == 0 else 0
+    assert shift(trace, sum(sizes)) == moved
+    assert (trace.all_skbs() == before) == (moved == 0)
+
+
+@ALL
 def test_a_part_follows_the_last_fragment_and_no_other(kernel: str) -> None:
     """Not one that was there before: what lies behind the last fragment is old."""
     trace = shifted(kernel, 0, [500])

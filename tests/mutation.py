@@ -59,17 +59,8 @@ MODULES = (
     "xdp",
 )
 TEST_MODULES = (
-    "golden",
-    "create",
-    "ring",
-    "release",
-    "xdp",
-    "api",
-    "variant",
-    "invariants",
-    "page_frag",
-    "skb_rules",
-    "coalesce",
+    *("golden", "create", "ring", "release", "xdp", "api", "variant", "invariants", "page_frag"),
+    *("page_rules", "skb_rules", "coalesce"),
 )
 LARGEST_RECORDING = 600
 """operations; longer ones repeat what shorter ones show, but for those of random operations on skbs: nested

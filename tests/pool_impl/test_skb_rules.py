@@ -743,3 +743,21 @@ def test_a_record_forgets_the_list_it_was_in(kernel: str) -> None:
         assert [trace.look(number)["len"] for number in range(50, 54)] == [60] * (handle - 49) + [100] * (
             53 - handle
         )
+
+
+@ALL
+def test_a_pull_after_a_trim_takes_from_the_front(kernel: str) -> None:
+    """The skb where the trim ended has nothing to do with it."""
+    trace = Trace(kernel)
+    page_of(trace, 1)
+    for handle in (20, 40, 10):
+        new_skb(trace, handle, length=640, size=704)
+    trace.op("add_rx_frag", s=10, h=1, off=0, len=1000, truesize=4096, own=1)
+    for child in (20, 40):
+        trace.op("frag_list_add", s=10, child=child)
+    assert trace.op("pskb_trim", s=10, len=640 + 1000 + 300) == {"ret": 0}
+    assert trace.op("pskb_pull_tail", s=10, delta=500) == {"ret": 1}
+    state = trace.look(10)
+    assert [frag[1:] for frag in state["frags"]] == [[500, 500]]
+    assert [member[0] for member in state["frag_list"]] == [300]
+    assert Skbs(trace.buffers).faults() == []

@@ -738,11 +738,9 @@ def test_a_record_forgets_the_list_it_was_in(kernel: str) -> None:
     for handle in (50, 51, 52, 53):
         new_skb(trace, handle, length=100)
     assert sorted(trace.skbs.values()) == [1, 2, 3, 4]
-    for handle in (50, 51, 52, 53):
+    for done, handle in enumerate((53, 52, 51, 50), start=1):
         assert trace.op("pskb_trim", s=handle, len=60) == {"ret": 0}
-        assert [trace.look(number)["len"] for number in range(50, 54)] == [60] * (handle - 49) + [100] * (
-            53 - handle
-        )
+        assert [trace.look(number)["len"] for number in (53, 52, 51, 50)] == [60] * done + [100] * (4 - done)
 
 
 @ALL

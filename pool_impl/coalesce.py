@@ -216,7 +216,6 @@ def shift(buffers: Buffers, target: int, source: int, length: int) -> int:
             into.frag_size[to - 1] = remaining
             parts.frag_offset[taken] += remaining
             parts.frag_size[taken] -= remaining
-            remaining = 0
             break
         remaining -= parts.frag_size[taken]
         taken += 1

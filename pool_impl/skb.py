@@ -129,7 +129,6 @@ def _new_skb(buffers: Buffers) -> int:
     record.pfmemalloc = 0
     record.fclone = FCLONE_NONE
     record.companion = 0
-    record.next = 0
     return int(skb)
 
 

@@ -153,7 +153,6 @@ def _prepare_pull(buffers: Buffers, skb: int, length: int) -> bool:
     record = buffers.skbs[skb]
     record.walk_member = 0
     record.walk_fork = 0
-    record.walk_length = 0
     linear_end = record.headroom + buffer.headlen(record)
     missing = linear_end + length - buffers.shared[record.shared].end
     if missing > 0 or buffer.is_cloned(buffers, skb):
@@ -197,19 +196,15 @@ def _finish_pull(buffers: Buffers, skb: int) -> None:
     record = buffers.skbs[skb]
     shared = buffers.shared[record.shared]
     remaining = record.walk_bytes
-    in_frags = 0
-    for position in range(shared.nr_frags):
-        in_frags += shared.frag_size[position]
-    if remaining > in_frags:
-        if record.walk_member != 0:
-            pull(buffers, record.walk_member, record.walk_length)
-        while shared.frag_list != record.walk_stop:
-            eaten = shared.frag_list
-            shared.frag_list = buffers.skbs[eaten].next
-            buffer.free(buffers, eaten)
-        if record.walk_fork != 0:
-            buffers.skbs[record.walk_fork].next = shared.frag_list
-            shared.frag_list = record.walk_fork
+    if record.walk_member != 0:
+        pull(buffers, record.walk_member, record.walk_length)
+    while shared.frag_list != record.walk_stop:
+        eaten = shared.frag_list
+        shared.frag_list = buffers.skbs[eaten].next
+        buffer.free(buffers, eaten)
+    if record.walk_fork != 0:
+        buffers.skbs[record.walk_fork].next = shared.frag_list
+        shared.frag_list = record.walk_fork
     kept = 0
     for position in range(shared.nr_frags):
         size = shared.frag_size[position]

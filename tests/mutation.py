@@ -18,6 +18,7 @@ survivors have one, 1 some have none, or a reason is for a mutant that is killed
 import argparse
 import ast
 import copy
+import gc
 import importlib.abc
 import importlib.machinery
 import importlib.util
@@ -25,6 +26,7 @@ import io
 import os
 import pickle
 import random
+import re
 import resource
 import signal
 import sys
@@ -56,15 +58,22 @@ MODULES = (
     "coalesce",
     "xdp",
 )
-TEST_MODULES = ("golden", "create", "ring", "release", "xdp", "api", "variant", "invariants", "page_frag")
-LARGEST_RECORDING = 120
-"""operations; longer ones repeat what shorter ones show"""
+TEST_MODULES = (
+    *("golden", "create", "ring", "release", "xdp", "api", "variant", "invariants", "page_frag"),
+    *("page_rules", "skb_rules", "coalesce"),
+)
+LARGEST_RECORDING = 600
+"""operations; longer ones repeat what shorter ones show, but for those of random operations on skbs: nested
+lists, members with other users and long ways through both are in these only"""
+LONG_RECORDINGS = "random-skb-"
 SEEDS = 6
-"""random runs of each release"""
-MOST_SECONDS = 5
-"""of CPU, usual cost of the recordings of one mutant: the cheapest that fit; tests and random runs all"""
+"""random runs of each release, with pages and skbs and with skbs only"""
+STEPS = 60
+"""operations in one of them; of those with skbs only three times as many"""
+MOST_SECONDS = 2.5
+"""of CPU, usual cost of the recordings of one mutant, and as much of its random runs; tests are done all"""
 LEAST_SECONDS = 1
-PATIENCE = 10
+PATIENCE = 5
 """a check that takes so many times its usual CPU time has failed"""
 
 COMPARISONS: dict[type[ast.cmpop], type[ast.cmpop]] = {
@@ -88,6 +97,8 @@ OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
     ast.RShift: ast.LShift,
 }
 FLAG_GROUPS = ("FLAG_", "RECYCLE_", "FCLONE_")
+REPORT = re.compile(r"(buffers\.)?host\.observer\.|_touch_")
+"""calls that only tell an observer what is done"""
 LOCKS = tuple(f"host.access.{done}_{which}" for done in ("lock", "unlock") for which in ("consumer", "zone"))
 """not the producer's, whose word is the ring's index"""
 
@@ -139,10 +150,11 @@ def mutants_of(module: str) -> list[Mutant]:
     found: list[Mutant] = []
     seen: Counter[str] = Counter()
     for path, node in _places(tree):
-        for replacement in _replacements(node, flags):
+        entry = _entry_at(tree, path)
+        for replacement in _other_rules(node) if entry else _replacements(node, flags):
             where = _function_at(tree, node.lineno)  # type: ignore[attr-defined]
             before, after = ast.unparse(node).splitlines()[0], ast.unparse(replacement).splitlines()[0]
-            context = ast.unparse(_statement_at(tree, path)).splitlines()[0]
+            context = entry or ast.unparse(_statement_at(tree, path)).splitlines()[0]
             key = f"{module}.{where}: {context} | {before} -> {after}"
             seen[key] += 1
             if seen[key] > 1:
@@ -180,7 +192,7 @@ def _is_left_alone(node: ast.AST) -> bool:
     if isinstance(node.value, ast.Constant):
         return True
     called = ast.unparse(node.value)
-    return called.startswith(("host.observer.", *LOCKS))
+    return called.startswith(LOCKS) or REPORT.match(called) is not None
 
 
 def _replacements(node: ast.AST, flags: list[str]) -> Iterator[ast.AST]:
@@ -210,6 +222,12 @@ def _replacements(node: ast.AST, flags: list[str]) -> Iterator[ast.AST]:
         changed = copy.copy(node)
         changed.test = ast.UnaryOp(ast.Not(), node.test)
         yield changed
+
+
+def _other_rules(node: ast.AST) -> Iterator[ast.AST]:
+    """Changes of a value in a table of rules: yes for no, or one more. Names are values of others."""
+    if isinstance(node, ast.Constant) and isinstance(node.value, int):
+        yield ast.Constant(1 - node.value if node.value in (0, 1) else node.value + 1)
 
 
 def _is_dispensable(node: ast.AST) -> bool:
@@ -243,6 +261,21 @@ def _statement_at(tree: ast.AST, path: Path_) -> ast.AST:
     return statement
 
 
+def _entry_at(tree: ast.AST, path: Path_) -> str:
+    """Which entry of a table the way leads into: release and field; "" outside of tables."""
+    node: Any = tree
+    names = []
+    for name, index in path:
+        if isinstance(node, ast.FunctionDef):
+            return ""
+        if isinstance(node, ast.Dict) and index is not None:
+            names.append(ast.literal_eval(node.keys[index]))
+        node = getattr(node, name) if index is None else getattr(node, name)[index]
+        if isinstance(node, ast.keyword) and names:
+            names.append(node.arg)
+    return " ".join(names) if len(names) > 1 else ""
+
+
 def _function_at(tree: ast.Module, line: int) -> str:
     for node in tree.body:
         if node.lineno <= line <= (node.end_lineno or 0):
@@ -262,7 +295,7 @@ def checks() -> list[Check]:
     found = []
     for path in recording.find([TESTS / "recordings"]):
         source = recording.read(path)
-        if len(source.operations) <= LARGEST_RECORDING:
+        if len(source.operations) <= LARGEST_RECORDING or path.name.startswith(LONG_RECORDINGS):
             found.append(Check(f"{path.parent.name}/{path.name}", _replays(source)))
     for name in TEST_MODULES:
         path = TESTS / f"test_{name}.py"
@@ -270,7 +303,8 @@ def checks() -> list[Check]:
             found.append(Check(path.name, _passes(path)))
     for seed in range(SEEDS):
         for release in recording_releases():
-            found.append(Check(f"random {release} {seed}", _runs(release, seed)))
+            found.append(Check(f"random {release} {seed}", _runs(release, seed, skbs_only=False)))
+            found.append(Check(f"random skbs {release} {seed}", _runs(release, seed, skbs_only=True)))
     return found
 
 
@@ -303,16 +337,19 @@ def _passes(path: Path) -> Callable[[], None]:
     return run
 
 
-def _runs(release: str, seed: int) -> Callable[[], None]:
+def _runs(release: str, seed: int, *, skbs_only: bool) -> Callable[[], None]:
     def run() -> None:
         from tests.pool_impl.machine import Machine
 
         draw = random.Random(seed)
         machine = Machine(release, draw.randrange(600), draw.randrange(300))
-        for _ in range(60):
+        for step in range(STEPS * (1 + 2 * skbs_only)):
             program = draw.choice((Machine.PAGE_PROGRAM, Machine.SKB_PROGRAM))
+            if skbs_only:
+                program = Machine.SKB_PROGRAM
             draw.choice(program)(machine, draw.randrange(100), draw.randrange(100))
-            machine.check()
+            if not skbs_only or step % 8 == 0:
+                machine.check()
         machine.finish()
 
     return run
@@ -361,7 +398,8 @@ def forget_sources() -> None:
 
 
 def measure(check: Check) -> Measured:
-    """Cost and executed lines on the unchanged source, in a process of its own."""
+    """Cost, which the noting of lines adds to, and executed lines on the unchanged source, in a process of
+    its own."""
     read_end, write_end = os.pipe()
     child = os.fork()
     if child == 0:
@@ -381,29 +419,35 @@ def measure(check: Check) -> Measured:
 
 def _measure_here(check: Check, write_end: int) -> None:
     forget_sources()
+    lines: set[tuple[str, int]] = set()
     with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
         started = time.process_time()
-        check.run()
-        seconds = time.process_time() - started
-        forget_sources()
-        lines: set[tuple[str, int]] = set()
         sys.settrace(_tracer(lines))
         check.run()
         sys.settrace(None)
+        seconds = time.process_time() - started
     with os.fdopen(write_end, "wb") as stream:
         pickle.dump(Measured(seconds, frozenset(lines)), stream)
 
 
 def _tracer(lines: set[tuple[str, int]]) -> Any:
+    """Functions of which all lines are noted are left alone: most of the work is done in few."""
     files = {str(PACKAGE / f"{module}.py"): module for module in MODULES}
+    missing: dict[CodeType, set[int]] = {}
 
     def local(frame: FrameType, event: str, _argument: Any) -> Any:
         if event == "line":
             lines.add((files[frame.f_code.co_filename], frame.f_lineno))
+            missing[frame.f_code].discard(frame.f_lineno)
         return local
 
     def trace(frame: FrameType, _event: str, _argument: Any) -> Any:
-        return local if frame.f_code.co_filename in files else None
+        code = frame.f_code
+        if code.co_filename not in files:
+            return None
+        if code not in missing:
+            missing[code] = {line for _, _, line in code.co_lines() if line} - {code.co_firstlineno}
+        return local if missing[code] else None
 
     return trace
 
@@ -423,13 +467,15 @@ def noticed_by(mutant: Mutant, ordered: list[tuple[Check, float]]) -> str:
     return ""
 
 
-def affordable(costs: list[tuple[Check, float]]) -> list[tuple[Check, float]]:
-    """The checks to do, in this order."""
+def affordable(costs: list[tuple[Check, float, int]]) -> list[tuple[Check, float]]:
+    """The checks to do: of recordings and of random runs those that execute most lines of the module for
+    their time."""
     chosen = []
-    spent = 0.0
-    for check, seconds in sorted(costs, key=lambda pair: pair[1]):
-        spent += seconds
-        if spent > MOST_SECONDS and not check.name.startswith(("test_", "random ")):
+    spent = {"test_": 0.0, "random ": 0.0, "": 0.0}
+    for check, seconds, _ in sorted(costs, key=lambda cost: cost[1] / cost[2]):
+        kind = next(kind for kind in spent if check.name.startswith(kind))
+        spent[kind] += seconds
+        if spent[kind] > MOST_SECONDS and kind != "test_":
             continue
         chosen.append((check, seconds))
     return chosen
@@ -441,12 +487,19 @@ def outcomes(
     """Each mutant, whether it survived, and whether its line is executed at all."""
     running: dict[int, tuple[Mutant, bool, int]] = {}
     noticed: Counter[tuple[str, str]] = Counter()
+    lines = [Counter(module for module, _ in cost.lines) for _, cost in measured]
     waiting = list(reversed(mutants))
     while waiting or running:
         while waiting and len(running) < jobs:
             mutant = waiting.pop()
             place = (mutant.module, mutant.line)
-            ordered = affordable([(check, cost.seconds) for check, cost in measured if place in cost.lines])
+            ordered = affordable(
+                [
+                    (check, cost.seconds, count[mutant.module])
+                    for (check, cost), count in zip(measured, lines, strict=True)
+                    if place in cost.lines
+                ]
+            )
             ordered.sort(key=lambda pair: -noticed[mutant.module, pair[0].name] / pair[1])
             read_end, write_end = os.pipe()
             child = os.fork()
@@ -493,6 +546,7 @@ def main() -> int:
     if options.sample < 1:
         mutants = random.Random(1).sample(mutants, round(len(mutants) * options.sample))
     wanted = checks()
+    gc.freeze()  # or each process would copy all recordings when it first collects
     with ThreadPoolExecutor(options.jobs) as threads:
         measured = list(zip(wanted, threads.map(measure, wanted), strict=True))
     print(

@@ -10,9 +10,12 @@ import numpy as np
 
 from pool_impl import audit, ownership
 from pool_impl.conformance import Replay, Step, written
-from pool_impl.layout import CACHE_SIZE, FLAG_DMA_MAP, FLAG_DMA_SYNC_DEV, PFMEMALLOC
+from pool_impl.layout import CACHE_SIZE, FLAG_DMA_MAP, FLAG_DMA_SYNC_DEV, PFMEMALLOC, SHARED, SKB
+from tests.pool_impl import skb_books
 
 POOLS = 2
+NONSENSE = -(1 << 40)
+"""in all words of a free record: no index of anything"""
 COUNTERS = ("fast", "slow", "slow_high_order", "empty", "refill", "waive")
 RECYCLED = ("cached", "cache_full", "ring", "ring_full", "released_refcnt")
 
@@ -31,6 +34,8 @@ class Books:
         self.host = self.replay.host
         self.steps: list[Step] = []
         self.destroyed: set[int] = set()
+        self.bytes: dict[int, skb_books.Runs] = {}
+        """where those of each skb lie"""
         self.queued: list[int] = []
         """pages in the XDP bulk queue"""
 
@@ -41,7 +46,7 @@ class Books:
 
     def check(self) -> None:
         """What must hold between any two operations (spec 11: 1-5, 34, 36, 42, 44, 47-49)."""
-        problems = audit.faults(self.host)
+        problems = audit.faults(self.host) + skb_books.Skbs(self.buffers).faults()
         holders = ownership.Owned(Counter(self.queued), Counter())
         for handle in self.replay.handles.values():
             holders.references[handle.page] += handle.references
@@ -107,6 +112,31 @@ class Books:
             values |= {"cache": int(owner.cache_count), "head": int(owner.ring_head)}
             found.append(values)
         return found
+
+    def check_bytes(self, name: str, arguments: dict[str, Any], results: dict[str, Any]) -> None:
+        """No byte of a packet is lost or moved by an operation, but those that it is asked to."""
+        before = self.bytes
+        skbs = skb_books.Skbs(self.buffers)
+        self.bytes = {handle: skbs.bytes_of(skb) for handle, skb in self.replay.skbs.items()}
+        heads = {handle: skbs.heads(skb) for handle, skb in self.replay.skbs.items()}
+        self.spoil()
+        problems = skb_books.byte_faults(name, arguments, results, before, self.bytes, heads)
+        if problems:
+            self.fail(*problems)
+
+    def spoil(self) -> None:
+        """Who reads a record that is free, or uses one without setting it up, finds nonsense."""
+        memory = self.buffers.memory
+        for words, free, following in (
+            (self.replay.skb_words, memory.skb_free, SKB.fields["next"][1] // 8),
+            (self.replay.shared_words, memory.shared_free, SHARED.fields["next"][1] // 8),
+        ):
+            record = int(free)
+            while record != 0:
+                after = int(words[record, following])
+                words[record, :] = NONSENSE
+                words[record, following] = after
+                record = after
 
     def check_step(
         self,

@@ -14,7 +14,9 @@ from pool_impl.layout import (
     FLAG_DMA_MAP,
     FLAG_DMA_SYNC_DEV,
     FLAG_PAGE_FRAG,
+    SHARED_INFO_BYTES,
 )
+from pool_impl.pool import PAGE_BYTES
 from pool_impl.skb import DATAREF_MASK
 from tests.pool_impl.books import POOLS, Books
 
@@ -42,7 +44,7 @@ class Machine(Books):
                 flags |= FLAG_PAGE_FRAG & rules.known_flags
             params = {
                 "pool_size": (8, 1, 33, 64, 2)[choice % 5],
-                "flags": flags,
+                "flags": int(flags),
                 "order": choice // 30 % 5 // 4,
                 "nid": -1,
                 "dma_dir": 0,
@@ -62,6 +64,7 @@ class Machine(Books):
         before = self.counters()
         results = self.replay.do_operation(name, context, arguments)
         self.check_step(name, context, arguments, results, before)
+        self.check_bytes(name, arguments, results)
         return results
 
     # Callers
@@ -97,6 +100,11 @@ class Machine(Books):
         if not self.host.rules.pool_sets_owner:
             self.do("store_mem_info", h=handle, pool=number)
         return handle
+
+    def room(self, handle: int) -> int:
+        """Bytes from where a handle's part of its page begins to the page's end."""
+        held = self.replay.handles[handle]
+        return int((PAGE_BYTES << self.host.pages[held.page].order) - held.offset)
 
     def ordinary(self, _choice: int) -> int | None:
         """A handle with the reference of a page that is no pool's."""
@@ -305,7 +313,9 @@ class Machine(Books):
             page = take(second // 2)
             if page is None:
                 return
-            size = 2048 if second % 4 == 1 else 4096
+            size = min(2048 if second % 4 == 1 else 4096, self.room(page))
+            if size < 64 + 200 + SHARED_INFO_BYTES:
+                return
             self.do("build_skb", s=handle, h=page, off=0, size=size, headroom=64, len=200, napi=0, own=own)
         else:
             self.do("alloc_skb", s=handle, kind=second % 3, size=256, headroom=64, len=second % 5 * 20)
@@ -314,7 +324,8 @@ class Machine(Books):
         for _ in range(second % 4):
             page = take(second // 2)
             if page is not None:
-                self.do("add_rx_frag", s=handle, h=page, off=0, len=1000, truesize=4096, own=own)
+                length = min(1000, self.room(page))
+                self.do("add_rx_frag", s=handle, h=page, off=0, len=length, truesize=4096, own=own)
 
     def free(self, first: int, second: int) -> None:
         handle = self.skb(first)
@@ -383,9 +394,62 @@ class Machine(Books):
         if self.data(source).frag_list or not records[1].len or (self.kernel == "5.14" and not same):
             return
         # what was merged before stays with the list, so its members must be alone as well
-        done = self.do("gro_receive", **{"to": to, "from": source, "hdr": 0})["ret"]
+        if not self.may_grow(to) or self.last(to).pp_recycle != records[0].pp_recycle:
+            return
+        linear = int(records[1].len - records[1].data_len)
+        headers = (0, linear // 2, linear, min(linear + 10, int(records[1].len)))[(first + second) % 4]
+        done = self.do("gro_receive", **{"to": to, "from": source, "hdr": headers})["ret"]
         if done == 0 and not same:
             self.fail("invariant 46: GRO merged unequal marks")
+
+    def last(self, handle: int) -> Any:
+        """The record of the last member of the list, or of the skb itself."""
+        record = self.record(handle)
+        member = int(self.data(handle).frag_list)
+        while member:
+            record = self.buffers.skbs[member]
+            member = int(record.next)
+        return record
+
+    def may_grow(self, handle: int) -> bool:
+        """Whether nobody else has the data, nor the last member of the list."""
+        last = self.last(handle)
+        alone = self.buffers.shared[last.shared].dataref & DATAREF_MASK == 1
+        return bool(last.users == 1 and alone and not self.cloned(handle))
+
+    def nest(self, first: int, second: int) -> None:
+        """An skb becomes a member of another one's list, with its own list if it has one."""
+        to, child = self.skb(first), self.skb(second)
+        if to is None or child is None or to == child or not self.may_grow(to):
+            return
+        if self.record(to).users == 1 and self.record(child).users == 1:
+            self.do("frag_list_add", s=to, child=child)
+
+    def shift(self, first: int, second: int) -> None:
+        """As TCP does with what it has sent: unmarked, without lists."""
+        to, source = self.skb(first), self.skb(second)
+        if to is None or source is None or to == source:
+            return
+        for handle in (to, source):
+            record = self.record(handle)
+            if record.users != 1 or record.pp_recycle or self.data(handle).frag_list:
+                return
+        length = int(self.record(source).len)
+        if length and self.data(source).nr_frags:
+            moved = (length, 1 + first * 31 % length)[second % 2]
+            self.do("skb_shift", **{"to": to, "from": source, "len": moved})
+
+    def split(self, first: int, second: int) -> None:
+        handle = self.skb(first)
+        if handle is None or len(self.replay.skbs) >= SKBS or self.record(handle).users != 1:
+            return
+        record = self.record(handle)
+        length = int(record.len)
+        if record.pp_recycle or self.cloned(handle) or self.data(handle).frag_list or length < 2:
+            return
+        rest = self.fresh()
+        self.do("alloc_skb", s=rest, kind=0, size=max(256, length - int(record.data_len)), headroom=0, len=0)
+        self.do("skb_split", s=handle, to=rest, len=1 + second * 37 % (length - 1))
 
     def frag_reference(self, first: int, second: int) -> None:
         handle = self.skb(first)
@@ -407,7 +471,7 @@ class Machine(Books):
     )
     SKB_PROGRAM: tuple[Callable[["Machine", int, int], None], ...] = (
         *(make, make, make, free, free, get, copy, copy, change, change, pull_tail, coalesce, coalesce, gro),
-        *(gro, frag_reference, copy_into_pool),
+        *(gro, nest, shift, split, frag_reference, copy_into_pool),
     )
 
     def finish(self) -> None:

@@ -100,8 +100,8 @@ def test_a_ring_above_32768_is_refused_by_5_14_only() -> None:
         if release == "5.14":
             pool.create(host, 0, pool.PoolParams(pool_size=32768))
             assert host.pools[0].ring_size == 32768
-            with pytest.raises(CreateError, match="E2BIG: pool_size = 40000") as raised:
-                pool.create(host, 0, pool.PoolParams(pool_size=40000))
+            with pytest.raises(CreateError, match="E2BIG: pool_size = 32769") as raised:
+                pool.create(host, 0, pool.PoolParams(pool_size=32769))
             assert raised.value.errno == errno.E2BIG
         else:
             pool.create(host, 0, pool.PoolParams(pool_size=40000))

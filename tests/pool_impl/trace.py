@@ -1,5 +1,7 @@
 """Short scenarios in the words of the recordings."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from pool_impl.conformance import Replay
@@ -64,6 +66,35 @@ class Trace(Replay):
             self.op("add_rx_frag", s=handle, h=page, off=0, len=1000, truesize=4096, own=own)
         if mark:
             self.op("mark_for_recycle", s=handle)
+
+    @contextmanager
+    def slab(self, skbs: int, heads: int) -> Iterator[None]:
+        """Memory for so many skbs and so many heads, and for what is freed meanwhile."""
+        memory, buffers = self.buffers.memory, self.buffers
+        ends = int(memory.skb_end), int(memory.shared_end)
+        free = int(memory.skb_free), int(memory.shared_free)
+        memory.skb_free = memory.shared_free = 0
+        memory.skb_end = memory.skb_fresh + skbs
+        memory.shared_end = memory.shared_fresh + heads
+        yield
+        memory.skb_end, memory.shared_end = ends
+        lists = ((buffers.skbs, "skb_free"), (buffers.shared, "shared_free"))
+        for (records, name), first in zip(lists, free, strict=True):
+            if int(memory[name]) == 0:
+                memory[name] = first
+                continue
+            record = int(memory[name])
+            while records[record].next:
+                record = int(records[record].next)
+            records[record].next = first
+
+    def look(self, handle: int) -> dict[str, Any]:
+        """State of an skb as recordings have it."""
+        return self.skb_state(*self.words(self.skbs[handle]))
+
+    def all_skbs(self) -> dict[int, dict[str, Any]]:
+        """State of all."""
+        return {handle: self.look(handle) for handle in self.skbs}
 
     def marked(self, handle: int) -> bool:
         """Whether an skb is marked."""

@@ -79,18 +79,18 @@ TRIALS: dict[str, dict[str, Value]] = {
 }
 
 PINNED: dict[str, str] = {
-    "drop-constant": "baef948c551d5c72",
-    "drop-saturation": "90ada3ef4d8a77d2",
-    "drop-poisson-local": "e46d9f3b1cf34c38",
-    "drop-bursts-without-recycling": "3904cd98e4b98cbb",
-    "fast-imix-software-coherence": "a31ca3821003a274",
-    "fast-capture": "fbf2f229973ab64c",
-    "slow-bursts-small-pool": "73cf92ecdd6c88fd",
-    "slow-poisson-drawn-work": "343779a955d8e7fd",
-    "slow-same-cpu-oldest-release": "6ad0b9e5fa9fb94b",
-    "slow-posted-registers-driver-syncs": "6fb586b3a3f3d051",
-    "xdp-all-verdicts-forwarded-to-a-slow-link": "0fe9286ac940aff0",
-    "xdp-to-two-kthreads-replaced-before": "bca93b048ded1a38",
+    "drop-constant": "f4fa872cb3784441",
+    "drop-saturation": "ed43842683c5131e",
+    "drop-poisson-local": "66af20057c6cd1a6",
+    "drop-bursts-without-recycling": "4082a75c0db9d945",
+    "fast-imix-software-coherence": "8626f44b4539a3d5",
+    "fast-capture": "d7c4346c82799858",
+    "slow-bursts-small-pool": "84b4de3359b1f1ee",
+    "slow-poisson-drawn-work": "efbf6521dd65410d",
+    "slow-same-cpu-oldest-release": "f372e1a75889b657",
+    "slow-posted-registers-driver-syncs": "1a87042c321477fe",
+    "xdp-all-verdicts-forwarded-to-a-slow-link": "b201ba57f3f25f4f",
+    "xdp-to-two-kthreads-replaced-before": "ac24086e255d300c",
 }
 
 

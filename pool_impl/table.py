@@ -14,6 +14,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from numba.extending import NativeValue, lower_builtin, models, register_model, typeof_impl, unbox
 from numba.np.numpy_support import from_dtype
 
+from pool_impl.backend import short_name
 from pool_impl.layout import Table
 
 
@@ -23,6 +24,8 @@ class TableType(types.Type):
     def __init__(self, dtype: types.Type) -> None:
         self.dtype = dtype
         super().__init__(name=f"Table({dtype})")
+
+    mangling_args = property(short_name)
 
 
 register_model(TableType)(models.OpaqueModel)

@@ -165,11 +165,14 @@ def _places(trial: Trial) -> None:
 
 
 def _units_in_skbs(trial: Trial) -> int:
-    """Parts of pages that the data of all skbs takes, by the number of their buffers."""
-    shared = trial.buffers.shared[np.unique(_live_skbs(trial.buffers).shared)]
-    heads = int(((shared.head_frag != 0) & (shared.head_page != 0)).sum())
-    units_of_frag = UNITS_OF_A_PAGE if trial.nic.pattern == HEADER_SPLIT else int(trial.nic.part_units)
-    return heads * int(trial.nic.part_units) + int(shared.nr_frags.sum()) * units_of_frag
+    """Parts of pages that the data of all skbs takes, by the number of their buffers. Headers apart come from
+    pools of their own, also when one has become a fragment of another skb."""
+    pages = _data_pages(trial.buffers, _live_skbs(trial.buffers))
+    part = int(trial.nic.part_units)
+    if trial.nic.pattern != HEADER_SPLIT:
+        return len(pages) * part
+    headers = int((trial.host.pages[pages].pp >= trial.nic.queues).sum())
+    return headers * part + (len(pages) - headers) * UNITS_OF_A_PAGE
 
 
 def _buffers_are_apart(trial: Trial) -> None:

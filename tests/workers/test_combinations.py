@@ -1,0 +1,52 @@
+"""Every receive pattern under every consumer: the books balance, which each trial checks itself."""
+
+from itertools import product
+
+import pytest
+
+from workers import run_trial
+from workers.config import TrialConfig, Value
+
+MODELS = ("page-per-packet", "fragments", "header-split", "page-allocator", "slab")
+
+CONSUMERS: dict[str, dict[str, Value]] = {
+    "gro-to-tcp": {"app.protocol": "tcp", "stack.gro": True, "app.reader": "fast"},
+    "gro-steered-and-captured": {
+        "app.protocol": "tcp",
+        "stack.gro": True,
+        "stack.rps": 2,
+        "stack.capture_percent": 30,
+        "app.reader": "slow",
+    },
+    "tcp-kept": {"app.protocol": "tcp", "app.reader": "hold"},
+    "udp-steered-and-captured": {"stack.rps": 2, "stack.capture_percent": 30, "app.reader": "slow"},
+    "tcp-stalled": {
+        "app.protocol": "tcp",
+        "stack.gro": True,
+        "app.reader": "stalled",
+        "app.stall_ms": 1,
+        "app.stall_every_ms": 2,
+    },
+    "dropped": {"app.reader": "drop"},
+}
+
+SIZES: tuple[tuple[Value, int], ...] = ((64, 300_000), (1500, 300_000), ("imix", 300_000), (9018, 100_000))
+"""bytes and packets per second"""
+
+
+@pytest.mark.parametrize("consumer", CONSUMERS)
+@pytest.mark.parametrize("model", MODELS)
+def test_no_page_and_no_packet_is_lost(model: str, consumer: str) -> None:
+    for kernel, (size, rate) in product(("6.1", "6.12"), SIZES):
+        fields: dict[str, Value] = {
+            "duration_ms": 3,
+            "warmup_ms": 1,
+            "traffic.flows": 4,
+            "traffic.train_packets": 8,
+            "traffic.packet_size": size,
+            "traffic.rate_pps": rate,
+            "driver.model": model,
+            "kernel": kernel,
+        }
+        record = run_trial(TrialConfig.from_fields(fields | CONSUMERS[consumer]))
+        assert record["packets_offered"], (kernel, size)

@@ -81,7 +81,9 @@ def test_a_comparison_is_exact_and_complete(small_run: Run) -> None:
             found = pair.measures[measure]
             assert [found.base, found.other] == values
             assert found.difference == values[1] - values[0]
-        assert set(pair.measures) == {measure.name for measure in MEASURES}
+        # no device went down and nothing was merged, so there is nothing to compare of that
+        nothing = {"drain_seconds", "drain_forecast_seconds", "gro_packets_per_skb"}
+        assert set(pair.measures) == {measure.name for measure in MEASURES} - nothing
 
 
 def test_a_verdict_follows_the_better_direction(small_run: Run) -> None:

@@ -160,6 +160,9 @@ def _places(trial: Trial) -> None:
         held = int((trial.descriptors.page != 0).sum()) * UNITS_OF_A_PAGE
         held += int((trial.descriptors.header_page != 0).sum()) * int(nic.part_units)
     _equal("parts of pages in descriptors", held, "those counted", counted)
+    shared = trial.buffers.skbs[_in_sockets(trial)].shared
+    in_sockets = int(trial.holds[shared].units.sum())
+    _equal("parts of pages in sockets", in_sockets, "those counted", int(trial.readers.units.sum()))
     if nic.buffer_units != UNITS_OF_A_PAGE:
         _buffers_are_apart(trial)
 

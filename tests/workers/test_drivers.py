@@ -116,7 +116,7 @@ def test_pages_by_place_are_all_pages_where_they_are_cut() -> None:
     config = configured(HELD, FRAGMENTS, LARGE, driver__buffer_bytes=1024)
     finished = stopped(config, 2 * assemble.PS_PER_MS)
     assert finished.tally.page_ps[len(LOCATIONS) - 1] > 0
-    finished.readers[0].queued_units += 1
+    finished.readers[0].units += 1
     with pytest.raises(CheckError, match="parts of pages in sockets"):
         audit.check(finished)
 

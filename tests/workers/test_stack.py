@@ -12,6 +12,7 @@ from workers.config import TrialConfig, Value
 from workers.drivers.page import TRUESIZE_BYTES
 from workers.errors import ConfigError
 from workers.measures import LOCATIONS
+from workers.state import UNITS_OF_A_PAGE as PAGE
 
 FLAT = Path(__file__).parent / "profiles" / "flat.toml"
 
@@ -122,8 +123,10 @@ def test_small_segments_are_copied_behind_the_first_ones_data() -> None:
         int(found.socket_slots[reader.first + (n & reader.mask)]) for n in range(reader.head, reader.tail)
     ]
     holds = [found.holds[found.buffers.skbs[skb].shared] for skb in skbs]
-    assert [(int(hold.merged_count) + 1, int(hold.pages)) for hold in holds[:-1]] == [(372 + 17, 18)] * 2
-    assert reader.pages == 18 + 18 + 1
+    assert [(int(hold.merged_count) + 1, int(hold.units)) for hold in holds[:-1]] == [
+        (372 + 17, 18 * PAGE)
+    ] * 2
+    assert reader.units == (18 + 18 + 1) * PAGE
 
 
 @pytest.mark.parametrize("kernel", list(RELEASES))
@@ -142,7 +145,7 @@ def test_a_coalescing_socket_stays_within_its_limit(kernel: str, size: Value) ->
         int(found.socket_slots[reader.first + (n & reader.mask)]) for n in range(reader.head, reader.tail)
     ]
     assert int(found.buffers.skbs[skbs].truesize.sum()) == reader.queued_bytes <= 80_000
-    assert reader.pages > reader.tail - reader.head or size == 64
+    assert reader.units > (reader.tail - reader.head) * PAGE or size == 64
 
 
 @pytest.mark.parametrize("kernel", list(RELEASES))
@@ -182,7 +185,7 @@ def test_a_stalled_reader_fills_its_socket_and_no_more() -> None:
     more: dict[str, Value] = {"app__reader": "stalled", "app__stall_ms": 2, "app__stall_every_ms": 4}
     found = stopped(EVERY_MICROSECOND, 3900, app__socket_bytes=limit, app__work_ns=0, **more)
     reader = found.readers[0]
-    assert reader.tail - reader.head == reader.pages == 40
+    assert (reader.tail - reader.head) * PAGE == reader.units == 40 * PAGE
     assert reader.queued_bytes == limit
     after = stopped(EVERY_MICROSECOND, 4500, app__socket_bytes=limit, app__work_ns=0, duration_ms=5, **more)
     assert after.readers[0].tail - after.readers[0].head <= 1
@@ -253,7 +256,9 @@ def test_a_full_backlog_drops_and_holds_two_thousand_at_the_most() -> None:
     backlog = found.backlogs[0]
     assert found.tally.dropped_backlog > 0
     assert backlog.tail - backlog.spliced <= 1001
-    assert 1000 < backlog.tail - backlog.head == found.stack.backlog_pages <= 2002
+    waiting = int(backlog.tail - backlog.head)
+    assert 1000 < waiting <= 2002
+    assert found.stack.backlog_units == waiting * PAGE
 
 
 # Packet sockets

@@ -10,6 +10,7 @@ from pool_impl.layout import DMA_BIDIRECTIONAL, DMA_FROM_DEVICE
 from pool_impl.release import RELEASES
 from workers import assemble, audit, run_trial, trial
 from workers.config import TrialConfig, Value, seed_matters
+from workers.drivers.geometry import geometry_of
 from workers.drivers.page import MOST_BYTES
 from workers.errors import CheckError, ConfigError
 
@@ -224,7 +225,7 @@ def test_a_program_that_passes_all_costs_its_time_and_needs_a_pool_for_both_dire
         assert attached[name] == plain[name] > 0
     for on, direction in ((False, DMA_FROM_DEVICE), (True, DMA_BIDIRECTIONAL)):
         config = TrialConfig.from_fields({"xdp.attached": on})
-        assert assemble._pool_params(config, 0).dma_dir == direction
+        assert assemble._pool_params(config, geometry_of(config, 64), 0).dma_dir == direction
         assert assemble.new_trial(config).host.pools[0].user_cnt == 1 + on
 
 

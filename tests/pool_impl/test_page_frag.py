@@ -1,9 +1,5 @@
 """Fragments that no pool has, against a second, plain account of which block each of them is cut from."""
 
-import json
-import os
-import subprocess
-import sys
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -30,6 +26,7 @@ from pool_impl.page_calls import (
 )
 from pool_impl.page_calls import step as page_step
 from pool_impl.release import RELEASES, SKB_RELEASES
+from tests.elsewhere import evaluate
 
 ROOT = Path(__file__).parents[2]
 
@@ -379,15 +376,4 @@ def trail() -> list[list[int]]:
 
 
 def test_plain_python_leaves_the_same_trail() -> None:
-    script = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "import json; from tests.pool_impl import test_page_frag; print(json.dumps(test_page_frag.trail()))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert json.loads(done.stdout) == trail()
+    assert evaluate("tests.pool_impl.test_page_frag", "trail()", NUMBA_DISABLE_JIT="1") == trail()

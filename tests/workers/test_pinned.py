@@ -7,11 +7,9 @@ each other in tests/farm.
 
 import hashlib
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
+from tests.elsewhere import evaluate
 from workers import run_trial
 from workers.config import TrialConfig, Value
 
@@ -104,31 +102,14 @@ def digests() -> dict[str, str]:
     return found
 
 
-def digests_with(**environment: str) -> dict[str, str]:
-    """The same in another process."""
-    script = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "import json; from tests.workers import test_pinned; print(json.dumps(test_pinned.digests()))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, **environment},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    found: dict[str, str] = json.loads(done.stdout)
-    return found
-
-
 def test_compiled_for_this_cpu() -> None:
     assert digests() == PINNED
 
 
 def test_not_compiled_at_all() -> None:
-    assert digests_with(NUMBA_DISABLE_JIT="1") == PINNED
+    assert evaluate("tests.workers.test_pinned", "digests()", NUMBA_DISABLE_JIT="1") == PINNED
 
 
 def test_compiled_for_any_cpu() -> None:
     """No vector or fused instructions of this CPU: what an older machine of a cluster runs."""
-    assert digests_with(NUMBA_CPU_NAME="generic") == PINNED
+    assert evaluate("tests.workers.test_pinned", "digests()", NUMBA_CPU_NAME="generic") == PINNED

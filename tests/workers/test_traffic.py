@@ -1,11 +1,7 @@
 """Arrival processes and flows against what theory says of them."""
 
 import hashlib
-import json
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +9,7 @@ import numpy as np
 import pytest
 
 from pool_impl.jit import entry
+from tests.elsewhere import evaluate
 from workers import capture, rss, run_trial, traffic, trial
 from workers.config import TrialConfig, Value, seed_matters
 from workers.errors import ConfigError
@@ -407,15 +404,4 @@ def digests() -> list[str]:
 
 
 def test_plain_python_draws_the_same() -> None:
-    script = (
-        f"import sys; sys.path.insert(0, {str(ROOT)!r})\n"
-        "import json; from tests.workers import test_traffic; print(json.dumps(test_traffic.digests()))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", script],
-        env={**os.environ, "NUMBA_DISABLE_JIT": "1"},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert json.loads(done.stdout) == digests()
+    assert evaluate("tests.workers.test_traffic", "digests()", NUMBA_DISABLE_JIT="1") == digests()

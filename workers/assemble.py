@@ -74,10 +74,16 @@ from workers.state import (
     UNIT_BYTES,
     Trial,
 )
-from workers.traffic import FOREVER, Arrivals, last_arrival_ps, new_arrivals, tap_key, work_key
-
-PS_PER_US = 10**6
-PS_PER_MS = 10**9
+from workers.traffic import (
+    FOREVER,
+    PS_PER_MS,
+    PS_PER_US,
+    Arrivals,
+    last_arrival_ps,
+    new_arrivals,
+    tap_key,
+    work_key,
+)
 
 LEAST_FRAME_BYTES = 64
 
@@ -126,12 +132,9 @@ def new_trial(config: TrialConfig) -> Trial:
     if config.memory.pages:
         host.page_allocator.end = config.memory.pages + 1
     for number in range(pools):
-        if number < config.nic.queues:
-            create(host, number, _pool_params(config, geometry, number))
-        elif geometry.split:
-            create(host, number, _header_pool_params(config, geometry, number - config.nic.queues))
-        else:
-            create(host, number, _pool_params(config, geometry, number - config.nic.queues))
+        is_first = number < config.nic.queues
+        params_of = _header_pool_params if geometry.split and not is_first else _pool_params
+        create(host, number, params_of(config, geometry, number if is_first else number - config.nic.queues))
     stack = _stack(config, waiting, len(queues))
     backlogs = _backlogs(config, queues, readers)
     deferred = records(DEFERRED, len(queues))

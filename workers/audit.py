@@ -83,7 +83,7 @@ def _descriptors(trial: Trial, until: str) -> Any:
 def _frames(trial: Trial) -> Any:
     """Frames in all frame queues."""
     slots = [queue.first + (np.arange(queue.head, queue.tail) & queue.mask) for queue in trial.frame_queues]
-    return trial.frames[np.concatenate([*slots, np.arange(0)])]
+    return trial.frames[np.concatenate([*slots, *NONE])]
 
 
 def _in_sockets(trial: Trial) -> Any:

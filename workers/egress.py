@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from pool_impl import xdp as xdp_memory
 from pool_impl.layout import Host, records
-from workers.config import TrialConfig, attaches_program, draws_verdicts
+from workers.config import TrialConfig, attaches_program, draws_verdicts, redirects_to_cpus
 from workers.state import (
     FRAME,
     FRAME_QUEUE,
@@ -103,7 +103,7 @@ def _program(config: TrialConfig) -> Any:
     xdp.redirect_below = xdp.tx_below + fields.redirect_percent
     if fields.redirect_percent > 0:
         xdp.redirect_to = REDIRECT_TO[fields.redirect_to]
-        xdp.targets = fields.redirect_cpus if fields.redirect_to in ("device", "cpumap") else 0
+        xdp.targets = fields.redirect_cpus if redirects_to_cpus(config) else 0
     xdp.first_target = config.nic.queues if transmits(config) else 0
     xdp.first_bulk = xdp.first_target + xdp.targets
     return xdp

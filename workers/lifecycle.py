@@ -16,10 +16,7 @@ from workers.cost import clock
 from workers.rss import TABLE_ENTRIES
 from workers.schedule import refresh
 from workers.state import DOWN, IDLE, NOBODY, Trial
-from workers.traffic import FOREVER
-
-PS_PER_MS = 10**9
-PS_PER_SECOND = 10**12
+from workers.traffic import FOREVER, PS_PER_MS, PS_PER_SECOND
 
 MEASURE, GO_DOWN, COME_UP, TICK, RESERVES, PLENTY = range(6)
 """changes: the warm-up is over; the device's; destroyed pools look for their pages; the page allocator's"""

@@ -11,7 +11,7 @@ import numpy as np
 
 from pool_impl.jit import entry
 from workers import arch, audit, capture, engine, loop_trial, variants
-from workers.assemble import PS_PER_MS, captured, new_trial
+from workers.assemble import captured, new_trial
 from workers.config import KERNEL_VARIANT, NIC_WORKLOAD, TrialConfig
 from workers.errors import ConfigError
 from workers.lifecycle import MEASURE, apply, changes
@@ -19,6 +19,7 @@ from workers.machine import checked_variant
 from workers.model import MODEL_DIGEST
 from workers.record import Record, counts, record_of
 from workers.state import Trial
+from workers.traffic import PS_PER_MS
 
 
 class Input(NamedTuple):

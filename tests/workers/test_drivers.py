@@ -7,7 +7,7 @@ import pytest
 
 from pool_impl.release import RELEASES
 from tests.workers.test_capture import Sent, ethernet, ipv4, pcap, write
-from workers import arch, assemble, audit, run_trial, trial
+from workers import arch, assemble, audit, run_trial, traffic, trial
 from workers.cache import HEADER, PAYLOAD
 from workers.config import FRAGMENT_MODELS, UNPOOLED_MODELS, TrialConfig, Value
 from workers.cost import POLL
@@ -114,7 +114,7 @@ def test_fragments_hold_half_the_pages_of_whole_ones() -> None:
 
 def test_pages_by_place_are_all_pages_where_they_are_cut() -> None:
     config = configured(HELD, FRAGMENTS, LARGE, driver__buffer_bytes=1024)
-    finished = stopped(config, 2 * assemble.PS_PER_MS)
+    finished = stopped(config, 2 * traffic.PS_PER_MS)
     assert finished.tally.page_ps[len(LOCATIONS) - 1] > 0
     finished.readers[0].units += 1
     with pytest.raises(CheckError, match="parts of pages in sockets"):
@@ -129,7 +129,7 @@ def test_pages_by_place_are_all_pages_where_they_are_cut() -> None:
     ],
 )
 def test_shares_and_buffers_that_do_not_add_up_are_refused(spoil: Any, message: str) -> None:
-    finished = stopped(configured(HELD, FRAGMENTS, LARGE), assemble.PS_PER_MS // 4)
+    finished = stopped(configured(HELD, FRAGMENTS, LARGE), traffic.PS_PER_MS // 4)
     spoil(finished)
     with pytest.raises(CheckError, match=message):
         audit.check(finished)
@@ -158,7 +158,7 @@ def test_a_copied_packet_counts_its_head_against_the_socket() -> None:
     """1024 bytes of head and the sk_buff, not the buffer: so many small packets fit into a socket."""
     overrun = {**HELD, "app.work_ns": 1_000_000, "app.socket_bytes": 128_000}
     for model, truesize in (("fragments", 1280), ("page-per-packet", 4352)):
-        full = stopped(configured(overrun, driver__model=model), assemble.PS_PER_MS - 1).readers[0]
+        full = stopped(configured(overrun, driver__model=model), traffic.PS_PER_MS - 1).readers[0]
         assert full.tail - full.head == 128_000 // truesize
 
 
@@ -198,7 +198,7 @@ def test_the_budget_counts_descriptors(model: str) -> None:
     """Spec 7.1; saturated, so that all polls are full: 64 descriptors are 22 packets of three, 13 of five."""
     finished = stopped(
         configured(SHORT, JUMBO, driver__model=model, traffic__kind="saturation", nic__link_gbps=400),
-        assemble.PS_PER_MS,
+        traffic.PS_PER_MS,
     )
     polls = finished.host.observer.meter.ledger[0, 1] / finished.host.observer.meter.price_ps[POLL]
     assert finished.tally.read / polls == pytest.approx(
@@ -208,7 +208,7 @@ def test_the_budget_counts_descriptors(model: str) -> None:
 
 def test_a_jumbo_frame_arrives_whole() -> None:
     """The bytes of all its parts are one skb's, and its pages come back."""
-    finished = stopped(configured(HELD, JUMBO, app__work_ns=1_000_000), assemble.PS_PER_MS)
+    finished = stopped(configured(HELD, JUMBO, app__work_ns=1_000_000), traffic.PS_PER_MS)
     skbs = finished.buffers.skbs
     waiting = skbs[1:][skbs[1:].users > 0]
     assert len(waiting) > 10
@@ -229,7 +229,7 @@ def test_headers_and_payload_come_from_pools_of_their_own() -> None:
 def test_small_packets_use_only_their_header_buffer() -> None:
     small, large = (run(HELD, SPLIT, traffic__packet_size=size) for size in (256, 257))
     config = configured(HELD, SPLIT, traffic__packet_size=256)
-    finished = stopped(config, assemble.PS_PER_MS)
+    finished = stopped(config, traffic.PS_PER_MS)
     payload, header = finished.host.pools
     assert payload.hold == 256
     assert payload.recycle.sum() == 0
@@ -240,11 +240,11 @@ def test_small_packets_use_only_their_header_buffer() -> None:
 
 def test_payload_apart_is_left_alone_until_it_is_read() -> None:
     """What the driver looks at is the header; the payload's first touch is the reader's, who misses."""
-    finished = stopped(configured(HELD, SPLIT, LARGE, app__reader="drop"), assemble.PS_PER_MS)
+    finished = stopped(configured(HELD, SPLIT, LARGE, app__reader="drop"), traffic.PS_PER_MS)
     assert finished.tally.dropped_early > 100
     assert finished.host.observer.caches.touches[PAYLOAD] == 0
     assert finished.host.observer.caches.touches[HEADER] == finished.tally.read
-    read = stopped(configured(HELD, SPLIT, LARGE), assemble.PS_PER_MS)
+    read = stopped(configured(HELD, SPLIT, LARGE), traffic.PS_PER_MS)
     # of its head, in which nothing lies behind the header, and of its fragment
     assert read.host.observer.caches.touches[PAYLOAD] == 2 * read.tally.delivered > 0
 
@@ -253,7 +253,7 @@ def test_payload_apart_is_left_alone_until_it_is_read() -> None:
 def test_what_a_packet_leaves_unused_stays_in_its_descriptor(size: int, descriptors: int) -> None:
     """One header buffer for each packet, and a page for each 4096 bytes behind its 42 of headers."""
     fields = {**SHORT, **SPLIT, "traffic.packet_size": size, "traffic.rate_pps": 100_000}
-    finished = stopped(configured(fields), assemble.PS_PER_MS)
+    finished = stopped(configured(fields), traffic.PS_PER_MS)
     payload, header = finished.host.pools
     taken = [
         int(owner.alloc_fast + owner.alloc_slow + owner.alloc_refill) - 256 for owner in (payload, header)
@@ -267,7 +267,7 @@ def test_what_a_packet_leaves_unused_stays_in_its_descriptor(size: int, descript
 @pytest.mark.parametrize("reader", ["drop", "slow"])
 def test_a_driver_without_a_pool_takes_maps_and_unmaps_a_page_for_each_packet(reader: str) -> None:
     record = run(HELD, LARGE, driver__model="page-allocator", app__reader=reader)
-    finished = stopped(configured(HELD, LARGE, driver__model="page-allocator"), assemble.PS_PER_MS)
+    finished = stopped(configured(HELD, LARGE, driver__model="page-allocator"), traffic.PS_PER_MS)
     taken = int(finished.tally.read)
     assert finished.host.device.maps == finished.host.page_allocator.serial
     posted = finished.queues[0].posted - finished.queues[0].read
@@ -283,7 +283,7 @@ def test_a_block_of_the_network_core_has_seventeen_buffers() -> None:
     """32768 bytes in buffers of 64 + 1536 + 320; used again when all have come back, else another one."""
     started = stopped(configured(SHORT, LARGE, driver__model="slab"), 1)
     assert started.host.page_allocator.serial == -(-256 // 17)
-    finished = stopped(configured(HELD, LARGE, driver__model="slab"), assemble.PS_PER_MS)
+    finished = stopped(configured(HELD, LARGE, driver__model="slab"), traffic.PS_PER_MS)
     assert finished.tally.pages_taken == 8 * -(-int(finished.tally.pages_allocated) // 17)
 
 

@@ -17,7 +17,7 @@ from workers.state import Trial
 PRICED = Path(__file__).parent / "profiles" / "priced.toml"
 
 MILLISECONDS = 6
-UNTIL_PS = MILLISECONDS * assemble.PS_PER_MS
+UNTIL_PS = MILLISECONDS * traffic.PS_PER_MS
 
 DROP: dict[str, Value] = {"app.reader": "drop"}
 SLOW: dict[str, Value] = {"app.reader": "slow", "app.work_ns": 2_000}

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from pool_impl.release import RELEASES
-from workers import arch, assemble, audit, capture, run_trial, trial, trial_id
+from workers import arch, assemble, audit, capture, run_trial, traffic, trial, trial_id
 from workers.config import TrialConfig, Value
 from workers.drivers.page import MOST_BYTES
 from workers.errors import CheckError, ConfigError
@@ -59,7 +59,7 @@ def test_another_seed_gives_another_record() -> None:
 
 def finished() -> trial.Trial:
     prepared = assemble.new_trial(TrialConfig.from_fields(SLOW_READER))
-    trial._run(prepared, 20 * assemble.PS_PER_MS)
+    trial._run(prepared, 20 * traffic.PS_PER_MS)
     audit.check(prepared)
     return prepared
 
@@ -220,7 +220,7 @@ def test_a_packet_without_a_replacement_is_dropped_and_its_page_posted_again() -
     for model in ("page-per-packet", "replace-before-pass"):
         short = assemble.new_trial(TrialConfig.from_fields({**fields, "driver.model": model}))
         short.host.page_allocator.end = short.nic.ring_mask + 1 + 600
-        trial._run(short, 20 * assemble.PS_PER_MS)
+        trial._run(short, 20 * traffic.PS_PER_MS)
         audit.check(short)
         replaces = model == "replace-before-pass"
         assert bool(short.tally.dropped_driver) is replaces

@@ -8,7 +8,7 @@ import pytest
 
 from pool_impl.layout import DMA_BIDIRECTIONAL, DMA_FROM_DEVICE
 from pool_impl.release import RELEASES
-from workers import assemble, audit, run_trial, trial
+from workers import assemble, audit, run_trial, traffic, trial
 from workers.config import TrialConfig, Value, seed_matters
 from workers.drivers.geometry import geometry_of
 from workers.drivers.page import MOST_BYTES
@@ -249,7 +249,7 @@ def test_a_drop_costs_what_was_published() -> None:
 
 def finished(fields: dict[str, Value]) -> trial.Trial:
     prepared = assemble.new_trial(TrialConfig.from_fields({**BRIEF, **fields}))
-    trial._run(prepared, assemble.PS_PER_MS)
+    trial._run(prepared, traffic.PS_PER_MS)
     audit.check(prepared)
     return prepared
 

@@ -36,8 +36,8 @@ from farm.errors import FarmError, StoreError
 from farm.plan import Plan
 from farm.query import Cell
 from farm.store import Run
-from workers.config import Value
 from workers.errors import TrialError
+from workers.groups import Value
 
 SERIES_BUDGET = 50_000
 """result series at most: scraping them stays well below Prometheus' default timeout of 10 s, and a

@@ -17,7 +17,10 @@ import numpy
 
 from farm.errors import SweepError
 from farm.sweep import Block, Sweep
-from workers.config import INPUT_FIELDS, RULES, SEED_FIELDS, TrialConfig, Value, seed_matters
+from workers.config import TrialConfig
+from workers.derived import INPUT_FIELDS, SEED_FIELDS, seed_matters
+from workers.groups import Value
+from workers.rules import RULES
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

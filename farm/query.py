@@ -11,7 +11,8 @@ from typing import Any
 from farm.errors import StoreError
 from farm.rows import text_fields
 from farm.store import Run
-from workers.config import Value, fields
+from workers.config import fields
+from workers.groups import Value
 from workers.measures import MEASURES
 
 

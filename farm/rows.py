@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Literal
 
-from workers.config import TrialField, Value, fields
+from workers.config import TrialField, fields
+from workers.groups import Value
 from workers.measures import MEASURES
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ from farm import sweep as sweeps
 from farm.errors import FarmError, StoreError
 from farm.rows import KINDS, Kind, Outcome, canonical, table
 from farm.sweep import Sweep
-from workers.config import Value
 from workers.errors import TrialError
+from workers.groups import Value
 
 FORMAT = 1
 """version of the layout above; written into every manifest"""

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from farm.errors import SweepError
-from workers.config import TrialConfig, Value, check_name, field, fields
+from workers.config import TrialConfig, check_name, field, fields
+from workers.groups import Value
 
 MOST_SEEDS = 1_000_000
 """more seeds per cell than this are taken for a slip"""

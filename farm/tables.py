@@ -11,7 +11,7 @@ from rich.text import Text
 from farm.compare import Pair, verdict
 from farm.query import Cell, Gain, gains
 from pool_impl.release import rules_of
-from workers.config import Value
+from workers.groups import Value
 from workers.measures import Unit, by_name
 
 HEADLINES = (

@@ -23,17 +23,17 @@ from pool_impl.pool import PAGE_BYTES, PoolParams, create
 from pool_impl.release import rules_of, skb_rules_of
 from workers import backlog
 from workers.capture import Capture, load
-from workers.config import (
+from workers.config import TrialConfig
+from workers.cost import PS_PER_NS
+from workers.deferred import MOST_SKBS
+from workers.derived import (
     DROPPING_READERS,
     IMIX_BYTES,
     WORKING_READERS,
-    TrialConfig,
     attaches_program,
     cpus_wanted,
     reads_sockets,
 )
-from workers.cost import PS_PER_NS
-from workers.deferred import MOST_SKBS
 from workers.drivers.geometry import Geometry, geometry_of
 from workers.egress import most_frames, new_egress, register_pools, transmits
 from workers.errors import ConfigError

@@ -4,7 +4,8 @@ from typing import Any, NamedTuple
 
 from pool_impl import xdp as xdp_memory
 from pool_impl.layout import Host, records
-from workers.config import TrialConfig, attaches_program, draws_verdicts, redirects_to_cpus
+from workers.config import TrialConfig
+from workers.derived import attaches_program, draws_verdicts, redirects_to_cpus
 from workers.state import (
     FRAME,
     FRAME_QUEUE,

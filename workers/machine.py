@@ -8,8 +8,9 @@ from pool_impl.pool import PAGE_BYTES
 from pool_impl.release import rules_of
 from workers import arch, variants
 from workers.cache import stamps_needed
-from workers.config import TrialConfig, cpus_wanted
+from workers.config import TrialConfig
 from workers.cost import Pricing, new_pricing
+from workers.derived import cpus_wanted
 
 
 def new_machine(

@@ -12,7 +12,8 @@ import numpy as np
 
 from pool_impl.jit import compiled
 from pool_impl.layout import records, words, words_of
-from workers.config import IMIX_BYTES, WIRE_OVERHEAD_BYTES, TrialConfig, draws_flows
+from workers.config import TrialConfig
+from workers.derived import IMIX_BYTES, WIRE_OVERHEAD_BYTES, draws_flows
 from workers.errors import ConfigError
 from workers.rss import HASH_MASK
 

@@ -12,7 +12,7 @@ from pool_impl import xdp as xdp_memory
 from pool_impl.jit import compiled
 from pool_impl.observe import DMA_MAP, DMA_SYNC_FOR_DEVICE, DMA_UNMAP
 from workers import cost, latency
-from workers.config import WIRE_OVERHEAD_BYTES
+from workers.derived import WIRE_OVERHEAD_BYTES
 from workers.schedule import interrupt
 from workers.state import IDLE, Trial
 from workers.traffic import FOREVER

@@ -12,8 +12,9 @@ import numpy as np
 from pool_impl.jit import entry
 from workers import arch, audit, capture, engine, loop_trial, variants
 from workers.assemble import captured, new_trial
-from workers.config import KERNEL_VARIANT, NIC_WORKLOAD, TrialConfig
+from workers.config import TrialConfig
 from workers.errors import ConfigError
+from workers.groups import KERNEL_VARIANT, NIC_WORKLOAD
 from workers.lifecycle import MEASURE, apply, changes
 from workers.machine import checked_variant
 from workers.model import MODEL_DIGEST

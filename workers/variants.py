@@ -27,9 +27,9 @@ from pool_impl.jit import OPTIONS, POOL_IMPL_DIGEST, entry
 from pool_impl.layout import CACHE_CAPACITY, Host
 from pool_impl.pool import PoolParams, create
 from pool_impl.release import rules_of
-from workers.config import KERNEL_VARIANT
 from workers.errors import ConfigError
 from workers.files import Stamp, stamp
+from workers.groups import KERNEL_VARIANT
 
 SHIPPED = Path(decisions.__file__).parent / "variants"
 

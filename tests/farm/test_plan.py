@@ -9,8 +9,10 @@ from hypothesis import strategies as st
 from farm.errors import SweepError
 from farm.plan import Plan
 from farm.sweep import Sweep, parse
-from workers.config import INPUT_FIELDS, SEED_FIELDS, TrialConfig, TrialField, Value, fields, seed_matters
+from workers.config import TrialConfig, TrialField, fields
+from workers.derived import INPUT_FIELDS, SEED_FIELDS, seed_matters
 from workers.errors import ConfigError
+from workers.groups import Value
 
 Fields = dict[str, Value]
 

@@ -5,7 +5,8 @@ from itertools import product
 import pytest
 
 from workers import run_trial
-from workers.config import TrialConfig, Value
+from workers.config import TrialConfig
+from workers.groups import Value
 
 MODELS = ("page-per-packet", "fragments", "header-split", "page-allocator", "slab")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from workers import config
+from workers import config, derived, groups, rules
 from workers.config import TrialConfig
 from workers.errors import ConfigError
 
@@ -87,14 +87,14 @@ def test_every_rule_reads_only_the_fields_it_names() -> None:
         "warmup_ms": 20,
     }
 
-    def verdict(rule: config.Rule, fields: dict[str, config.Value]) -> str:
+    def verdict(rule: rules.Rule, fields: dict[str, groups.Value]) -> str:
         try:
             rule.check(TrialConfig.unchecked(fields))
         except ConfigError as error:
             return str(error)
         return ""
 
-    for rule in config.RULES:
+    for rule in rules.RULES:
         for kind in ("capture", "poisson", "ramp"):
             of_rule = {name: value for name, value in broken.items() if name in rule.fields}
             if "traffic.kind" in of_rule:
@@ -169,5 +169,5 @@ def test_a_seed_matters_only_where_something_is_drawn(fields: dict[str, config.V
     }
     first = TrialConfig.from_fields({**base, "seed": 1})
     second = TrialConfig.from_fields({**base, "seed": 2})
-    assert config.seed_matters(first) is matters
+    assert derived.seed_matters(first) is matters
     assert (run_trial(first) != run_trial(second)) is matters

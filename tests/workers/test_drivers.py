@@ -9,9 +9,11 @@ from pool_impl.release import RELEASES
 from tests.workers.test_capture import Sent, ethernet, ipv4, pcap, write
 from workers import arch, assemble, audit, run_trial, traffic, trial
 from workers.cache import HEADER, PAYLOAD
-from workers.config import FRAGMENT_MODELS, UNPOOLED_MODELS, TrialConfig, Value
+from workers.config import TrialConfig
 from workers.cost import POLL
+from workers.derived import FRAGMENT_MODELS, UNPOOLED_MODELS
 from workers.errors import CheckError, ConfigError
+from workers.groups import Value
 from workers.measures import COUNTERS, LOCATIONS
 
 SHORT: dict[str, Value] = {"duration_ms": 2, "warmup_ms": 0, "traffic.kind": "constant", "nic.rx_ring": 256}

@@ -10,7 +10,8 @@ import pytest
 from pool_impl.jit import entry
 from tests.workers.event_model import Machine
 from workers import arch, assemble, audit, traffic, trial
-from workers.config import TrialConfig, Value
+from workers.config import TrialConfig
+from workers.groups import Value
 from workers.measures import CATEGORIES, COUNTERS, LOCATIONS
 from workers.state import Trial
 

@@ -6,9 +6,10 @@ from typing import Any
 import pytest
 
 from workers import run_trial
-from workers.config import TrialConfig, Value
+from workers.config import TrialConfig
 from workers.drivers.page import TRUESIZE_BYTES
 from workers.errors import ConfigError
+from workers.groups import Value
 
 FLAT = Path(__file__).parent / "profiles" / "flat.toml"
 

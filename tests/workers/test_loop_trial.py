@@ -4,7 +4,8 @@ import pytest
 
 from workers import arch as arch_profiles
 from workers import audit, machine, micro, run_trial
-from workers.config import TrialConfig, seed_matters
+from workers.config import TrialConfig
+from workers.derived import seed_matters
 from workers.errors import CheckError, ConfigError
 from workers.measures import CATEGORIES, MEASURES
 

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from workers import arch, run_trial
-from workers.config import TrialConfig, Value
+from workers.config import TrialConfig
 from workers.errors import ConfigError
+from workers.groups import Value
 
 FLAT = Path(__file__).parent / "profiles" / "flat.toml"
 

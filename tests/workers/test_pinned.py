@@ -11,7 +11,8 @@ from pathlib import Path
 
 from tests.elsewhere import evaluate
 from workers import run_trial
-from workers.config import TrialConfig, Value
+from workers.config import TrialConfig
+from workers.groups import Value
 
 ROOT = Path(__file__).parents[2]
 

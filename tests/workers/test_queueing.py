@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from workers import run_trial
-from workers.config import TrialConfig, Value
+from workers.config import TrialConfig
+from workers.groups import Value
 
 FLAT = Path(__file__).parent / "profiles" / "flat.toml"
 

@@ -8,9 +8,10 @@ import pytest
 
 from pool_impl.release import RELEASES
 from workers import arch, assemble, audit, run_trial, trial
-from workers.config import TrialConfig, Value
+from workers.config import TrialConfig
 from workers.drivers.page import TRUESIZE_BYTES
 from workers.errors import ConfigError
+from workers.groups import Value
 from workers.measures import LOCATIONS
 from workers.state import UNITS_OF_A_PAGE as PAGE
 

@@ -11,8 +11,10 @@ import pytest
 from pool_impl.jit import entry
 from tests.elsewhere import evaluate
 from workers import capture, rss, run_trial, traffic, trial
-from workers.config import TrialConfig, Value, seed_matters
+from workers.config import TrialConfig
+from workers.derived import seed_matters
 from workers.errors import ConfigError
+from workers.groups import Value
 from workers.model import MODEL_DIGEST
 
 ROOT = Path(__file__).parents[2]

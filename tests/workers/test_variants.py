@@ -12,8 +12,9 @@ import pytest
 
 from pool_impl.variant import CACHE_CAPACITY, DECISIONS, Kernel, pool_variant
 from workers import assemble, audit, run_trial, trial, trial_id, variants
-from workers.config import KERNEL_VARIANT, TrialConfig, Value, field
+from workers.config import TrialConfig, field
 from workers.errors import ConfigError
+from workers.groups import KERNEL_VARIANT, Value
 
 SMALL_RING: dict[str, Value] = {
     "kernel": "6.12",

@@ -9,10 +9,12 @@ import pytest
 from pool_impl.layout import DMA_BIDIRECTIONAL, DMA_FROM_DEVICE
 from pool_impl.release import RELEASES
 from workers import assemble, audit, run_trial, traffic, trial
-from workers.config import TrialConfig, Value, seed_matters
+from workers.config import TrialConfig
+from workers.derived import seed_matters
 from workers.drivers.geometry import geometry_of
 from workers.drivers.page import MOST_BYTES
 from workers.errors import CheckError, ConfigError
+from workers.groups import Value
 
 FLAT = str(Path(__file__).parent / "profiles" / "flat.toml")
 

@@ -1,0 +1,118 @@
+"""What follows from the fields of a trial: who takes part, what is drawn, what a link carries."""
+
+from workers.groups import NIC_WORKLOAD, TrialFields
+
+WIRE_OVERHEAD_BYTES = 20
+"""preamble and start delimiter (8) and inter-frame gap (12) around each Ethernet frame"""
+
+FRAGMENT_MODELS = ("fragments", "header-split")
+PAGE_MODELS = ("page-per-packet", "replace-before-pass")
+UNPOOLED_MODELS = ("page-allocator", "slab")
+
+MOST_BYTES_OF_A_PAGE = 3520
+"""what the device may write to a page: without 256 bytes of headroom and 320 of shared info"""
+
+IMIX_BYTES = (64,) * 7 + (594,) * 4 + (1518,)
+"""the simple IMIX of 7:4:1 as Ethernet frames with FCS"""
+
+MEAN_IMIX_BYTES = sum(IMIX_BYTES) // len(IMIX_BYTES)
+
+DROPPING_READERS = ("drop", "udp-no-port")
+
+WORKING_READERS = ("slow", "stalled", "hold")
+"""readers that work app.work_ns on a packet"""
+
+SEED_FIELDS = (
+    "workload",
+    "traffic.kind",
+    "traffic.packet_size",
+    "traffic.flows",
+    "traffic.flow_packets",
+    "app.reader",
+    "app.work_distribution",
+    "xdp.pass_percent",
+    "xdp.drop_percent",
+    "xdp.tx_percent",
+    "xdp.redirect_percent",
+    "stack.capture_percent",
+)
+"""what decides whether the seed matters, see :func:`seed_matters`"""
+
+INPUT_FIELDS = (
+    "arch",
+    "pool.variant",
+    "traffic.kind",
+    "traffic.capture",
+    "traffic.capture_destination",
+    "traffic.capture_source",
+)
+"""what decides which files a trial reads, see ``workers.inputs``"""
+
+
+def seed_matters(config: TrialFields) -> bool:
+    """Whether anything in this trial is drawn at random; if not, one seed stands for all."""
+    traffic, app = config.traffic, config.app
+    if config.workload != NIC_WORKLOAD:
+        return False
+    if app.reader in WORKING_READERS and app.work_distribution == "exponential":
+        return True
+    if 0 < config.stack.capture_percent < 100:
+        return True
+    if draws_verdicts(config):
+        return True
+    if traffic.kind == "capture":
+        return False
+    if draws_flows(config):
+        return True
+    return traffic.kind in ("poisson", "bursts", "ramp") or traffic.packet_size == "imix"
+
+
+def draws_flows(config: TrialFields) -> bool:
+    """Whether a packet's flow is drawn: with one flow that never ends there is nothing to draw."""
+    traffic = config.traffic
+    return traffic.kind != "capture" and (traffic.flows > 1 or traffic.flow_packets > 0)
+
+
+def attaches_program(config: TrialFields) -> bool:
+    """Whether an XDP program runs on each packet."""
+    return config.xdp.attached or config.xdp.pass_percent < 100
+
+
+def draws_verdicts(config: TrialFields) -> bool:
+    """Whether XDP verdicts are drawn: where not all packets get the same."""
+    xdp = config.xdp
+    return 100 not in (xdp.pass_percent, xdp.drop_percent, xdp.tx_percent, xdp.redirect_percent)
+
+
+def needs_whole_pages(config: TrialFields) -> bool:
+    """Whether the receive pattern has to be a page for each packet and nothing else."""
+    return attaches_program(config) or config.app.reader == "forward" or config.life.event != "none"
+
+
+def cpus_wanted(config: TrialFields) -> dict[str, int]:
+    """CPUs that take part, by the field that asks for them."""
+    app, stack = config.app, config.stack
+    return {
+        "nic.queues": max(config.nic.queues, config.life.queues),
+        "app.readers": app.readers if reads_sockets(config) and app.reader_cpu == "other" else 0,
+        "stack.rps": stack.rps,
+        "stack.capture_percent": int(stack.capture_percent > 0),
+        "xdp.redirect_cpus": config.xdp.redirect_cpus if redirects_to_cpus(config) else 0,
+    }
+
+
+def redirects_to_cpus(config: TrialFields) -> bool:
+    """Whether XDP frames go to targets with CPUs of their own."""
+    return config.xdp.redirect_percent > 0 and config.xdp.redirect_to in ("device", "cpumap")
+
+
+def reads_sockets(config: TrialFields) -> bool:
+    """Whether packets come to a socket, and are not dropped before."""
+    return config.app.reader not in (*DROPPING_READERS, "forward")
+
+
+def most_packets_per_second(config: TrialFields) -> int:
+    """What the link carries of frames of this size."""
+    size = config.traffic.packet_size
+    frame_bytes = MEAN_IMIX_BYTES if isinstance(size, str) else size
+    return config.nic.link_gbps * 10**9 // ((frame_bytes + WIRE_OVERHEAD_BYTES) * 8)

@@ -1,0 +1,433 @@
+"""The fields of a trial: type, default, range and one line of description each.
+
+A tree of frozen pydantic models, by group; sweeps, the command line and the store address its leaves by
+dotted name (``pool.size``). Rules between fields are in ``rules``, what follows from them in ``derived``.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from pool_impl.release import DEFAULT_RELEASE, RELEASES
+
+Value = int | float | str | bool
+
+NIC_WORKLOAD = "nic"
+
+KERNEL_VARIANT = "kernel"
+"""the pool as the release has it"""
+
+
+def _known_release(kernel: str) -> str:
+    if kernel not in RELEASES:
+        raise ValueError
+    return kernel
+
+
+class Group(BaseModel):
+    """Fields that have a prefix in common."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class PoolConfig(Group):
+    """The page_pool of the receive queue."""
+
+    size: Annotated[
+        int,
+        Field(ge=0, le=1 << 20, description="ring capacity in pages; 0 means 1024, the release clamps"),
+    ] = 1024
+    recycle: Annotated[
+        bool,
+        Field(description="mark skbs for recycling; false releases each page with its packet"),
+    ] = True
+    variant: Annotated[
+        str,
+        Field(
+            description="who decides on cache and recycling: kernel, ring_capped, local_only, page_decides, "
+            "or FILE.py:CLASS, a file of yours"
+        ),
+    ] = KERNEL_VARIANT
+
+
+class NicConfig(Group):
+    """The receive side of the NIC."""
+
+    rx_ring: Annotated[int, Field(ge=64, le=16384, description="receive descriptors, a power of two")] = 512
+    rx_usecs: Annotated[
+        int,
+        Field(ge=0, le=10_000, description="interrupt moderation: microseconds from packet to interrupt"),
+    ] = 8
+    rx_frames: Annotated[
+        int,
+        Field(ge=0, le=4096, description="interrupt moderation: packets that interrupt at once, 0 for never"),
+    ] = 0
+    moderation: Annotated[
+        Literal["fixed", "adaptive"],
+        Field(
+            description="interrupt moderation: by rx_usecs and rx_frames, or adaptive as Linux's net_dim, "
+            "which chooses 1 to 256 us and 256 frames"
+        ),
+    ] = "fixed"
+    napi: Annotated[
+        Literal["softirq", "threaded", "busy-poll"],
+        Field(
+            description="who polls: the softirq after an interrupt, a thread that it wakes, or the "
+            "application on its own CPU, which never sleeps"
+        ),
+    ] = "softirq"
+    budget: Annotated[
+        int, Field(ge=1, le=1024, description="packets handled by one NAPI poll at the most")
+    ] = 64
+    queues: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=16,
+            description="receive queues, each with its own CPU and pool; RSS by the hash of a packet's flow",
+        ),
+    ] = 1
+    link_gbps: Annotated[
+        int,
+        Field(ge=1, le=400, description="link rate in Gbit/s, preamble and gap included; paces bursts"),
+    ] = 10
+    tx_ring: Annotated[
+        int,
+        Field(
+            ge=64,
+            le=16384,
+            description="transmit descriptors of a ring, a power of two; one ring for each receive queue, "
+            "and for each xdp.redirect_cpus of the device that frames are redirected to",
+        ),
+    ] = 512
+    tx_gbps: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=400,
+            description="rate in Gbit/s at which this device and one that frames are redirected to send; "
+            "0: nic.link_gbps",
+        ),
+    ] = 0
+
+
+class DriverConfig(Group):
+    """How the driver uses the pool."""
+
+    model: Annotated[
+        Literal[
+            "page-per-packet",
+            "replace-before-pass",
+            "fragments",
+            "header-split",
+            "page-allocator",
+            "slab",
+        ],
+        Field(
+            description="receive pattern: page-per-packet refills after the poll, as mvneta; "
+            "replace-before-pass has a new page before it lets go of the packet's, as mvpp2; "
+            "fragments has several buffers in a page, as hns3; header-split has headers in parts of pages "
+            "and payload in pages of another pool; without a pool: page-allocator has a page, "
+            "slab part of a block of the network core for each packet"
+        ),
+    ] = "page-per-packet"
+    buffer_bytes: Annotated[
+        Literal[1024, 2048, 4096], Field(description="buffer of each descriptor, for fragments")
+    ] = 2048
+    copybreak_bytes: Annotated[
+        Annotated[int, Field(ge=0, le=1024)] | Literal["usual"],
+        Field(
+            description="packets up to this many bytes are copied and their buffer is posted again; "
+            "0: none; usual: as in the modelled driver, 256 for fragments and else 0"
+        ),
+    ] = "usual"
+    sync: Annotated[
+        Literal["pool", "driver"],
+        Field(
+            description="who syncs a buffer for the device: the pool, when a page is mapped and when it "
+            "returns, or the driver, when it posts the page"
+        ),
+    ] = "pool"
+
+
+class XdpConfig(Group):
+    """The XDP program of the receive queues."""
+
+    attached: Annotated[
+        bool,
+        Field(description="run a program also if it passes all packets; implied by any other verdict"),
+    ] = False
+    pass_percent: Annotated[
+        int, Field(ge=0, le=100, description="share of packets that go on to the stack")
+    ] = 100
+    drop_percent: Annotated[
+        int, Field(ge=0, le=100, description="share that the program drops; the four shares add up to 100")
+    ] = 0
+    tx_percent: Annotated[
+        int, Field(ge=0, le=100, description="share that goes out again through the queue's transmit ring")
+    ] = 0
+    redirect_percent: Annotated[
+        int, Field(ge=0, le=100, description="share that is redirected to xdp.redirect_to")
+    ] = 0
+    redirect_to: Annotated[
+        Literal["", "device", "cpumap", "af_xdp"],
+        Field(
+            description="device: another one's transmit ring, cleaned on its own CPU; cpumap: a kthread on "
+            "another CPU that makes skbs of frames; af_xdp: a socket in copy mode whose consumer keeps up"
+        ),
+    ] = ""
+    redirect_cpus: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=16,
+            description="CPUs of the target: kthreads of the CPU map, or transmit rings of the other device, "
+            "each on a CPU of its own",
+        ),
+    ] = 1
+    cpumap_frames: Annotated[
+        int, Field(ge=8, le=16384, description="frames that may wait for a kthread of the CPU map")
+    ] = 2048
+
+
+class TrafficConfig(Group):
+    """What arrives on the wire."""
+
+    kind: Annotated[
+        Literal["constant", "poisson", "bursts", "ramp", "saturation", "capture"],
+        Field(
+            description="arrival process; ramp is poisson at a rate that changes evenly over the trial; "
+            "saturation has a packet waiting for every free descriptor"
+        ),
+    ] = "poisson"
+    rate_pps: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=1_000_000_000,
+            description="mean packets per second (constant, poisson, bursts), or those at the start (ramp)",
+        ),
+    ] = 400_000
+    ramp_to_pps: Annotated[
+        int, Field(ge=1, le=1_000_000_000, description="packets per second at the end of a ramp")
+    ] = 800_000
+    packet_size: Annotated[
+        Annotated[int, Field(ge=64, le=9018)] | Literal["imix"],
+        Field(
+            description="frame bytes with FCS, or imix (7 x 64, 4 x 594, 1 x 1518); what exceeds a buffer "
+            "goes on in the next descriptor's"
+        ),
+    ] = 64
+    burst_packets: Annotated[
+        int, Field(ge=1, le=1_000_000, description="mean packets of a burst, which arrives at link rate")
+    ] = 1024
+    flows: Annotated[
+        int,
+        Field(ge=1, le=65_536, description="flows at a time; the hash of a packet's flow picks its queue"),
+    ] = 1
+    flow_skew: Annotated[
+        float,
+        Field(
+            ge=0,
+            le=4,
+            description="Zipf exponent of the flows' popularity: the n-th sends 1/n^skew of what the first "
+            "sends; 0: all send as much",
+        ),
+    ] = 0.0
+    flow_packets: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=10_000_000,
+            description="mean packets until a flow ends and a new one takes its place, heavy-tailed; "
+            "0: flows never end",
+        ),
+    ] = 0
+    train_packets: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=4096,
+            description="mean packets of one flow back to back (geometric), as a sender's TSO makes them",
+        ),
+    ] = 1
+    capture: Annotated[
+        str,
+        Field(description="what to replay: a bundled name, or a pcap or pcapng file, gzip allowed"),
+    ] = "tcp_bulk"
+    capture_destination: Annotated[
+        str, Field(description="replay only packets to this IP address; empty: all packets")
+    ] = ""
+    capture_source: Annotated[
+        str, Field(description="replay only packets from this IP address; empty: all packets")
+    ] = ""
+    speed: Annotated[
+        float,
+        Field(ge=0.001, le=1e6, description="replay speed; 2.0 halves the time between packets"),
+    ] = 1.0
+    loops: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=1_000_000,
+            description="how often to replay the capture; a pass starts a mean gap after the one before",
+        ),
+    ] = 1
+
+
+class StackConfig(Group):
+    """The network stack between driver and socket."""
+
+    gro: Annotated[
+        bool,
+        Field(description="GRO merges TCP packets of a flow within a poll; without, it is left out"),
+    ] = False
+    rps: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=8,
+            description="CPUs of their own that receive packet steering spreads protocol work over; 0: off",
+        ),
+    ] = 0
+    capture_percent: Annotated[
+        int,
+        Field(ge=0, le=100, description="share of packets cloned to a packet socket, as tcpdump's; drawn"),
+    ] = 0
+    capture_work_ns: Annotated[
+        int,
+        Field(ge=0, le=1_000_000_000, description="time the packet socket's reader works on a clone"),
+    ] = 1_000
+    capture_bytes: Annotated[
+        int,
+        Field(ge=2304, le=1 << 30, description="receive buffer limit of the packet socket"),
+    ] = 212_992
+
+
+class AppConfig(Group):
+    """Who consumes the packets."""
+
+    reader: Annotated[
+        Literal["drop", "udp-no-port", "fast", "slow", "stalled", "hold", "forward"],
+        Field(
+            description="drop: early drop in the stack, as by the raw table; udp-no-port: dropped for want "
+            "of a socket; fast: a socket reader that only receives; slow: one that works app.work_ns on "
+            "each packet; stalled: slow, and at times it does not read; hold: slow, and it frees late; "
+            "forward: none, packets are routed and sent again"
+        ),
+    ] = "drop"
+    protocol: Annotated[
+        Literal["udp", "tcp"],
+        Field(
+            description="tcp: a socket's last skb takes in the next of its flow, and what another CPU reads "
+            "is freed where it was allocated (5.19 and later); no windows: a full socket drops"
+        ),
+    ] = "udp"
+    stall_ms: Annotated[
+        int, Field(ge=1, le=600_000, description="how long a stalled reader does not read")
+    ] = 1
+    stall_every_ms: Annotated[
+        int,
+        Field(ge=2, le=600_000, description="period of the stalls, each of which is at a period's end"),
+    ] = 10
+    hold_packets: Annotated[
+        int,
+        Field(
+            ge=1, le=65_536, description="received skbs that a hold reader has not freed yet, the last ones"
+        ),
+    ] = 256
+    readers: Annotated[
+        int,
+        Field(ge=1, le=16, description="sockets, each with its own reader; a packet's flow decides which"),
+    ] = 1
+    reader_cpu: Annotated[
+        Literal["same", "other"],
+        Field(description="CPU of each reader: that of a receive queue, in turn, or one of its own"),
+    ] = "other"
+    work_ns: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=1_000_000_000,
+            description="time a slow, stalled or hold reader works on a packet; the mean if it is drawn",
+        ),
+    ] = 2_500
+    work_distribution: Annotated[
+        Literal["constant", "exponential"],
+        Field(description="of that work: the same for each packet, or drawn with that mean"),
+    ] = "constant"
+    socket_bytes: Annotated[
+        int,
+        Field(ge=2304, le=1 << 30, description="receive buffer limit, counted in truesize as SO_RCVBUF"),
+    ] = 212_992
+
+
+class LifeConfig(Group):
+    """What happens to the device during the trial."""
+
+    event: Annotated[
+        Literal["none", "down", "resize"],
+        Field(
+            description="the device goes down for good, or comes up again with life.rx_ring and life.queues "
+            "and new pools"
+        ),
+    ] = "none"
+    at_ms: Annotated[int, Field(ge=1, le=600_000, description="when the device goes down")] = 5
+    down_ms: Annotated[
+        int, Field(ge=0, le=600_000, description="how long it is down (life.event = resize)")
+    ] = 1
+    rx_ring: Annotated[
+        int, Field(ge=0, le=16384, description="receive descriptors after that, 0 for as many as before")
+    ] = 0
+    queues: Annotated[int, Field(ge=0, le=16, description="receive queues after that, 0 likewise")] = 0
+
+
+class MemoryConfig(Group):
+    """Memory that receive buffers can get."""
+
+    pages: Annotated[
+        int,
+        Field(ge=0, le=1 << 24, description="pages that exist for all pools and packets, 0 for plenty"),
+    ] = 0
+    reserves_at_ms: Annotated[
+        int,
+        Field(ge=0, le=600_000, description="when free memory runs out: new pages are emergency ones"),
+    ] = 0
+    reserves_ms: Annotated[int, Field(ge=0, le=600_000, description="how long that lasts, 0 for never")] = 0
+
+
+class TrialFields(Group):
+    """All fields of a trial, unchecked between each other."""
+
+    workload: Annotated[
+        Literal["nic", "pool_fast", "pool_ring", "pool_slow", "page_single", "page_bulk"],
+        Field(
+            description="packets through a NIC, or a loop of the page_pool benchmark: one page a turn "
+            "from and to the cache, the ring or the page allocator, or one or 64 at a time without a pool"
+        ),
+    ] = "nic"
+    arch: Annotated[str, Field(description="architecture profile, see farm arch list")] = "broadwell-ep"
+    kernel: Annotated[
+        str,
+        AfterValidator(_known_release),
+        Field(description="release whose page_pool rules apply", json_schema_extra={"enum": [*RELEASES]}),
+    ] = DEFAULT_RELEASE
+    duration_ms: Annotated[
+        int,
+        Field(ge=1, le=600_000, description="simulated time; a capture that ends earlier ends the trial"),
+    ] = 20
+    warmup_ms: Annotated[
+        int, Field(ge=0, le=600_000, description="start of the trial that is left out of every measure")
+    ] = 2
+    seed: Annotated[
+        int, Field(ge=0, lt=1 << 63, description="seed of the random draws; a sweep sets it from its seeds")
+    ] = 0
+    pool: PoolConfig = PoolConfig()
+    nic: NicConfig = NicConfig()
+    driver: DriverConfig = DriverConfig()
+    xdp: XdpConfig = XdpConfig()
+    traffic: TrafficConfig = TrafficConfig()
+    stack: StackConfig = StackConfig()
+    app: AppConfig = AppConfig()
+    life: LifeConfig = LifeConfig()
+    memory: MemoryConfig = MemoryConfig()

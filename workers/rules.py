@@ -1,0 +1,388 @@
+"""Rules between the fields of a trial: combinations that cannot exist, each with its remedy."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from pool_impl.layout import MAX_CPUS
+from pool_impl.release import rules_of
+from workers.derived import (
+    FRAGMENT_MODELS,
+    MOST_BYTES_OF_A_PAGE,
+    PAGE_MODELS,
+    UNPOOLED_MODELS,
+    attaches_program,
+    cpus_wanted,
+    most_packets_per_second,
+    needs_whole_pages,
+    redirects_to_cpus,
+)
+from workers.errors import ConfigError
+from workers.groups import NIC_WORKLOAD, DriverConfig, NicConfig, PoolConfig, TrafficConfig, TrialFields
+
+
+class Rule(NamedTuple):
+    """A rule between fields. It reads only the fields it names, so that a planner can check the
+    product of just those axes."""
+
+    fields: tuple[str, ...]
+    check: Callable[[TrialFields], None]
+
+
+def _rx_rings_are_powers_of_two(config: TrialFields) -> None:
+    for name, size in (("nic.rx_ring", config.nic.rx_ring), ("life.rx_ring", config.life.rx_ring)):
+        if size & (size - 1):
+            raise ConfigError(name, size, f"use a power of two, such as {1 << size.bit_length()}")
+
+
+def _what_happens_to_the_device_happens_in_the_trial(config: TrialFields) -> None:
+    life = config.life
+    if life.event == "none":
+        return
+    ends_ms = life.at_ms + (life.down_ms if life.event == "resize" else 0)
+    if ends_ms >= config.duration_ms or life.at_ms < config.warmup_ms:
+        raise ConfigError(
+            "life.at_ms",
+            life.at_ms,
+            f"must leave the warm-up ({config.warmup_ms} ms) before it and be over by duration_ms = "
+            f"{config.duration_ms}",
+        )
+
+
+def _only_a_device_that_comes_up_again_changes(config: TrialFields) -> None:
+    life = config.life
+    for name in ("rx_ring", "queues"):
+        if getattr(life, name) and life.event != "resize":
+            raise ConfigError(f"life.{name}", getattr(life, name), "needs life.event = resize")
+
+
+def _tx_ring_is_a_power_of_two(config: TrialFields) -> None:
+    size = config.nic.tx_ring
+    if size & (size - 1):
+        raise ConfigError("nic.tx_ring", size, f"use a power of two, such as {1 << size.bit_length()}")
+
+
+def _verdicts_add_up(config: TrialFields) -> None:
+    xdp = config.xdp
+    others = xdp.drop_percent + xdp.tx_percent + xdp.redirect_percent
+    if xdp.pass_percent + others != 100:
+        remedy = (
+            f"use {100 - others}"
+            if others <= 100
+            else "lower xdp.drop_percent, tx_percent or redirect_percent"
+        )
+        raise ConfigError(
+            "xdp.pass_percent", xdp.pass_percent, f"the four shares have to add up to 100; {remedy}"
+        )
+
+
+def _redirects_have_a_target(config: TrialFields) -> None:
+    xdp = config.xdp
+    if xdp.redirect_percent > 0 and not xdp.redirect_to:
+        raise ConfigError("xdp.redirect_to", "", "frames are redirected; name device, cpumap or af_xdp")
+
+
+def _a_device_that_sends_stays_as_it_is(config: TrialFields) -> None:
+    if config.life.event != "none" and (attaches_program(config) or config.app.reader == "forward"):
+        raise ConfigError(
+            "life.event",
+            config.life.event,
+            "frames that wait to be sent would need their pools; use none, or neither xdp nor "
+            "app.reader = forward",
+        )
+
+
+def _warmup_ends_before_the_trial(config: TrialFields) -> None:
+    if config.warmup_ms >= config.duration_ms:
+        raise ConfigError("warmup_ms", config.warmup_ms, f"must be below duration_ms = {config.duration_ms}")
+
+
+def _offered_load_fits_the_link(config: TrialFields) -> None:
+    if config.traffic.kind not in ("saturation", "capture"):
+        _check_rate(config, "rate_pps")
+
+
+def _end_of_the_ramp_fits_the_link(config: TrialFields) -> None:
+    if config.traffic.kind == "ramp":
+        _check_rate(config, "ramp_to_pps")
+
+
+def _check_rate(config: TrialFields, leaf: str) -> None:
+    rate_pps, most = getattr(config.traffic, leaf), most_packets_per_second(config)
+    if rate_pps > most:
+        raise ConfigError(
+            f"traffic.{leaf}",
+            rate_pps,
+            f"a {config.nic.link_gbps} Gbit/s link carries at most {most} packets/s of this size; "
+            "lower it or raise nic.link_gbps",
+        )
+
+
+def _adaptive_moderation_has_profiles_of_its_own(config: TrialFields) -> None:
+    nic, default = config.nic, NicConfig()
+    if nic.moderation == "adaptive":
+        for name in ("rx_usecs", "rx_frames"):
+            if getattr(nic, name) != getattr(default, name):
+                raise ConfigError(
+                    f"nic.{name}", getattr(nic, name), "nic.moderation = adaptive chooses it; leave one out"
+                )
+
+
+def _busy_polling_has_a_reader_for_each_queue(config: TrialFields) -> None:
+    nic, app = config.nic, config.app
+    if nic.napi != "busy-poll":
+        return
+    if app.reader in ("drop", "forward") or app.reader_cpu != "same" or app.readers != nic.queues:
+        raise ConfigError(
+            "nic.napi",
+            nic.napi,
+            f"needs an application on each queue's CPU; use app.reader = fast or slow, app.reader_cpu = same "
+            f"and app.readers = nic.queues = {nic.queues}",
+        )
+    if nic.moderation == "adaptive":
+        raise ConfigError("nic.moderation", nic.moderation, "nic.napi = busy-poll has none; use fixed")
+
+
+def _loops_have_no_packets_to_mark(config: TrialFields) -> None:
+    if config.workload != NIC_WORKLOAD and not config.pool.recycle:
+        raise ConfigError(
+            "pool.recycle", False, f"workload = {config.workload} has no packets; leave it true, or use nic"
+        )
+
+
+def _a_stall_ends_before_the_next(config: TrialFields) -> None:
+    app = config.app
+    if app.reader == "stalled" and app.stall_ms >= app.stall_every_ms:
+        raise ConfigError(
+            "app.stall_ms", app.stall_ms, f"must be below app.stall_every_ms = {app.stall_every_ms}"
+        )
+
+
+def _ports_are_udp(config: TrialFields) -> None:
+    if config.app.reader == "udp-no-port" and config.app.protocol != "udp":
+        raise ConfigError("app.protocol", config.app.protocol, "app.reader = udp-no-port needs udp")
+
+
+def _cpus_are_enough(config: TrialFields) -> None:
+    """Queues, readers with a CPU of their own, RPS CPUs, the tap's and those of redirect targets."""
+    wanted = cpus_wanted(config)
+    total = sum(wanted.values())
+    if total > MAX_CPUS:
+        name = max(wanted, key=lambda name: wanted[name])
+        parts = " + ".join(f"{cpus} of {field}" for field, cpus in wanted.items() if cpus)
+        raise ConfigError(name, wanted[name], f"{parts} are {total} CPUs; use at most {MAX_CPUS} in all")
+
+
+def _what_cannot_go_together_stays_apart(config: TrialFields) -> None:
+    app, stack = config.app, config.stack
+    if config.life.event != "none" and (stack.gro or stack.rps):
+        raise ConfigError(
+            "life.event",
+            config.life.event,
+            "packets that GRO or a backlog holds would need their device; use none, or stack.gro = false and "
+            "stack.rps = 0",
+        )
+    if app.reader == "forward" and stack.gro:
+        raise ConfigError(
+            "stack.gro", stack.gro, "merged packets would have to be cut up to be sent (app.reader = forward)"
+        )
+    if redirects_to_cpus(config) and config.xdp.redirect_to == "cpumap" and app.protocol == "tcp":
+        raise ConfigError(
+            "app.protocol",
+            app.protocol,
+            "xdp.redirect_to = cpumap needs udp, whose frees are not deferred",
+        )
+
+
+def _what_sends_or_ends_has_whole_pages(config: TrialFields) -> None:
+    driver, size = config.driver, config.traffic.packet_size
+    whole = driver.model in PAGE_MODELS and driver.copybreak_bytes in ("usual", 0)
+    whole = whole and (isinstance(size, str) or size <= MOST_BYTES_OF_A_PAGE)
+    if not whole and needs_whole_pages(config):
+        raise ConfigError(
+            "driver.model",
+            driver.model,
+            "XDP, app.reader = forward and life.event take packets of one page, none copied; use "
+            "page-per-packet, driver.copybreak_bytes = usual and smaller packets, or none of these three",
+        )
+
+
+def _release_has_fragments(config: TrialFields) -> None:
+    if config.driver.model in FRAGMENT_MODELS and rules_of(config.kernel).frag_bias == 0:
+        raise ConfigError(
+            "driver.model",
+            config.driver.model,
+            f"kernel = {config.kernel} has no fragments; use a later kernel, or page-per-packet",
+        )
+
+
+def _pages_in_fragments_stay(config: TrialFields) -> None:
+    if config.driver.model in FRAGMENT_MODELS and not config.pool.recycle:
+        raise ConfigError(
+            "pool.recycle",
+            False,
+            f"with driver.model = {config.driver.model} a page has several packets and cannot leave the pool "
+            "with one; leave it true, or use page-per-packet",
+        )
+
+
+def _headers_apart_are_not_copied(config: TrialFields) -> None:
+    copybreak = config.driver.copybreak_bytes
+    if config.driver.model == "header-split" and copybreak not in ("usual", 0):
+        raise ConfigError(
+            "driver.copybreak_bytes",
+            copybreak,
+            "driver.model = header-split has small packets in header buffers; leave it usual, or use "
+            "fragments",
+        )
+
+
+def _only_pools_recycle(leaf: str) -> Callable[[TrialFields], None]:
+    """The check that this field of the pool is left alone where there is no pool."""
+    default = PoolConfig.model_fields[leaf].default
+
+    def check(config: TrialFields) -> None:
+        value = getattr(config.pool, leaf)
+        if config.driver.model in UNPOOLED_MODELS and value != default:
+            raise ConfigError(
+                f"pool.{leaf}",
+                value,
+                f"driver.model = {config.driver.model} has no pool; leave it {default}, or use "
+                "page-per-packet",
+            )
+
+    return check
+
+
+def _mapping_syncs(config: TrialFields) -> None:
+    if config.driver.model in UNPOOLED_MODELS and config.driver.sync != "pool":
+        raise ConfigError(
+            "driver.sync",
+            config.driver.sync,
+            f"driver.model = {config.driver.model} maps each buffer, which syncs it; leave it pool, or use "
+            "page-per-packet",
+        )
+
+
+def _only_fragments_have_a_size(config: TrialFields) -> None:
+    default = DriverConfig.model_fields["buffer_bytes"].default
+    if config.driver.model != "fragments" and config.driver.buffer_bytes != default:
+        raise ConfigError(
+            "driver.buffer_bytes",
+            config.driver.buffer_bytes,
+            f"with driver.model = {config.driver.model} a buffer is a page; leave it {default}, or use "
+            "fragments",
+        )
+
+
+def _replaced_packets_have_one_page(config: TrialFields) -> None:
+    size = config.traffic.packet_size
+    if config.driver.model != "replace-before-pass" or config.traffic.kind == "capture":
+        return
+    if isinstance(size, int) and size > MOST_BYTES_OF_A_PAGE:
+        raise ConfigError(
+            "traffic.packet_size",
+            size,
+            f"driver.model = replace-before-pass takes packets of one page, {MOST_BYTES_OF_A_PAGE} bytes; "
+            "use smaller ones, or page-per-packet",
+        )
+
+
+def _flows_come_from_the_capture(leaf: str) -> Callable[[TrialFields], None]:
+    """The check that this field is left alone where a capture is replayed."""
+    default = TrafficConfig.model_fields[leaf].default
+
+    def check(config: TrialFields) -> None:
+        value = getattr(config.traffic, leaf)
+        if config.traffic.kind == "capture" and value != default:
+            raise ConfigError(
+                f"traffic.{leaf}",
+                value,
+                f"a capture has flows of its own; leave it {default}, or use another traffic.kind",
+            )
+
+    return check
+
+
+RULES = (
+    Rule(("nic.rx_ring", "life.rx_ring"), _rx_rings_are_powers_of_two),
+    Rule(
+        ("life.event", "life.at_ms", "life.down_ms", "duration_ms", "warmup_ms"),
+        _what_happens_to_the_device_happens_in_the_trial,
+    ),
+    Rule(("life.event", "life.rx_ring", "life.queues"), _only_a_device_that_comes_up_again_changes),
+    Rule(("nic.tx_ring",), _tx_ring_is_a_power_of_two),
+    Rule(
+        ("xdp.pass_percent", "xdp.drop_percent", "xdp.tx_percent", "xdp.redirect_percent"), _verdicts_add_up
+    ),
+    Rule(("xdp.redirect_percent", "xdp.redirect_to"), _redirects_have_a_target),
+    Rule(
+        ("life.event", "app.reader", "xdp.attached", "xdp.pass_percent"), _a_device_that_sends_stays_as_it_is
+    ),
+    Rule(("workload", "pool.recycle"), _loops_have_no_packets_to_mark),
+    Rule(("nic.moderation", "nic.rx_usecs", "nic.rx_frames"), _adaptive_moderation_has_profiles_of_its_own),
+    Rule(
+        ("nic.napi", "nic.queues", "nic.moderation", "app.reader", "app.reader_cpu", "app.readers"),
+        _busy_polling_has_a_reader_for_each_queue,
+    ),
+    Rule(
+        (
+            "driver.model",
+            "driver.copybreak_bytes",
+            "traffic.packet_size",
+            "xdp.attached",
+            "xdp.pass_percent",
+            "app.reader",
+            "life.event",
+        ),
+        _what_sends_or_ends_has_whole_pages,
+    ),
+    Rule(("driver.model", "kernel"), _release_has_fragments),
+    Rule(("driver.model", "pool.recycle"), _pages_in_fragments_stay),
+    Rule(("driver.model", "driver.copybreak_bytes"), _headers_apart_are_not_copied),
+    *(Rule(("driver.model", f"pool.{leaf}"), _only_pools_recycle(leaf)) for leaf in ("recycle", "variant")),
+    Rule(("driver.model", "driver.sync"), _mapping_syncs),
+    Rule(("driver.model", "driver.buffer_bytes"), _only_fragments_have_a_size),
+    Rule(("driver.model", "traffic.kind", "traffic.packet_size"), _replaced_packets_have_one_page),
+    Rule(("warmup_ms", "duration_ms"), _warmup_ends_before_the_trial),
+    Rule(("app.reader", "app.stall_ms", "app.stall_every_ms"), _a_stall_ends_before_the_next),
+    Rule(("app.reader", "app.protocol"), _ports_are_udp),
+    Rule(
+        (
+            "app.reader",
+            "app.reader_cpu",
+            "app.readers",
+            "nic.queues",
+            "life.queues",
+            "stack.rps",
+            "stack.capture_percent",
+            "xdp.redirect_percent",
+            "xdp.redirect_to",
+            "xdp.redirect_cpus",
+        ),
+        _cpus_are_enough,
+    ),
+    Rule(
+        (
+            "life.event",
+            "stack.gro",
+            "stack.rps",
+            "app.reader",
+            "app.protocol",
+            "xdp.redirect_percent",
+            "xdp.redirect_to",
+        ),
+        _what_cannot_go_together_stays_apart,
+    ),
+    Rule(
+        ("traffic.kind", "traffic.rate_pps", "traffic.packet_size", "nic.link_gbps"),
+        _offered_load_fits_the_link,
+    ),
+    Rule(
+        ("traffic.kind", "traffic.ramp_to_pps", "traffic.packet_size", "nic.link_gbps"),
+        _end_of_the_ramp_fits_the_link,
+    ),
+    *(
+        Rule(("traffic.kind", f"traffic.{leaf}"), _flows_come_from_the_capture(leaf))
+        for leaf in ("flows", "flow_skew", "flow_packets", "train_packets")
+    ),
+)

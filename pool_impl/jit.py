@@ -256,19 +256,6 @@ def _bit_length(_typing: Any, value: Any) -> Any:
     return types.int64(types.int64), generate
 
 
-def _nonnegative_twin(value: int) -> int:
-    return value
-
-
-def _nonnegative(_typing: Any, value: Any) -> Any:
-    def generate(_context: Any, builder: ir.IRBuilder, _signature: Any, arguments: Any) -> ir.Value:
-        claim = builder.icmp_signed(">=", arguments[0], ir.IntType(64)(0))
-        builder.assume(claim)
-        return arguments[0]
-
-    return types.int64(types.int64), generate
-
-
 def _twinned(twin: Callable[..., Any], typed: Callable[..., Any]) -> Any:
     return twin if numba.config.DISABLE_JIT else intrinsic(prefer_literal=True)(typed)
 
@@ -283,9 +270,6 @@ atomic_load = _twinned(_load_twin, _atomic_load)
 """``atomic_load(record, "field")``: with acquire order, always from memory"""
 bit_length = _twinned(_bit_length_twin, _bit_length)
 """``bit_length(value)``: bits needed for a value that is not negative"""
-nonnegative = _twinned(_nonnegative_twin, _nonnegative)
-"""``nonnegative(value)``: the value, of which the compiler may take for granted that it is not below 0: an
-index into a field's array needs no look at its sign then"""
 pause = _twinned(_pause_twin, _pause)
 """``pause()``: tell the core that this is a spin loop"""
 load_at = _twinned(_load_at_twin, _load_at)

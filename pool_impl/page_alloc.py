@@ -10,7 +10,7 @@ the shared lists.
 
 from typing import Any
 
-from pool_impl.jit import compiled, nonnegative
+from pool_impl.jit import compiled
 from pool_impl.layout import NO_NODE, NO_POOL, PCP_CAPACITY, PFMEMALLOC, Host
 from pool_impl.observe import (
     BUDDY_PAGE,
@@ -64,7 +64,7 @@ def alloc_bulk(host: Host, nid: int, count: int, into: Any) -> int:
     """Fill ``into[0..]`` with up to ``count`` order-0 pages of a node; returns how many."""
     node = host.context.nid if nid == NO_NODE else nid
     allocator = host.page_allocator
-    cpu = nonnegative(host.context.cpu)
+    cpu = host.context.cpu
     count = _granted(allocator, count)
     got = 0
     while got < count:
@@ -74,7 +74,7 @@ def alloc_bulk(host: Host, nid: int, count: int, into: Any) -> int:
         head = allocator.pcp_head[cpu, node]
         serial = host.access.take_serials(allocator, taken)
         for step in range(1, taken + 1):
-            page = nonnegative(allocator.pcp[cpu, node, (head - step) & (PCP_CAPACITY - 1)])
+            page = allocator.pcp[cpu, node, (head - step) & (PCP_CAPACITY - 1)]
             host.observer.work(PAGE_BULK_ALLOC, 1)
             _hand_out(host, page, serial + step)
             into[got] = page
@@ -111,7 +111,7 @@ def _count_used(host: Host, pages: int) -> None:
     """Pages came into use. With threads each CPU counts what it takes and gives back, so that one's count can
     be negative; only taking can make a new peak."""
     allocator = host.page_allocator
-    allocator.used_pages[nonnegative(host.access.counting_cpu(host.context.cpu)), 0] += pages
+    allocator.used_pages[host.access.counting_cpu(host.context.cpu), 0] += pages
     allocator.peak_pages = max(allocator.peak_pages, used_pages(host))
 
 
@@ -157,7 +157,7 @@ def free(host: Host, page: int) -> None:
     # the allocator's own lists use these words
     record.magic = 0
     record.pp = NO_POOL
-    counting_cpu = nonnegative(host.access.counting_cpu(host.context.cpu))
+    counting_cpu = host.access.counting_cpu(host.context.cpu)
     host.page_allocator.used_pages[counting_cpu, 0] -= 1 << record.order
     if record.order == 0:
         _push_pcp(host, record.nid, page)
@@ -171,7 +171,7 @@ def free(host: Host, page: int) -> None:
 def _listed(host: Host, node: int) -> int:
     """Pages on this CPU's list, which is filled first if it is empty."""
     allocator = host.page_allocator
-    cpu = nonnegative(host.context.cpu)
+    cpu = host.context.cpu
     if allocator.pcp_count[cpu, node] == 0:
         host.access.lock_zone(allocator)
         for _ in range(allocator.pcp_batch):
@@ -189,7 +189,7 @@ def _pop_pcp(host: Host, node: int) -> int:
     if _listed(host, node) == 0:
         return 0
     allocator = host.page_allocator
-    cpu = nonnegative(host.context.cpu)
+    cpu = host.context.cpu
     allocator.pcp_count[cpu, node] -= 1
     head = (allocator.pcp_head[cpu, node] - 1) & (PCP_CAPACITY - 1)
     allocator.pcp_head[cpu, node] = head
@@ -207,7 +207,7 @@ def _append(allocator: Any, cpu: int, node: int, page: int) -> None:
 @compiled()
 def _push_pcp(host: Host, node: int, page: int) -> None:
     allocator = host.page_allocator
-    cpu = nonnegative(host.context.cpu)
+    cpu = host.context.cpu
     _append(allocator, cpu, node, page)
     if allocator.pcp_count[cpu, node] < allocator.pcp_high:
         return

@@ -11,7 +11,7 @@ Rules from public descriptions of the kernel; the specification does not cover t
 from typing import Any
 
 from pool_impl import page_alloc
-from pool_impl.jit import compiled, nonnegative
+from pool_impl.jit import compiled
 from pool_impl.layout import CACHE_LINE_BYTES, NO_NODE, PFMEMALLOC, Host
 from pool_impl.pool import PAGE_BYTES
 
@@ -38,7 +38,7 @@ def alloc(host: Host, caches: Any, size: int) -> tuple[int, int]:
     Returns the block's page, of which the caller has one plain reference now, and the offset in it, bytes.
     Page 0 when memory is exhausted or the fragment is larger than the block that was to be had.
     """
-    cache = caches[nonnegative(host.context.cpu)]
+    cache = caches[host.context.cpu]
     taken = aligned(size)
     if cache.offset < taken and not _renew(host, cache, taken):
         return 0, 0
@@ -56,7 +56,7 @@ def free(host: Host, page: int) -> None:
 @compiled(inline=False)
 def drain(host: Host, caches: Any) -> None:
     """Leave this CPU's block to those who have fragments of it (``page_frag_cache_drain``)."""
-    cache = caches[nonnegative(host.context.cpu)]
+    cache = caches[host.context.cpu]
     if cache.page != 0 and page_alloc.drop_references(host, cache.page, cache.references):
         page_alloc.free(host, cache.page)
     _forget(cache)

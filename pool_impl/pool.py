@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from pool_impl import page_alloc, ring
 from pool_impl.errors import CreateError
-from pool_impl.jit import compiled, nonnegative
+from pool_impl.jit import compiled
 from pool_impl.layout import (
     CACHE_CAPACITY,
     COUNT_MASK,
@@ -395,11 +395,11 @@ def put_defragged(host: Host, pool: Any, page: int, length: int, direct: bool) -
     index = host.access.lock_producer(pool)
     produced = ring.produce(host, pool, index, page)
     if produced:
-        pool.recycle[nonnegative(host.context.cpu), RECYCLE_RING] += 1
+        pool.recycle[host.context.cpu, RECYCLE_RING] += 1
         index = ring.following(pool, index)
     host.access.unlock_producer(pool, index)
     if not produced:
-        pool.recycle[nonnegative(host.context.cpu), RECYCLE_RING_FULL] += 1
+        pool.recycle[host.context.cpu, RECYCLE_RING_FULL] += 1
         release(host, pool, page)
 
 
@@ -412,7 +412,7 @@ def _recycle(host: Host, pool: Any, page: int, length: int, direct: bool) -> boo
     host.observer.touch(STRUCT_PAGE, page, False)
     host.observer.own(POOL_RETURNED, page, pool.index)
     if record.refcount != 1 or record.magic & PFMEMALLOC:
-        pool.recycle[nonnegative(context.cpu), RECYCLE_RELEASED_REFCNT] += 1
+        pool.recycle[context.cpu, RECYCLE_RELEASED_REFCNT] += 1
         release(host, pool, page)
         return False
     allowed = (direct and context.in_softirq >= host.rules.direct_context) or is_local(host, pool)
@@ -426,11 +426,11 @@ def _recycle(host: Host, pool: Any, page: int, length: int, direct: bool) -> boo
     if destination == CACHE and allowed:
         held = pool.cache_count
         if held < _cache_limit(host, pool):
-            pool.cache[nonnegative(held)] = page
+            pool.cache[held] = page
             pool.cache_count = held + 1
-            pool.recycle[nonnegative(context.cpu), RECYCLE_CACHED] += 1
+            pool.recycle[context.cpu, RECYCLE_CACHED] += 1
             return False
-        pool.recycle[nonnegative(context.cpu), RECYCLE_CACHE_FULL] += 1
+        pool.recycle[context.cpu, RECYCLE_CACHE_FULL] += 1
     return True
 
 

@@ -15,6 +15,7 @@ from numba.extending import NativeValue, lower_builtin, models, register_model, 
 from numba.np.numpy_support import from_dtype
 
 from pool_impl.backend import short_name
+from pool_impl.fields import mark
 from pool_impl.layout import Table
 
 
@@ -80,11 +81,13 @@ def element_pointer(
 def _lower_get(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
     table = signature.args[0]
     pointer = element_pointer(context, builder, table, *arguments)
-    return pointer if isinstance(table.dtype, types.Record) else builder.load(pointer)
+    if isinstance(table.dtype, types.Record):
+        return pointer
+    return mark(builder, builder.load(pointer), table)
 
 
 @lower_builtin(operator.setitem, TableType, types.int64, types.int64)
 def _lower_set(context: Any, builder: ir.IRBuilder, signature: Any, arguments: Any) -> ir.Value:
     pointer = element_pointer(context, builder, signature.args[0], *arguments[:2])
-    builder.store(arguments[2], pointer)
+    mark(builder, builder.store(arguments[2], pointer), signature.args[0])
     return context.get_dummy_value()

@@ -2,6 +2,11 @@
 
 import threading
 from pathlib import Path
+from typing import Any
+
+import numba
+import pytest
+from numba.core.caching import NullCache
 
 from pool_impl.jit import POOL_IMPL_DIGEST, atomic_add, entry, source_digest
 from pool_impl.layout import PAGE, POOL, records
@@ -58,3 +63,24 @@ def test_the_digest_follows_name_and_content_of_sources_only(tmp_path: Path) -> 
 
 def test_code_is_cached_under_its_digest() -> None:
     assert POOL_IMPL_DIGEST in add_many._cache.cache_path  # type: ignore[attr-defined]
+
+
+def look_twice(pool: Any, page: Any) -> int:
+    """Reads what was read before, after stores to other fields."""
+    total = pool.hold + pool.recycle[1, 2] + pool.cache[3]
+    pool.release = total
+    pool.cache[4] = total
+    page.refcount = total
+    return int(pool.hold + pool.recycle[1, 2] + total)
+
+
+@pytest.mark.skipif(numba.config.DISABLE_JIT, reason="about compiled code")
+def test_a_store_to_one_field_leaves_the_others_known() -> None:
+    """Five words are read, of which two are the same field before and after."""
+    fresh: Any = entry("unused")(look_twice)
+    fresh._cache = NullCache()
+    pools, pages = records(POOL, 1), records(PAGE, 1)
+    pools[0].hold, pools[0].recycle[1, 2], pools[0].cache[3] = 1, 20, 300
+    assert fresh(pools[0], pages[0]) == look_twice(pools[0], pages[0]) == 342
+    [code] = fresh.inspect_llvm().values()
+    assert code[code.index("define") :].partition("}")[0].count("load i64") == 3

@@ -101,21 +101,23 @@ PRICES: dict[int, tuple[str, str]] = {
 }
 """category and profile parameter of each kind of work; COPY is priced by bandwidth"""
 
+CATEGORY = np.zeros(KINDS_OF_WORK, np.int64)
+"""of each kind of work, as constants that the compiler can fold"""
+CATEGORY[COPY] = CATEGORIES.index("copy")
+for _kind, (_category, _) in PRICES.items():
+    CATEGORY[_kind] = CATEGORIES.index(_category)
+
 CACHE_MISSES = CATEGORIES.index("cache_misses")
 APPLICATION = CATEGORIES.index("application")
 BUSY_POLL = CATEGORIES.index("busy_poll")
 DEVICE_REGISTER = CATEGORIES.index("device_register")
 
-LEDGER_WIDTH = (len(CATEGORIES) + 3) // 4 * 4
-"""categories, and zeros up to a multiple of four"""
-
 METER = np.dtype(
     [
-        ("idle_ps", "<i8", (MAX_CPUS,)),
+        ("clock_ps", "<i8", (MAX_CPUS,)),
         ("drained_at", "<i8", (MAX_CPUS,)),
-        ("ledger", "<i8", (MAX_CPUS, LEDGER_WIDTH)),
+        ("ledger", "<i8", (MAX_CPUS, len(CATEGORIES))),
         ("price_ps", "<i8", (KINDS_OF_WORK,)),
-        ("category", "<i8", (KINDS_OF_WORK,)),
         *((name, "<i8") for name in ("sync_call_ps", "copy_ps_per_kib", "ordered_atomic_drains")),
         *((name, "<i8") for name in ("register_write_ps", "register_writes_per_buffer")),
         ("line_shift", "<i8"),
@@ -123,7 +125,7 @@ METER = np.dtype(
     ],
     align=True,
 )
-"""what each CPU has spent, by category, and idled, and the prices; ``drained_at`` is when the stores and
+"""each CPU's time, what it has spent by category, and the prices; ``drained_at`` is when the stores and
 register writes that a CPU has issued so far are done"""
 
 
@@ -165,28 +167,35 @@ class Pricing(NamedTuple):
                 price += max(0, meter.drained_at[cpu] - clock(meter, cpu))
         else:
             price *= amount
-        charge(meter, cpu, meter.category[kind], price)
+        charge(meter, cpu, CATEGORY[kind], price)
 
 
 @compiled()
 def clock(meter: Any, cpu: int) -> int:
-    """A CPU's time: what it has spent and idled. Summed when asked for, since a running total would make
-    every charge wait for the one before."""
-    first = meter.idle_ps[cpu]
-    second = third = fourth = 0
-    for category in range(0, LEDGER_WIDTH, 4):
-        # four sums, as one would be a chain of additions that wait for each other
-        first += meter.ledger[cpu, category]
-        second += meter.ledger[cpu, category + 1]
-        third += meter.ledger[cpu, category + 2]
-        fourth += meter.ledger[cpu, category + 3]
-    return int(first + second + third + fourth)
+    """A CPU's time: what it has spent and idled."""
+    return int(meter.clock_ps[cpu])
 
 
 @compiled()
 def charge(meter: Any, cpu: int, category: int, duration_ps: int) -> None:
     """Let a CPU spend time."""
     meter.ledger[cpu, category] += duration_ps
+    meter.clock_ps[cpu] += duration_ps
+
+
+@compiled()
+def idle(meter: Any, cpu: int, duration_ps: int) -> None:
+    """Let a CPU wait."""
+    meter.clock_ps[cpu] += duration_ps
+
+
+@compiled()
+def forget(meter: Any, cpu: int) -> None:
+    """Set a CPU's clock and books back to the start."""
+    meter.clock_ps[cpu] = 0
+    meter.drained_at[cpu] = 0
+    for category in range(len(CATEGORIES)):
+        meter.ledger[cpu, category] = 0
 
 
 @compiled()
@@ -194,7 +203,7 @@ def maintain(pricing: Pricing, kind: int, size_bytes: int) -> None:
     """Cache maintenance as part of another call: what a sync of that kind costs by line."""
     meter = pricing.meter
     lines = (size_bytes + pricing.caches.line_bytes - 1) >> meter.line_shift
-    charge(meter, pricing.context.cpu, meter.category[kind], meter.price_ps[kind] * lines)
+    charge(meter, pricing.context.cpu, CATEGORY[kind], meter.price_ps[kind] * lines)
 
 
 @compiled()
@@ -223,10 +232,8 @@ def new_pricing(profile: Profile, context: Any, stamps_of_kind: dict[int, int]) 
     meter = records(METER, 1)[0]
     caches = meter.caches
     stamps = _lay_out_stamps(caches, stamps_of_kind)
-    for kind, (category, parameter) in PRICES.items():
+    for kind, (_, parameter) in PRICES.items():
         meter.price_ps[kind] = picoseconds(profile[parameter])
-        meter.category[kind] = CATEGORIES.index(category)
-    meter.category[COPY] = CATEGORIES.index("copy")
     meter.sync_call_ps = picoseconds(profile["dma_sync_call_ns"])
     meter.copy_ps_per_kib = round(1024 * PS_PER_NS / profile["copy_bytes_per_ns"])
     meter.ordered_atomic_drains = int(profile["ordered_atomic_drains"])

@@ -70,11 +70,8 @@ def _start(trial: Trial) -> None:
         queue.phase = IDLE
         queue.event_ps = FOREVER
     nic.advance(trial)
-    meter = trial.host.observer.meter
-    meter.idle_ps[:] = 0
-    meter.drained_at[:] = 0
-    meter.ledger[:] = 0
     for cpu in range(trial.machine.cpus):
+        cost.forget(trial.host.observer.meter, cpu)
         refresh(trial, cpu)
     trial.nic.up = 1
 
@@ -91,7 +88,7 @@ def _step(trial: Trial, number: int, start_ps: int) -> None:
         cost.charge(meter, number, cost.BUSY_POLL, waited_ps)
         trial.tally.busy_ps[number] += waited_ps
     else:
-        meter.idle_ps[number] += waited_ps
+        cost.idle(meter, number, waited_ps)
     slept = waited_ps > 0 and not cpu.spins
     host.context.cpu = number
     if actor.kind == READER:

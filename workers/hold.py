@@ -160,7 +160,7 @@ def _release_merged(trial: Trial, shared: int, now_ps: int) -> None:
 def _count(trial: Trial, built_ps: int, now_ps: int) -> None:
     if built_ps >= trial.tally.measure_from_ps:
         held_ps = now_ps - built_ps
-        trial.hold_times[latency_bucket(held_ps // cost.PS_PER_NS)] += 1
+        trial.hold_times[latency_bucket(held_ps)] += 1
         trial.tally.hold_max_ps = max(trial.tally.hold_max_ps, held_ps)
 
 

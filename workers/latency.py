@@ -1,4 +1,4 @@
-"""From the wire to its consumer: a log-linear histogram of nanoseconds, the sum and the maximum."""
+"""From the wire to its consumer: a log-linear histogram of picoseconds, the sum and the maximum."""
 
 from pool_impl.jit import bit_length, compiled
 from workers import cost
@@ -19,7 +19,7 @@ def count(trial: Trial, arrival_ps: int) -> None:
 def count_until(trial: Trial, arrival_ps: int, end_ps: int) -> None:
     """A packet that arrived then came to its consumer at ``end_ps``."""
     latency_ps = end_ps - arrival_ps
-    trial.latency[latency_bucket(latency_ps // cost.PS_PER_NS)] += 1
+    trial.latency[latency_bucket(latency_ps)] += 1
     trial.tally.latency_sum_ps += latency_ps
     trial.tally.latency_max_ps = max(trial.tally.latency_max_ps, latency_ps)
 
@@ -51,13 +51,13 @@ def _consumed_merged(trial: Trial, number: int) -> int:
 
 
 @compiled()
-def latency_bucket(latency_ns: int) -> int:
-    """Bucket of the log-linear histogram: exact below 64 ns, then 32 buckets for each octave."""
-    octave = max(0, bit_length(latency_ns) - SUB_BUCKET_BITS)
-    return int((octave << SUB_BUCKET_BITS) + (latency_ns >> octave))
+def latency_bucket(latency_ps: int) -> int:
+    """Bucket of the log-linear histogram: exact below 64 ps, then 32 buckets for each octave."""
+    octave = max(0, bit_length(latency_ps) - SUB_BUCKET_BITS)
+    return int((octave << SUB_BUCKET_BITS) + (latency_ps >> octave))
 
 
-def bucket_low_ns(bucket: int) -> int:
-    """Smallest latency that falls into a bucket, nanoseconds."""
+def bucket_low_ps(bucket: int) -> int:
+    """Smallest latency that falls into a bucket, picoseconds."""
     octave, rest = bucket >> SUB_BUCKET_BITS, bucket & ((1 << SUB_BUCKET_BITS) - 1)
     return rest << octave

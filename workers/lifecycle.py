@@ -12,7 +12,7 @@ from pool_impl.jit import compiled
 from pool_impl.layout import NO_CPU, PROCESS
 from workers import drivers
 from workers.config import TrialConfig
-from workers.cost import clock
+from workers.cost import clock, idle
 from workers.rss import TABLE_ENTRIES
 from workers.schedule import refresh
 from workers.state import DOWN, IDLE, NOBODY, Trial
@@ -130,7 +130,7 @@ def _begin(trial: Trial, number: int, at_ps: int) -> int:
     context.cpu = number
     context.in_softirq = PROCESS
     start_ps = max(at_ps, cpu.now_ps)
-    trial.host.observer.meter.idle_ps[number] += start_ps - cpu.now_ps
+    idle(trial.host.observer.meter, number, start_ps - cpu.now_ps)
     return int(start_ps)
 
 

@@ -9,7 +9,7 @@ from pool_impl.pool import PAGE_BYTES
 from workers import audit
 from workers.cache import KIND_OF_OBJECT
 from workers.cost import PS_PER_NS
-from workers.latency import bucket_low_ns
+from workers.latency import bucket_low_ps
 from workers.measures import CATEGORIES, COUNTERS, LOCATIONS, MEASURES, OBJECTS, SLOW_CAUSES
 from workers.state import OWN_PAGES, Trial
 from workers.traffic import PS_PER_SECOND
@@ -28,7 +28,7 @@ def counts(trial: Trial) -> dict[str, Any]:
     recycled = host.pools.recycle.sum(axis=(0, 1))
     alloc = [int(host.pools[name].sum()) for name in COUNTERS if name.startswith("alloc_")]
     return {
-        "ledger": meter.ledger[:, : len(CATEGORIES)].copy(),
+        "ledger": meter.ledger.copy(),
         "counters": np.array([*alloc, *recycled[: len(COUNTERS) - len(alloc)]]),
         "declined": int(recycled[RECYCLE_DECLINED]),
         "read": int(tally.read),
@@ -165,4 +165,4 @@ def _quantile(histogram: Any, percent: int) -> int | None:
     if total == 0:
         return None
     rank = -(-total * percent // 100)
-    return bucket_low_ns(int(np.searchsorted(np.cumsum(histogram), rank)))
+    return bucket_low_ps(int(np.searchsorted(np.cumsum(histogram), rank))) // PS_PER_NS

@@ -97,13 +97,13 @@ def of_engine(finished: Trial) -> dict[str, Any]:
     pages = {"hold": int(pool.hold), "release": int(pool.release)}
     fates = ("offered", "delivered", "dropped_early", "missed", "dropped_socket", "dropped_driver", "read")
     fates += ("dropped_xdp", "transmitted", "redirected", "dropped_tx")
-    spent = meter.ledger[:2, : len(CATEGORIES)].tolist()
+    spent = meter.ledger[:2].tolist()
     return {
         "fates": {name: int(tally[name]) for name in fates} | {"queued": audit.queued_packets(finished)},
         "counters": alloc | other | device | pages,
         "spent": [dict(zip(CATEGORIES, cpu, strict=True)) for cpu in spent],
         "busy": tally.busy_ps[:2].tolist(),
-        "clock": [int(meter.idle_ps[cpu] + meter.ledger[cpu].sum()) for cpu in range(2)],
+        "clock": [int(meter.clock_ps[cpu]) for cpu in range(2)],
         "page_ps": dict(zip(LOCATIONS, tally.page_ps.tolist(), strict=True)),
         "latency": [int(tally.latency_sum_ps), int(tally.latency_max_ps)],
         "left": [int(pool.cache_count), int(finished.queues[0].posted - finished.queues[0].read)],

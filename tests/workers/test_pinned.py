@@ -78,18 +78,18 @@ TRIALS: dict[str, dict[str, Value]] = {
 }
 
 PINNED: dict[str, str] = {
-    "drop-constant": "f4fa872cb3784441",
-    "drop-saturation": "ed43842683c5131e",
-    "drop-poisson-local": "66af20057c6cd1a6",
-    "drop-bursts-without-recycling": "4082a75c0db9d945",
-    "fast-imix-software-coherence": "8626f44b4539a3d5",
-    "fast-capture": "d7c4346c82799858",
-    "slow-bursts-small-pool": "84b4de3359b1f1ee",
-    "slow-poisson-drawn-work": "efbf6521dd65410d",
-    "slow-same-cpu-oldest-release": "f372e1a75889b657",
-    "slow-posted-registers-driver-syncs": "1a87042c321477fe",
-    "xdp-all-verdicts-forwarded-to-a-slow-link": "b201ba57f3f25f4f",
-    "xdp-to-two-kthreads-replaced-before": "ac24086e255d300c",
+    "drop-constant": "9c8fa6770b141a5a",
+    "drop-saturation": "91fa1fd580a1916b",
+    "drop-poisson-local": "e698b419b6fd6774",
+    "drop-bursts-without-recycling": "d732e26c5adcbca5",
+    "fast-imix-software-coherence": "82c8ac86dddf4510",
+    "fast-capture": "7eef27a102bc3a76",
+    "slow-bursts-small-pool": "70b45b0643eb8a53",
+    "slow-poisson-drawn-work": "8a5aec67e3c3750a",
+    "slow-same-cpu-oldest-release": "423ad4e31fdb6f09",
+    "slow-posted-registers-driver-syncs": "cdc399cab417f491",
+    "xdp-all-verdicts-forwarded-to-a-slow-link": "d04efb83a85d7b25",
+    "xdp-to-two-kthreads-replaced-before": "18e9b6285b603948",
 }
 
 

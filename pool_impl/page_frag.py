@@ -109,5 +109,4 @@ def _take_block(host: Host, cache: Any) -> bool:
 def _forget(cache: Any) -> None:
     cache.page = 0
     cache.offset = 0
-    cache.block_bytes = 0
     cache.references = 0

@@ -244,6 +244,22 @@ def test_a_page_from_the_reserves_stays_known_as_one() -> None:
     assert (counters["released_refcnt"], counters["release"]) == (2, 2)
 
 
+def test_pages_are_emergency_ones_while_the_reserves_are_in_use() -> None:
+    trace = Trace()
+    trace.host.page_allocator.reserves = 1
+    trace.alloc(1)
+    assert trace.page(1).magic == SIGNATURE | PFMEMALLOC
+    trace.host.page_allocator.reserves = 0
+    trace.put(1)
+    while trace.pool.cache_count:
+        trace.alloc(2)
+        trace.put(2)
+    trace.alloc(3)
+    trace.put(3, direct=1)
+    counters = trace.counters()
+    assert (counters["released_refcnt"], counters["slow"], counters["cached"]) == (64, 2, 1)
+
+
 # Return
 
 
@@ -647,6 +663,19 @@ def test_the_cache_is_emptied_in_the_first_pass_only() -> None:
     trace.put(2)
     trace.op("release_tick", pool=0)
     assert (trace.pool.cache_count, trace.pool.release, trace.pool.freed) == (1, 63, 0)
+
+
+def test_no_return_is_local_to_a_destroyed_pool_of_a_cpu() -> None:
+    """Its cache has been emptied for the last time: the page goes through the ring (spec 4.2)."""
+    trace = Trace("6.12", cpuid=0)
+    trace.alloc(1, 2)
+    trace.put(1)
+    assert trace.counters()["cached"] == 1
+    trace.op("destroy", pool=0)
+    trace.put(2)
+    assert (trace.counters()["cached"], trace.counters()["ring"]) == (1, 1)
+    trace.op("release_tick", pool=0)
+    assert trace.pool.freed
 
 
 @pytest.mark.parametrize(("kernel", "late"), [("6.1", 1), ("6.12", 0)])

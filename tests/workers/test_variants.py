@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from pool_impl.variant import CACHE_CAPACITY, DECISIONS, Kernel, pool_variant
+from tests.elsewhere import evaluate
 from workers import assemble, audit, run_trial, trial, trial_id, variants
 from workers.config import TrialConfig, field
 from workers.errors import ConfigError
@@ -54,17 +55,23 @@ def written(directory: Path, text: str, name: str = "mine.py") -> str:
     return str(path)
 
 
-def most_cached(variant: str) -> int:
+def most_cached(variant: str, milliseconds: int = 20) -> int:
     """The most pages that the cache holds at any of many moments of a trial."""
     config = TrialConfig.from_fields({**SMALL_RING, "pool.variant": variant})
     prepared = assemble.new_trial(config)
     step = trial._loop(variants.load(variant).code)
     most = 0
-    for microsecond in range(0, 20_000, 20):
+    for microsecond in range(0, milliseconds * 1000, 20):
         step(prepared, microsecond * 10**6)
         most = max(most, int(prepared.host.pools[0].cache_count))
     audit.check(prepared)
     return most
+
+
+def most_cached_in_plain_python(variant: str) -> int:
+    """The same without compiling the loop for a variant that no other test has."""
+    found: int = evaluate(__name__, f"most_cached({variant!r}, milliseconds=6)", NUMBA_DISABLE_JIT="1")
+    return found
 
 
 def test_a_cache_capped_by_the_ring_holds_no_more_than_twice_its_refill() -> None:
@@ -118,7 +125,7 @@ def test_a_variant_may_have_a_larger_cache_than_the_kernel(tmp_path: Path) -> No
         "@pool_variant\nclass Large:\n    def cache_limit(self, host, pool):\n        return 512\n"
         "    def refill_limit(self, host, pool):\n        return 256\n"
     )
-    assert most_cached(written(tmp_path, text)) > 200
+    assert most_cached_in_plain_python(written(tmp_path, text)) > 200
 
 
 def test_a_limit_beyond_the_room_is_cut_when_it_comes_later(tmp_path: Path) -> None:
@@ -129,7 +136,7 @@ def test_a_limit_beyond_the_room_is_cut_when_it_comes_later(tmp_path: Path) -> N
         "    def refill_limit(self, host, pool):\n"
         "        return 10 if pool.hold == 0 else (1 << 40) * (pool.alloc_slow % 2) - 5\n"
     )
-    assert 0 <= most_cached(written(tmp_path, text)) <= CACHE_CAPACITY
+    assert 0 < most_cached_in_plain_python(written(tmp_path, text)) <= CACHE_CAPACITY
 
 
 def test_a_users_variant_that_decides_as_the_kernel_gives_its_record(tmp_path: Path) -> None:
@@ -297,7 +304,6 @@ def test_a_bad_name_is_one_line(name: str, says: str) -> None:
 
 def test_a_limit_that_only_this_pools_size_breaks_fails_the_trial(tmp_path: Path) -> None:
     mine = written(tmp_path, HEADER + METHOD + "return pool.ring_size // 2")
-    assert run(mine)["packets_offered"] > 0
     with pytest.raises(ConfigError, match="cache_limit gives 2048 for a ring of 4096"):
         run(mine, pool__size=4096)
 

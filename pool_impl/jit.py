@@ -256,6 +256,18 @@ def _bit_length(_typing: Any, value: Any) -> Any:
     return types.int64(types.int64), generate
 
 
+def _multiply_add_twin(first: int, second: int, third: int) -> int:
+    low = (int(first) * int(second) + int(third)) & ((1 << 64) - 1)
+    return low - ((low >> 63) << 64)
+
+
+def _multiply_add(_typing: Any, first: Any, second: Any, third: Any) -> Any:
+    def generate(_context: Any, builder: ir.IRBuilder, _signature: Any, arguments: Any) -> ir.Value:
+        return builder.add(builder.mul(arguments[0], arguments[1]), arguments[2])
+
+    return types.int64(types.int64, types.int64, types.int64), generate
+
+
 def _twinned(twin: Callable[..., Any], typed: Callable[..., Any]) -> Any:
     return twin if numba.config.DISABLE_JIT else intrinsic(prefer_literal=True)(typed)
 
@@ -270,6 +282,8 @@ atomic_load = _twinned(_load_twin, _atomic_load)
 """``atomic_load(record, "field")``: with acquire order, always from memory"""
 bit_length = _twinned(_bit_length_twin, _bit_length)
 """``bit_length(value)``: bits needed for a value that is not negative"""
+multiply_add = _twinned(_multiply_add_twin, _multiply_add)
+"""``multiply_add(first, second, third)``: first * second + third in 64 bits that wrap"""
 pause = _twinned(_pause_twin, _pause)
 """``pause()``: tell the core that this is a spin loop"""
 load_at = _twinned(_load_at_twin, _load_at)

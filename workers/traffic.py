@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pool_impl.jit import compiled
+from pool_impl.jit import compiled, multiply_add
 from pool_impl.layout import records, words, words_of
 from workers.config import TrialConfig
 from workers.derived import IMIX_BYTES, WIRE_OVERHEAD_BYTES, draws_flows
@@ -313,7 +313,7 @@ def _lifetime(flows: Any, table: Any) -> int:
 @compiled()
 def _flow_hash(flows: Any, serial: int) -> int:
     """31 bits of a hash of the flow's serial number; a NIC's has one more, see ``workers.rss``."""
-    return int(_mixed(flows.hash_key + serial * _GAMMA) & HASH_MASK)
+    return int(_mixed(multiply_add(serial, _GAMMA, flows.hash_key)) & HASH_MASK)
 
 
 # Tables of the flows, exact arithmetic
@@ -438,14 +438,14 @@ def _draw(source: Any) -> int:
     """The next 63 random bits: splitmix64 of the source's key and the number of the draw. A source is any
     record with ``key`` and ``draws``."""
     source.draws += 1
-    return int(_mixed(source.key + source.draws * _GAMMA) & 0x7FFFFFFFFFFFFFFF)
+    return int(_mixed(multiply_add(source.draws, _GAMMA, source.key)) & 0x7FFFFFFFFFFFFFFF)
 
 
 @compiled()
 def _mixed(value: int) -> int:
     """splitmix64's finaliser in 64 bits that wrap."""
-    value = (value ^ ((value >> 30) & 0x3FFFFFFFF)) * _MIX_1
-    value = (value ^ ((value >> 27) & 0x1FFFFFFFFF)) * _MIX_2
+    value = multiply_add(value ^ ((value >> 30) & 0x3FFFFFFFF), _MIX_1, 0)
+    value = multiply_add(value ^ ((value >> 27) & 0x1FFFFFFFFF), _MIX_2, 0)
     return value ^ ((value >> 31) & 0x1FFFFFFFF)
 
 

@@ -23,6 +23,7 @@ from workers.cache import (
     STAMP,
     find,
 )
+from workers.idle import IDLE, settle_pool
 from workers.measures import CATEGORIES
 
 PS_PER_NS = 1000
@@ -140,6 +141,12 @@ class Pricing(NamedTuple):
     """workers.cache.STAMP records"""
     context: Any
     """the host's context: its cpu is charged"""
+    idle: Any
+    """IDLE record"""
+    pools: Any
+    """the host's"""
+    slots: Any
+    """the host's"""
 
     def touch(self, kind: int, index: int, _write: bool) -> None:
         """Wait for the exposed part of a miss. Written lines are read before, so writes wait too."""
@@ -148,8 +155,10 @@ class Pricing(NamedTuple):
         if level != L1:
             charge(self.meter, cpu, CACHE_MISSES, self.caches.exposed_ps[level])
 
-    def own(self, _change: int, _page: int, _number: int) -> None:
-        """Costs nothing: it is for checks."""
+    def own(self, change: int, _page: int, number: int) -> None:
+        """Costs nothing; but before a page comes back, its pool's idle ones are added up."""
+        if change == observe.POOL_RETURNED:
+            settle_pool(self.idle, self.pools[number], self.slots)
 
     def work(self, kind: int, amount: int) -> None:
         """Charge an operation."""
@@ -251,7 +260,7 @@ def new_pricing(profile: Profile, context: Any, stamps_of_kind: dict[int, int]) 
     ):
         caches.latency_ps[level] = picoseconds(profile[parameter])
         caches.exposed_ps[level] = picoseconds(profile[parameter] * profile["miss_exposed_ratio"])
-    return Pricing(meter, caches, stamps, context)
+    return Pricing(meter, caches, stamps, context, records(IDLE, 1)[0], None, None)
 
 
 def _lay_out_stamps(caches: Any, stamps_of_kind: dict[int, int]) -> Any:

@@ -54,9 +54,9 @@ def run(trial: Trial, until_ps: int) -> None:
             start_ps = trial.cpus[cpu].due_ps
         if start_ps >= until_ps:
             break
-        occupancy.integrate(trial, start_ps)
+        occupancy.advance(trial, start_ps)
         _step(trial, cpu, start_ps)
-    occupancy.integrate(trial, until_ps)
+    occupancy.settle_all(trial, until_ps)
 
 
 @compiled(inline=False)
@@ -96,6 +96,7 @@ def _step(trial: Trial, number: int, start_ps: int) -> None:
         skb = sockets.read_packet(trial, actor.number, slept)
     elif actor.kind == POLL:
         host.context.in_softirq = trial.nic.poll_context
+        occupancy.settle_queue(trial, actor.number)
         skb = _poll(trial, actor.number, start_ps)
     elif actor.kind == TARGET_TURN:
         skb = targets.step(trial, actor.number, start_ps, slept)

@@ -98,6 +98,7 @@ def _come_up(trial: Trial, at_ps: int) -> None:
         start_ps = _begin(trial, queue.cpu, at_ps)
         host.device.napi_scheduled[number] = 0
         queue.pool = life.first_pool + number
+        queue.settled_ps = trial.tally.integrated_to_ps
         drivers.refill(trial, number, nic.ring_mask + 1)
         queue.phase = IDLE
         _end(trial, queue.cpu, start_ps)

@@ -40,14 +40,14 @@ def new_machine(
         rules_of(config.kernel),
         pages=pages,
         pools=pools,
-        observer=Pricing(None, None, None, None),
+        observer=Pricing(*[None] * len(Pricing._fields)),
         variant=checked_variant(config),
         pcp_high=pcp_high,
         pcp_batch=int(profile["pcp_batch_pages"]),
     )
     host.context.in_softirq = SERVING_SOFTIRQ
     stamps = stamps_needed(pages + 1, len(host.slots), descriptors, skbs, 1 << parts_shift)
-    pricing = new_pricing(profile, host.context, stamps)
+    pricing = new_pricing(profile, host.context, stamps)._replace(pools=host.pools, slots=host.slots)
     pricing.caches.parts_shift = parts_shift
     pricing.caches.part_bytes_shift = part_bytes_shift
     return host._replace(observer=pricing)

@@ -8,6 +8,8 @@ from typing import Any
 
 from pool_impl.jit import compiled
 from pool_impl.page_alloc import used_pages
+from workers.idle import settle_pool
+from workers.measures import LOCATIONS
 from workers.state import (
     IN_APPLICATION,
     IN_BACKLOG,
@@ -26,73 +28,97 @@ from workers.state import (
 
 
 @compiled()
-def integrate(trial: Trial, now_ps: int) -> None:
-    """Nothing has moved since the last call: add up the time that has passed."""
+def advance(trial: Trial, now_ps: int) -> None:
+    """A step begins: add up what any step may change. Queues, readers and pools are added up when they
+    change, since a step changes few of them (the ``settle`` functions)."""
     tally = trial.tally
     elapsed_ps = now_ps - tally.integrated_to_ps
     if elapsed_ps <= 0:
         return
     tally.integrated_to_ps = now_ps
-    in_cache = in_ring = in_rx_ring = in_socket = in_application = 0
-    for number in range(trial.machine.pools):
-        in_cache += trial.host.pools[number].cache_count
-        in_ring += _ring_pages(trial, number)
-    for number in range(trial.nic.queues):
-        queue = trial.queues[number]
-        in_rx_ring += (queue.posted - queue.read) * trial.nic.buffer_units + queue.kept_units
-    for number in range(trial.stack.readers):
-        reader = trial.readers[number]
-        in_socket += reader.units
-        in_application += reader.held_units
-        reader.page_ps += ((reader.units + reader.held_units) * elapsed_ps) >> UNITS_SHIFT
-    for number in range(trial.nic.frame_queues):
-        frames = trial.frame_queues[number]
-        tally.page_ps[frames.location] += (frames.tail - frames.head) * elapsed_ps
-    used = used_pages(trial.host)
-    tally.page_ps[IN_CACHE] += in_cache * elapsed_ps
-    tally.page_ps[IN_RING] += in_ring * elapsed_ps
-    tally.used_page_ps += used * elapsed_ps
-    stack = trial.stack
-    if trial.nic.buffer_units == UNITS_OF_A_PAGE:
-        tally.page_ps[IN_RX_RING] += (in_rx_ring >> UNITS_SHIFT) * elapsed_ps
-        tally.page_ps[IN_SOCKET] += (in_socket >> UNITS_SHIFT) * elapsed_ps
-        if stack.special or stack.keeps:
-            tally.page_ps[IN_GRO] += (stack.gro_units >> UNITS_SHIFT) * elapsed_ps
-            tally.page_ps[IN_BACKLOG] += (stack.backlog_units >> UNITS_SHIFT) * elapsed_ps
-            tally.page_ps[IN_APPLICATION] += (in_application >> UNITS_SHIFT) * elapsed_ps
-            tally.page_ps[IN_DEFERRED] += (stack.deferred_units >> UNITS_SHIFT) * elapsed_ps
-            tally.page_ps[IN_TAP] += (stack.tap_units >> UNITS_SHIFT) * elapsed_ps
-    else:
-        rest = (used - in_cache - in_ring) << UNITS_SHIFT
-        rest -= in_rx_ring + in_socket + in_application
-        rest -= stack.gro_units + stack.backlog_units + stack.deferred_units + stack.tap_units
-        _add_part(tally, IN_RX_RING, in_rx_ring * elapsed_ps)
-        _add_part(tally, IN_SOCKET, in_socket * elapsed_ps)
-        _add_part(tally, IN_APPLICATION, in_application * elapsed_ps)
-        _add_part(tally, IN_GRO, stack.gro_units * elapsed_ps)
-        _add_part(tally, IN_BACKLOG, stack.backlog_units * elapsed_ps)
-        _add_part(tally, IN_DEFERRED, stack.deferred_units * elapsed_ps)
-        _add_part(tally, IN_TAP, stack.tap_units * elapsed_ps)
-        _add_part(tally, IN_FRAGMENTS, rest * elapsed_ps)
+    trial.host.observer.idle.now_ps = now_ps
+    tally.used_page_ps += used_pages(trial.host) * elapsed_ps
+    if trial.stack.special or trial.stack.keeps or trial.nic.frame_queues:
+        _advance_stack(trial, elapsed_ps)
 
 
 @compiled(inline=False)
-def _add_part(tally: Any, location: int, unit_ps: int) -> None:
-    """Parts of pages, in units times picoseconds. Whole pages go to the sums, since units would overflow them
-    in a long trial."""
-    unit_ps += tally.unit_ps[location]
-    tally.page_ps[location] += unit_ps >> UNITS_SHIFT
+def _advance_stack(trial: Trial, elapsed_ps: int) -> None:
+    tally, stack = trial.tally, trial.stack
+    for number in range(trial.nic.frame_queues):
+        frames = trial.frame_queues[number]
+        tally.page_ps[frames.location] += (frames.tail - frames.head) * elapsed_ps
+    _add(tally, IN_GRO, stack.gro_units, elapsed_ps)
+    _add(tally, IN_BACKLOG, stack.backlog_units, elapsed_ps)
+    _add(tally, IN_DEFERRED, stack.deferred_units, elapsed_ps)
+    _add(tally, IN_TAP, stack.tap_units, elapsed_ps)
+
+
+@compiled()
+def settle_queue(trial: Trial, number: int) -> None:
+    """The descriptors of a queue are about to change."""
+    queue = trial.queues[number]
+    elapsed_ps = trial.tally.integrated_to_ps - queue.settled_ps
+    if elapsed_ps != 0:
+        queue.settled_ps += elapsed_ps
+        units = (queue.posted - queue.read) * trial.nic.buffer_units + queue.kept_units
+        _add(trial.tally, IN_RX_RING, units, elapsed_ps)
+
+
+@compiled()
+def settle_reader(trial: Trial, reader: Any) -> None:
+    """What a socket or its application holds is about to change."""
+    elapsed_ps = trial.tally.integrated_to_ps - reader.settled_ps
+    if elapsed_ps != 0:
+        reader.settled_ps += elapsed_ps
+        reader.page_ps += ((reader.units + reader.held_units) * elapsed_ps) >> UNITS_SHIFT
+        _add(trial.tally, IN_SOCKET, reader.units, elapsed_ps)
+        if trial.stack.keeps:
+            _add(trial.tally, IN_APPLICATION, reader.held_units, elapsed_ps)
+
+
+@compiled(inline=False)
+def settle_all(trial: Trial, now_ps: int) -> None:
+    """Add everything up, until now."""
+    advance(trial, now_ps)
+    for number in range(trial.nic.queues):
+        settle_queue(trial, number)
+    for number in range(trial.stack.readers):
+        settle_reader(trial, trial.readers[number])
+    idle = trial.host.observer.idle
+    for number in range(trial.machine.pools):
+        settle_pool(idle, trial.host.pools[number], trial.host.slots)
+    tally = trial.tally
+    tally.page_ps[IN_CACHE] = idle.cache_page_ps
+    tally.page_ps[IN_RING] = idle.ring_page_ps
+    if trial.nic.buffer_units != UNITS_OF_A_PAGE:
+        _name_the_rest(tally, IN_FRAGMENTS)
+
+
+@compiled(inline=False)
+def _name_the_rest(tally: Any, location: int) -> None:
+    """What is nowhere else."""
+    tally.page_ps[location] = tally.unit_ps[location] = 0
+    pages_ps = tally.used_page_ps
+    unit_ps = 0
+    for other in range(len(LOCATIONS)):
+        pages_ps -= tally.page_ps[other]
+        unit_ps -= tally.unit_ps[other]
+    tally.page_ps[location] = pages_ps + (unit_ps >> UNITS_SHIFT)
     tally.unit_ps[location] = unit_ps & (UNITS_OF_A_PAGE - 1)
 
 
 @compiled()
-def _ring_pages(trial: Trial, number: int) -> int:
-    """Live entries of a pool's ring from its indices: the head never rests on a consumed slot, so a full
-    ring and an empty one differ in what the head's slot holds."""
-    pool = trial.host.pools[number]
-    live = pool.ring_prod - pool.ring_head
-    if live < 0:
-        live += pool.ring_size
-    elif live == 0 and trial.host.slots[pool.ring_base + pool.ring_head] != 0:
-        live = pool.ring_size
-    return int(live)
+def _add(tally: Any, location: int, units: int, elapsed_ps: int) -> None:
+    """Units for a time. Whole pages go to the sums, since units would overflow them in a long trial."""
+    if units & (UNITS_OF_A_PAGE - 1) == 0:
+        tally.page_ps[location] += (units >> UNITS_SHIFT) * elapsed_ps
+    else:
+        _add_parts(tally, location, units * elapsed_ps)
+
+
+@compiled(inline=False)
+def _add_parts(tally: Any, location: int, unit_ps: int) -> None:
+    unit_ps += tally.unit_ps[location]
+    tally.page_ps[location] += unit_ps >> UNITS_SHIFT
+    tally.unit_ps[location] = unit_ps & (UNITS_OF_A_PAGE - 1)

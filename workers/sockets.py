@@ -9,6 +9,7 @@ from pool_impl.observe import SHARED_INFO, SKB, SLAB_HEAD
 from workers import cost, deferred, hold, latency
 from workers.cache import HEADER, PAYLOAD, part_of_page, stream
 from workers.gro import HEADERS_BYTES
+from workers.occupancy import settle_reader
 from workers.rss import HASH_BITS
 from workers.schedule import refresh
 from workers.state import Trial
@@ -23,6 +24,7 @@ def enqueue(trial: Trial, skb: int) -> int:
     if reader.queued_bytes + trial.buffers.skbs[skb].truesize > reader.limit_bytes:
         trial.tally.dropped_socket += hold.counted(trial, skb)
         return skb
+    settle_reader(trial, reader)
     reader.units += hold.units_of(trial, skb)
     put(trial, reader, skb)
     return 0
@@ -69,6 +71,7 @@ def enqueue_segment(trial: Trial, skb: int) -> int:
     if reader.queued_bytes + record.truesize > reader.limit_bytes:
         trial.tally.dropped_socket += hold.counted(trial, skb)
         return skb
+    settle_reader(trial, reader)
     headers = min(HEADERS_BYTES, buffer.headlen(record))
     record.len -= headers
     record.headroom += headers
@@ -149,6 +152,7 @@ def read_packet(trial: Trial, number: int, slept: bool) -> int:
         return int(skb)
     trial.tally.delivered += latency.consumed(trial, skb)
     observer.work(cost.BH_TOGGLE, 1)
+    settle_reader(trial, reader)
     reader.units -= hold.units_of(trial, skb)
     return _keep(trial, number, skb) if trial.stack.keeps else int(skb)
 

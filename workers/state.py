@@ -71,6 +71,7 @@ QUEUE = _words(
     "memory_id",  # the pool's, where an XDP program is attached
     "to_clean",  # sent frames of the transmit ring that this poll has yet to clean
     "kept_units",  # of pages in descriptors that have been read and not posted again
+    "settled_ps",  # until when the pages in its descriptors have been added up
 )
 """a receive queue; its NAPI instance has its number, and at first its pool"""
 
@@ -143,7 +144,8 @@ SOCKET = _words(
     "limit_bytes",
     "units",  # of pages: in the socket, and held by the application after it has read them
     "held_units",
-    "page_ps",  # both, integrated, in pages
+    "page_ps",  # both, integrated, in pages, until settled_ps
+    "settled_ps",
     "stall_ps",  # 0: never; else it does not read for that long at the end of every every_ps
     "every_ps",
     "keeps",  # packets that the application keeps before it frees them

@@ -9,6 +9,7 @@ from pool_impl.layout import RECYCLE_RING_FULL as RING_FULL
 from pool_impl.observe import POOL_ALLOC
 from workers import cost
 from workers.cache import DESCRIPTOR
+from workers.idle import settle_pool
 from workers.nic import descriptor_posted
 from workers.state import (
     DECLINED,
@@ -27,6 +28,7 @@ def allocate_page(trial: Trial, number: int) -> int:
     host = trial.host
     owner = host.pools[trial.queues[number].pool]
     held_before = owner.hold
+    settle_pool(host.observer.idle, owner, host.slots)
     page = pool.alloc(host, owner)
     entered = (owner.hold - held_before) & COUNT_MASK
     if entered != 0:
@@ -48,6 +50,7 @@ def allocate_fragment(trial: Trial, number: int) -> tuple[int, int]:
     owner = host.pools[number]
     taken = trial.nic.part_units * UNIT_BYTES
     held_before = owner.hold
+    settle_pool(host.observer.idle, owner, host.slots)
     page = fragments.alloc_frag(host, owner, taken)
     entered = (owner.hold - held_before) & COUNT_MASK
     if entered != 0:

@@ -47,11 +47,11 @@ def run(trial: Trial, until_ps: int) -> None:
         _start(trial)
     while True:
         cpu = next_cpu(trial)
-        start_ps = trial.cpus[cpu].due_ps
+        start_ps = trial.machine.due_ps[cpu]
         if trial.nic.next_arrival_ps <= min(start_ps, until_ps - 1):
             nic.receive_until(trial, min(start_ps, until_ps - 1))
             cpu = next_cpu(trial)
-            start_ps = trial.cpus[cpu].due_ps
+            start_ps = trial.machine.due_ps[cpu]
         if start_ps >= until_ps:
             break
         occupancy.advance(trial, start_ps)

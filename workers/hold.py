@@ -21,7 +21,7 @@ def begin(trial: Trial, skb: int) -> None:
     trial.packets[skb].cpu = cpu
     number = trial.buffers.skbs[skb].shared
     hold = trial.holds[number]
-    hold.built_ps = trial.cpus[cpu].due_ps
+    hold.built_ps = trial.machine.due_ps[cpu]
     hold.units = trial.packets[skb].units
     hold.left = 0
     hold.merged = 0

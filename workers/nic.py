@@ -43,7 +43,7 @@ def receive_until(trial: Trial, until_ps: int) -> None:
             else:
                 _scatter(trial, queue, arrival_ps, frame_bytes, flow_hash)
             packet_arrived(trial, queue, arrival_ps)
-            until_ps = min(until_ps, trial.cpus[queue.cpu].due_ps)
+            until_ps = min(until_ps, trial.machine.due_ps[queue.cpu])
         advance(trial)
 
 

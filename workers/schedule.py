@@ -16,11 +16,11 @@ from workers.traffic import FOREVER
 def next_cpu(trial: Trial) -> int:
     """The CPU whose step is due first; the lowest number among equals."""
     found = 0
-    due_ps = trial.cpus[0].due_ps
+    due_ps = trial.machine.due_ps[0]
     for cpu in range(1, trial.machine.cpus):
-        if trial.cpus[cpu].due_ps < due_ps:
+        if trial.machine.due_ps[cpu] < due_ps:
             found = cpu
-            due_ps = trial.cpus[cpu].due_ps
+            due_ps = trial.machine.due_ps[cpu]
     return found
 
 
@@ -29,15 +29,18 @@ def refresh(trial: Trial, number: int) -> None:
     """Find out anew what is due on a CPU, since its time or something of its actors has changed."""
     cpu = trial.cpus[number]
     if cpu.poller != NOBODY:
-        cpu.due_ps = cpu.now_ps
+        trial.machine.due_ps[number] = cpu.now_ps
     elif cpu.actors == 1:
         actor = trial.actors[cpu.first_actor]
         event_ps = _event_ps(
             actor, trial.queues, trial.readers, trial.backlogs, trial.deferred, trial.targets
         )
-        cpu.due_ps = max(cpu.now_ps, event_ps)
+        trial.machine.due_ps[number] = max(cpu.now_ps, event_ps)
     else:
-        _choose(cpu, trial.actors, trial.queues, trial.readers, trial.backlogs, trial.deferred, trial.targets)
+        due_ps = _choose(
+            cpu, trial.actors, trial.queues, trial.readers, trial.backlogs, trial.deferred, trial.targets
+        )
+        trial.machine.due_ps[number] = due_ps
 
 
 @compiled()
@@ -58,8 +61,8 @@ def _event_ps(actor: Any, queues: Any, readers: Any, backlogs: Any, deferred: An
 @compiled(inline=False)
 def _choose(
     cpu: Any, actors: Any, queues: Any, readers: Any, backlogs: Any, deferred: Any, targets: Any
-) -> None:
-    """Among several on one CPU."""
+) -> int:
+    """Among several on one CPU; returns when its step is due."""
     readers_turn = False
     if cpu.reader_turn_ps > 0 and cpu.waiting > 0:
         for index in range(cpu.first_actor, cpu.first_actor + cpu.actors):
@@ -67,7 +70,7 @@ def _choose(
             if actors[index].kind == READER:
                 reader = readers[actors[index].number]
                 readers_turn |= reader.head != reader.tail and reader.wake_ps <= cpu.now_ps
-    cpu.due_ps = FOREVER
+    due_ps = FOREVER
     waited_since_ps = FOREVER
     kind = READER
     for index in range(cpu.first_actor, cpu.first_actor + cpu.actors):
@@ -76,14 +79,15 @@ def _choose(
         if readers_turn and actor.kind == POLL and queues[actor.number].phase != IDLE:
             event_ps = FOREVER
         start_ps = max(cpu.now_ps, event_ps)
-        if start_ps > cpu.due_ps:
+        if start_ps > due_ps:
             continue
-        if start_ps == cpu.due_ps and (event_ps >= waited_since_ps or actor.kind > kind):
+        if start_ps == due_ps and (event_ps >= waited_since_ps or actor.kind > kind):
             continue
-        cpu.due_ps = start_ps
+        due_ps = start_ps
         cpu.due_actor = index
         waited_since_ps = event_ps
         kind = actor.kind
+    return due_ps
 
 
 @compiled()

@@ -249,8 +249,7 @@ interrupt"""
 
 CPU = _words(
     "now_ps",
-    "due_ps",  # when its next step may start, and whose it is: see workers.schedule
-    "due_actor",
+    "due_actor",  # whose the next step is: see workers.schedule
     "poller",  # the queue in its NAPI poll, or NOBODY
     "reader_turn_ps",  # time that readers may take before the next poll
     "waiting",  # readers with packets to read
@@ -260,8 +259,9 @@ CPU = _words(
 )
 """a CPU that takes part in the trial"""
 
-MACHINE = _words("cpus", "pools")
-"""how many take part; a queue's pool has its number, one for headers comes after those of all queues"""
+MACHINE = np.dtype([("cpus", "<i8"), ("pools", "<i8"), ("due_ps", "<i8", (MAX_CPUS,))], align=True)
+"""how many take part, and when each CPU's next step may start, FOREVER if nobody knows; a queue's pool has
+its number, one for headers comes after those of all queues"""
 
 LIFE = _words("queues", "ring_mask", "first_pool", "pages_left", "down_at_ps", "drained_at_ps")
 """queues, ring and pools that the device comes up with again; pages in flight as it went down, when that was,

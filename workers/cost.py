@@ -15,11 +15,13 @@ from workers.arch import Profile
 from workers.cache import (
     CACHES,
     DRAM,
+    DRAM_FAR,
     KINDS,
     L1,
     L2,
     LLC,
     OTHER_CPU,
+    OTHER_CPU_FAR,
     STAMP,
     find,
 )
@@ -136,13 +138,15 @@ class Pricing(NamedTuple):
     """CACHES record"""
     stamps: Any
     """workers.cache.STAMP records"""
+    pages: Any
+    """the host's pages, which know their node"""
     context: Any
     """the host's context: its cpu is charged"""
 
     def touch(self, kind: int, index: int, _write: bool) -> None:
         """Wait for the exposed part of a miss. Written lines are read before, so writes wait too."""
         cpu = self.context.cpu
-        level = find(self.caches, self.stamps, cpu, kind, index)
+        level = find(self.caches, self.stamps, self.pages, cpu, kind, index)
         if level != L1:
             charge(self.meter, cpu, CACHE_MISSES, self.caches.exposed_ps[level])
 
@@ -201,7 +205,7 @@ def maintain(pricing: Pricing, kind: int, size_bytes: int) -> None:
 def store(pricing: Pricing, kind: int, index: int) -> None:
     """Write an object without reading it: the core goes on, but the store is in flight until then."""
     cpu = pricing.context.cpu
-    level = find(pricing.caches, pricing.stamps, cpu, kind, index)
+    level = find(pricing.caches, pricing.stamps, pricing.pages, cpu, kind, index)
     if level != L1:
         in_flight(pricing.meter, cpu, pricing.caches.latency_ps[level])
 
@@ -218,7 +222,7 @@ def in_flight(meter: Any, cpu: int, duration_ps: int) -> None:
     meter.drained_at[cpu] = max(meter.drained_at[cpu], clock(meter, cpu) + duration_ps)
 
 
-def new_pricing(profile: Profile, context: Any, stamps_of_kind: dict[int, int]) -> Pricing:
+def new_pricing(profile: Profile, context: Any, pages: Any, stamps_of_kind: dict[int, int]) -> Pricing:
     """The observer for one trial on an architecture; ``stamps_of_kind`` from cache.stamps_needed."""
     meter = records(METER, 1)[0]
     caches = meter.caches
@@ -240,11 +244,13 @@ def new_pricing(profile: Profile, context: Any, stamps_of_kind: dict[int, int]) 
         (L2, "l2_ns"),
         (LLC, "llc_ns"),
         (DRAM, "dram_ns"),
+        (DRAM_FAR, "dram_far_ns"),
         (OTHER_CPU, "line_transfer_ns"),
+        (OTHER_CPU_FAR, "line_transfer_far_ns"),
     ):
         caches.latency_ps[level] = picoseconds(profile[parameter])
         caches.exposed_ps[level] = picoseconds(profile[parameter] * profile["miss_exposed_ratio"])
-    return Pricing(meter, caches, stamps, context)
+    return Pricing(meter, caches, stamps, pages, context)
 
 
 def _lay_out_stamps(caches: Any, stamps_of_kind: dict[int, int]) -> Any:

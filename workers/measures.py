@@ -183,6 +183,13 @@ MEASURES = (
         "lower",
         "the same at the pace so far, if pages are still out; none if none has come back: a leak or a stall",
     ),
+    Measure(
+        "buffers_far_from_cpu_ratio",
+        "ratio",
+        "lower",
+        "received buffers on another node than the CPU that polls, none on a machine of one node",
+    ),
+    Measure("buffers_far_from_nic_ratio", "ratio", "lower", "the same, on another node than the NIC"),
     Measure("dma_maps", "events", "lower", "DMA mappings made"),
     Measure("dma_unmaps", "events", "lower", "DMA mappings undone"),
     Measure("dma_syncs", "events", "lower", "syncs for the device, by the pool or the driver"),

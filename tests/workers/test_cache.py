@@ -16,9 +16,9 @@ KIND = cache.HEADER
 
 
 @entry("test-cache-" + MODEL_DIGEST)
-def walk(caches: Any, stamps: Any, cpu: int, kind: int, indices: Any, levels: Any) -> None:
+def walk(caches: Any, stamps: Any, pages: Any, cpu: int, kind: int, indices: Any, levels: Any) -> None:
     for position in range(indices.shape[0]):
-        levels[position] = cache.find(caches, stamps, cpu, kind, indices[position])
+        levels[position] = cache.find(caches, stamps, pages, cpu, kind, indices[position])
 
 
 @entry("test-dma-" + MODEL_DIGEST)

@@ -10,7 +10,7 @@ import numpy as np
 
 from pool_impl import observe
 from pool_impl.jit import compiled
-from pool_impl.layout import MAX_CPUS, records
+from pool_impl.layout import MAX_CPUS, MAX_NODES, records
 from workers.arch import Profile
 from workers.cache import (
     CACHES,
@@ -101,7 +101,8 @@ PRICES: dict[int, tuple[str, str]] = {
     IPI: ("steering", "ipi_ns"),
     DEFER: ("skb_free", "lock_unlock_ns"),
 }
-"""category and profile parameter of each kind of work; COPY is priced by bandwidth"""
+"""category and profile parameter of each kind of work; COPY is priced by bandwidth, and a zone's lock by the
+time until it is free"""
 
 CACHE_MISSES = CATEGORIES.index("cache_misses")
 APPLICATION = CATEGORIES.index("application")
@@ -121,12 +122,13 @@ METER = np.dtype(
         *((name, "<i8") for name in ("sync_call_ps", "copy_ps_per_kib", "ordered_atomic_drains")),
         *((name, "<i8") for name in ("register_write_ps", "register_writes_per_buffer")),
         ("line_shift", "<i8"),
+        ("zone_free_ps", "<i8", (MAX_NODES,)),
         ("caches", CACHES),
     ],
     align=True,
 )
 """what each CPU has spent, by category, and idled, and the prices; ``drained_at`` is when the stores and
-register writes that a CPU has issued so far are done"""
+register writes that a CPU has issued so far are done, ``zone_free_ps`` when each node's zone lock is free"""
 
 
 class Pricing(NamedTuple):
@@ -163,6 +165,12 @@ class Pricing(NamedTuple):
             price = meter.sync_call_ps + price * lines
         elif kind == COPY:
             price = (amount * meter.copy_ps_per_kib) >> 10
+        elif kind == observe.ZONE_LOCK:
+            # the others get it in the order in which their steps began
+            price = max(0, meter.zone_free_ps[amount] - clock(meter, cpu))
+        elif kind == observe.ZONE_UNLOCK:
+            meter.zone_free_ps[amount] = clock(meter, cpu)
+            price = 0
         elif kind == observe.RELEASE_COUNT:
             # an ordered atomic waits for all that this core has stored, where the core is built so
             if meter.ordered_atomic_drains:
@@ -231,6 +239,7 @@ def new_pricing(profile: Profile, context: Any, pages: Any, stamps_of_kind: dict
         meter.price_ps[kind] = picoseconds(profile[parameter])
         meter.category[kind] = CATEGORIES.index(category)
     meter.category[COPY] = CATEGORIES.index("copy")
+    meter.category[observe.ZONE_LOCK] = meter.category[observe.ZONE_UNLOCK] = CATEGORIES.index("zone_lock")
     meter.sync_call_ps = picoseconds(profile["dma_sync_call_ns"])
     meter.copy_ps_per_kib = round(1024 * PS_PER_NS / profile["copy_bytes_per_ns"])
     meter.ordered_atomic_drains = int(profile["ordered_atomic_drains"])

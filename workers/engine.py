@@ -73,6 +73,7 @@ def _start(trial: Trial) -> None:
     meter = trial.host.observer.meter
     meter.idle_ps[:] = 0
     meter.drained_at[:] = 0
+    meter.zone_free_ps[:] = 0
     meter.ledger[:] = 0
     for cpu in range(trial.machine.cpus):
         refresh(trial, cpu)

@@ -32,6 +32,7 @@ CATEGORIES = (
     "ring_lock",
     "page_alloc",
     "page_free",
+    "zone_lock",
     "dma_map",
     "dma_unmap",
     "sync_for_cpu",
@@ -49,7 +50,7 @@ CATEGORIES = (
     "application",
     "cache_misses",
 )
-"""what busy time is spent on; per CPU they add up to its busy time"""
+"""what busy time is spent on; per CPU they add up to its busy time; ``zone_lock`` is spent waiting for it"""
 
 COUNTERS = (
     "alloc_fast",

@@ -98,6 +98,7 @@ class Machine:
 
         self.last_page = 0
         self.listed = [0, 0]
+        self.zone_free_ps = 0
         self.cache: list[int] = []
         self.ring = Ring(fields["pool.size"] or 1024)
         self.posted: deque[int] = deque()
@@ -118,7 +119,7 @@ class Machine:
         """Everything that starts before a time."""
         self._refill(self.fields["nic.rx_ring"])
         self.spent_ps[QUEUE].clear()
-        self.elapsed_ps = 0
+        self.elapsed_ps = self.zone_free_ps = 0
         self.armed = True
         self.env.process(self._wire())
         self.env.process(self._queue_cpu())
@@ -466,6 +467,7 @@ class Machine:
         self.counters["alloc_slow"] += 1
         for _ in range(REFILL_PAGES):
             self._take_page()
+        for _ in range(REFILL_PAGES):
             self.counters["maps"] += 1
             self._work("dma_map", "dma_map_ns")
             if self.pool_syncs:
@@ -510,7 +512,7 @@ class Machine:
         """From this CPU's list, which takes a batch from the shared lists when it is empty."""
         if self.listed[self.cpu] == 0:
             self.listed[self.cpu] = int(self.prices["pcp_batch_pages"])
-            self._work("page_alloc", "buddy_page_ns", self.listed[self.cpu])
+            self._move(self.listed[self.cpu])
         self.listed[self.cpu] -= 1
         self._work("page_alloc", "page_bulk_alloc_ns")
 
@@ -521,4 +523,10 @@ class Machine:
         self.listed[self.cpu] += 1
         if self.listed[self.cpu] >= self.prices["pcp_high_pages"]:
             self.listed[self.cpu] -= int(self.prices["pcp_batch_pages"])
-            self._work("page_alloc", "buddy_page_ns", int(self.prices["pcp_batch_pages"]))
+            self._move(int(self.prices["pcp_batch_pages"]))
+
+    def _move(self, pages: int) -> None:
+        """To or from the shared lists, whose lock one CPU has at a time."""
+        self._charge("zone_lock", max(0, self.zone_free_ps - self.now_ps - self.elapsed_ps))
+        self._work("page_alloc", "buddy_page_ns", pages)
+        self.zone_free_ps = self.now_ps + self.elapsed_ps

@@ -49,6 +49,11 @@ SCENARIOS: dict[str, dict[str, Value]] = {
     "bursts-of-mixed-sizes-fast": {**BURSTS, "app.reader": "fast", "traffic.packet_size": "imix"},
     "bursts-slow-with-a-lock-at-refill": {**SLOW, **BURSTS, "kernel": "5.14", "pool.size": 100},
     "bursts-slow-without-recycling": {**SLOW, **BURSTS, "pool.recycle": False},
+    "poisson-fast-that-wait-for-the-free-lists": {
+        "app.reader": "fast",
+        "pool.recycle": False,
+        "traffic.rate_pps": 1_000_000,
+    },
     "bursts-slow-and-the-driver-syncs": {**SLOW, **BURSTS, "driver.sync": "driver"},
     "bursts-drop-replaced-before": {**DROP, **BURSTS, **REPLACE, "kernel": "6.12"},
     "bursts-overflow-replaced-before": {**OVERFLOW, **BURSTS, **REPLACE, "pool.size": 40},
@@ -163,5 +168,9 @@ def test_the_scenarios_reach_all_that_can_happen() -> None:
     ):
         never = {name for name in found[0][group] if not any(one[group][name] for one in found)}
         assert never == impossible
-    for cpu, parts in enumerate(({"poll", "page_alloc", "page_free"}, {"copy", "page_free", "dma_unmap"})):
+    reached = (
+        {"poll", "page_alloc", "page_free", "zone_lock"},
+        {"copy", "page_free", "dma_unmap", "zone_lock"},
+    )
+    for cpu, parts in enumerate(reached):
         assert all(any(one["spent"][cpu][part] for one in found) for part in parts)

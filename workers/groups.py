@@ -44,8 +44,8 @@ class PoolConfig(Group):
     variant: Annotated[
         str,
         Field(
-            description="who decides on cache and recycling: kernel, ring_capped, local_only, page_decides, "
-            "or FILE.py:CLASS, a file of yours"
+            description="who decides on cache and recycling: kernel, ring_capped, local_only, near_only, "
+            "page_decides, or FILE.py:CLASS, a file of yours"
         ),
     ] = KERNEL_VARIANT
 

@@ -76,10 +76,10 @@ QUEUE = _words(
 )
 """a receive queue; its NAPI instance has its number, and at first its pool"""
 
-BLAMED = _words("overflow", "node", "declined", "flushed", "detached", "detached_seen")
-"""of a pool: ring_full, declined and other nodes' pages already blamed for slow allocations; pages that left
-its cache when it was told of another node; pages that left it with a frame that became an skb, and those
-already blamed"""
+BLAMED = _words("overflow", "node", "declined", "empty", "flushed", "detached", "detached_seen")
+"""of a pool: ring_full, declined and other nodes' pages already blamed for slow allocations, and empty rings;
+pages that left its cache when it was told of another node; pages that left it with a frame that became an
+skb, and those already blamed"""
 
 PAGE_ALONE, PAGES, FRAGMENTS, HEADER_SPLIT, OWN_PAGES, OWN_FRAGMENTS = range(6)
 """receive patterns: a page for each packet and nothing else; pages also for packets that are copied or

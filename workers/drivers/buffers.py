@@ -88,6 +88,12 @@ def _blame(trial: Trial, number: int, pages: int) -> None:
     if not trial.nic.recycle:
         tally.slow[NOT_RECYCLED] += pages
         return
+    if owner.alloc_empty == blamed.empty:
+        # the ring had pages, but one of another node was the first
+        tally.slow[WRONG_NODE] += pages
+        blamed.node += 1
+        return
+    blamed.empty = owner.alloc_empty
     overflowed = 0
     declined = 0
     for cpu in range(trial.machine.cpus):

@@ -90,17 +90,13 @@ CACHES = np.dtype(
         *((name, "<i8") for name in ("parts_shift", "part_bytes_shift")),
         ("node", "<i8", (MAX_CPUS,)),
         ("home", "<i8", (KINDS,)),
-        ("from_device", "<i8", (MAX_NODES,)),
-        ("from_node", "<i8", (MAX_NODES, MAX_NODES)),
     ],
     align=True,
 )
 """fill clocks, capacities and latencies by level, and the place of each kind's stamps; ``exposed_ps`` is
 the part of a latency that execution does not hide; ``llc_bytes`` is 0 where there is no cache beyond L2.
 A page has ``1 << parts_shift`` parts of ``1 << part_bytes_shift`` bytes, each for one packet at a time.
-``node`` is that of each CPU, ``home`` that of each kind but those of pages; ``from_device`` is the level at
-which a CPU of a node finds what the device has put into a cache, ``from_node`` the one for what a CPU of the
-second node has"""
+``node`` is that of each CPU, ``home`` that of each kind but those of pages"""
 
 
 @compiled()
@@ -132,26 +128,45 @@ def find(caches: Any, stamps: Any, pages: Any, cpu: int, kind: int, index: int) 
     """Touch an object and say in which level it was; it is in L1 then."""
     stamp = stamps[caches.first_stamp[kind] + (index >> LINE_SHIFT[kind])]
     caches.touches[kind] += 1
+    if stamp.owner == cpu + 1 and caches.l1_fills[cpu] - stamp.l1 < caches.l1_bytes:
+        stamp.l1 = caches.l1_fills[cpu]
+        stamp.l2 = caches.l2_fills[cpu]
+        return L1
+    if caches.nodes > 1:
+        return _find_among_nodes(caches, stamp, pages, cpu, kind, index)
+    return _find_beyond_l1(caches, stamp, pages, cpu, kind, index, False)
+
+
+@compiled(inline=False)
+def _find_among_nodes(caches: Any, stamp: Any, pages: Any, cpu: int, kind: int, index: int) -> int:
+    return _find_beyond_l1(caches, stamp, pages, cpu, kind, index, True)
+
+
+@compiled()
+def _find_beyond_l1(
+    caches: Any, stamp: Any, pages: Any, cpu: int, kind: int, index: int, several: bool
+) -> int:
+    """``several``: nodes; a constant, so that what is for them is compiled apart."""
+    node = caches.node[cpu] if several else 0
     owner = stamp.owner
-    node = caches.node[cpu]
     if owner == cpu + 1:
-        if caches.l1_fills[cpu] - stamp.l1 < caches.l1_bytes:
-            stamp.l1 = caches.l1_fills[cpu]
-            stamp.l2 = caches.l2_fills[cpu]
-            return L1
         if caches.l2_fills[cpu] - stamp.l2 < caches.l2_bytes:
             level = L2
         else:
             level = LLC if caches.llc_fills[node] - stamp.llc < caches.llc_bytes else DRAM
     elif owner == DEVICE:
-        level = caches.from_device[node] if caches.device_fills - stamp.llc < caches.ddio_bytes else DRAM
+        level = LLC if caches.device_fills - stamp.llc < caches.ddio_bytes else DRAM
+        if several and level == LLC and node != caches.device_node:
+            level = OTHER_CPU_FAR
     elif owner == NOBODY:
         level = DRAM
     else:
         # still in the other CPU's caches, or in the level that its node shares
-        had = caches.node[owner - 1]
+        had = caches.node[owner - 1] if several else 0
         resident = caches.llc_fills[had] - stamp.llc < max(caches.llc_bytes, caches.l2_bytes)
-        level = caches.from_node[node, had] if resident else DRAM
+        level = OTHER_CPU if resident else DRAM
+        if several and resident and node != had:
+            level = OTHER_CPU_FAR
     filled = LINES[kind] * caches.line_bytes
     caches.l1_fills[cpu] += filled
     if level != L2:
@@ -159,7 +174,7 @@ def find(caches: Any, stamps: Any, pages: Any, cpu: int, kind: int, index: int) 
         caches.l2_fills[cpu] += filled
     if level >= DRAM:
         caches.llc_fills[node] += filled
-        if level == DRAM and _home(caches, pages, kind, index) != node:
+        if several and level == DRAM and _home(caches, pages, kind, index) != node:
             level = DRAM_FAR
     stamp.owner = cpu + 1
     stamp.l1 = caches.l1_fills[cpu]

@@ -10,7 +10,7 @@ from pool_impl import pool
 from pool_impl.jit import compiled
 from pool_impl.layout import NO_NODE, Host
 from pool_impl.observe import SKB, SLAB_HEAD
-from workers.cache import DESCRIPTOR, LLC, OTHER_CPU, OTHER_CPU_FAR
+from workers.cache import DESCRIPTOR
 from workers.config import TrialConfig
 from workers.schedule import refresh
 from workers.state import HEADER_SPLIT, IDLE, Trial
@@ -19,17 +19,13 @@ from workers.state import HEADER_SPLIT, IDLE, Trial
 
 
 def lay_out(config: TrialConfig, caches: Any) -> None:
-    """Say where objects that are in no page lie, and how far it is from node to node; all CPUs are on that of
-    the queues until :func:`place` is called."""
+    """Say where objects lie that are in no page; all CPUs are on the node of the queues until :func:`place`
+    is called."""
     numa = config.numa
     caches.nodes = numa.nodes
     caches.device_node = numa.nic
     caches.node[:] = caches.home[:] = numa.queues
     caches.home[DESCRIPTOR] = numa.nic
-    for node in range(numa.nodes):
-        caches.from_device[node] = LLC if node == numa.nic else OTHER_CPU_FAR
-        for other in range(numa.nodes):
-            caches.from_node[node, other] = OTHER_CPU if node == other else OTHER_CPU_FAR
 
 
 def place(config: TrialConfig, caches: Any, readers: Any, others: Any, irq_cpus: range) -> None:

@@ -158,7 +158,7 @@ def test_a_poll_with_more_to_do_ends_to_move_with_its_interrupt() -> None:
     """At saturation no poll would ever wait for an interrupt."""
     moved = run(SATURATED, MOVED)
     assert moved["interrupts"] == 1
-    assert moved["buffers_far_from_cpu_ratio"] > 0.9
+    assert moved["buffers_far_from_nic_ratio"] > 0.9
 
 
 @pytest.mark.parametrize(

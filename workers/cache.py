@@ -128,45 +128,29 @@ def find(caches: Any, stamps: Any, pages: Any, cpu: int, kind: int, index: int) 
     """Touch an object and say in which level it was; it is in L1 then."""
     stamp = stamps[caches.first_stamp[kind] + (index >> LINE_SHIFT[kind])]
     caches.touches[kind] += 1
-    if stamp.owner == cpu + 1 and caches.l1_fills[cpu] - stamp.l1 < caches.l1_bytes:
-        stamp.l1 = caches.l1_fills[cpu]
-        stamp.l2 = caches.l2_fills[cpu]
-        return L1
-    if caches.nodes > 1:
-        return _find_among_nodes(caches, stamp, pages, cpu, kind, index)
-    return _find_beyond_l1(caches, stamp, pages, cpu, kind, index, False)
-
-
-@compiled(inline=False)
-def _find_among_nodes(caches: Any, stamp: Any, pages: Any, cpu: int, kind: int, index: int) -> int:
-    return _find_beyond_l1(caches, stamp, pages, cpu, kind, index, True)
-
-
-@compiled()
-def _find_beyond_l1(
-    caches: Any, stamp: Any, pages: Any, cpu: int, kind: int, index: int, several: bool
-) -> int:
-    """``several``: nodes; a constant, so that what is for them is compiled apart."""
-    node = caches.node[cpu] if several else 0
     owner = stamp.owner
+    node = caches.node[cpu]
     if owner == cpu + 1:
+        if caches.l1_fills[cpu] - stamp.l1 < caches.l1_bytes:
+            stamp.l1 = caches.l1_fills[cpu]
+            stamp.l2 = caches.l2_fills[cpu]
+            return L1
         if caches.l2_fills[cpu] - stamp.l2 < caches.l2_bytes:
             level = L2
         else:
             level = LLC if caches.llc_fills[node] - stamp.llc < caches.llc_bytes else DRAM
     elif owner == DEVICE:
-        level = LLC if caches.device_fills - stamp.llc < caches.ddio_bytes else DRAM
-        if several and level == LLC and node != caches.device_node:
-            level = OTHER_CPU_FAR
+        level = DRAM
+        if caches.device_fills - stamp.llc < caches.ddio_bytes:
+            level = LLC if node == caches.device_node else OTHER_CPU_FAR
     elif owner == NOBODY:
         level = DRAM
     else:
         # still in the other CPU's caches, or in the level that its node shares
-        had = caches.node[owner - 1] if several else 0
-        resident = caches.llc_fills[had] - stamp.llc < max(caches.llc_bytes, caches.l2_bytes)
-        level = OTHER_CPU if resident else DRAM
-        if several and resident and node != had:
-            level = OTHER_CPU_FAR
+        had = caches.node[owner - 1]
+        level = DRAM
+        if caches.llc_fills[had] - stamp.llc < max(caches.llc_bytes, caches.l2_bytes):
+            level = OTHER_CPU if node == had else OTHER_CPU_FAR
     filled = LINES[kind] * caches.line_bytes
     caches.l1_fills[cpu] += filled
     if level != L2:
@@ -174,7 +158,7 @@ def _find_beyond_l1(
         caches.l2_fills[cpu] += filled
     if level >= DRAM:
         caches.llc_fills[node] += filled
-        if several and level == DRAM and _home(caches, pages, kind, index) != node:
+        if level == DRAM and _home(caches, pages, kind, index) != node:
             level = DRAM_FAR
     stamp.owner = cpu + 1
     stamp.l1 = caches.l1_fills[cpu]

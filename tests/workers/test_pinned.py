@@ -65,6 +65,16 @@ TRIALS: dict[str, dict[str, Value]] = {
         "xdp.redirect_percent": 20,
         "xdp.redirect_to": "device",
     },
+    "slow-bursts-moved-to-the-other-node": {
+        **SLOW,
+        **BURSTS,
+        "nic.rx_ring": 64,
+        "numa.nodes": 2,
+        "numa.readers": 1,
+        "driver.pool_node": "update",
+        "life.event": "irq-moved",
+        "life.at_ms": 1,
+    },
     "xdp-to-two-kthreads-replaced-before": {
         **BRIEF,
         "arch": "armada-3720",
@@ -78,18 +88,19 @@ TRIALS: dict[str, dict[str, Value]] = {
 }
 
 PINNED: dict[str, str] = {
-    "drop-constant": "f4fa872cb3784441",
-    "drop-saturation": "ed43842683c5131e",
-    "drop-poisson-local": "66af20057c6cd1a6",
-    "drop-bursts-without-recycling": "4082a75c0db9d945",
-    "fast-imix-software-coherence": "8626f44b4539a3d5",
-    "fast-capture": "d7c4346c82799858",
-    "slow-bursts-small-pool": "84b4de3359b1f1ee",
-    "slow-poisson-drawn-work": "efbf6521dd65410d",
-    "slow-same-cpu-oldest-release": "f372e1a75889b657",
-    "slow-posted-registers-driver-syncs": "1a87042c321477fe",
-    "xdp-all-verdicts-forwarded-to-a-slow-link": "b201ba57f3f25f4f",
-    "xdp-to-two-kthreads-replaced-before": "ac24086e255d300c",
+    "drop-constant": "0caccadf143e4b01",
+    "drop-saturation": "886dc843376534ae",
+    "drop-poisson-local": "e8e60a60c5e8d2ef",
+    "drop-bursts-without-recycling": "1550e6f5c0abc54b",
+    "fast-imix-software-coherence": "981a8b4d7a14907d",
+    "fast-capture": "c6d93d1fb7b45327",
+    "slow-bursts-small-pool": "952737a9eca3ed94",
+    "slow-poisson-drawn-work": "721ce63f4d2c9eda",
+    "slow-same-cpu-oldest-release": "385712467cf1c50f",
+    "slow-posted-registers-driver-syncs": "2090f29529ffa84d",
+    "xdp-all-verdicts-forwarded-to-a-slow-link": "2e069fcc751366e7",
+    "slow-bursts-moved-to-the-other-node": "a00706857be49cab",
+    "xdp-to-two-kthreads-replaced-before": "3fc3c83824fd7f32",
 }
 
 

@@ -166,7 +166,7 @@ class Pricing(NamedTuple):
         elif kind == COPY:
             price = (amount * meter.copy_ps_per_kib) >> 10
         elif kind == observe.ZONE_LOCK:
-            # the others get it in the order in which their steps began
+            # CPUs come in the order in which their steps began, not in that of the moments when they lock it
             price = max(0, meter.zone_free_ps[amount] - clock(meter, cpu))
         elif kind == observe.ZONE_UNLOCK:
             meter.zone_free_ps[amount] = clock(meter, cpu)

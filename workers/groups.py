@@ -148,7 +148,6 @@ class DriverConfig(Group):
             "returns, or the driver, when it posts the page"
         ),
     ] = "pool"
-
     pool_node: Annotated[
         Literal["local", "update", "device"],
         Field(

@@ -4,7 +4,7 @@ An observer is a NamedTuple class with three methods. Its type is part of a comp
 so :class:`NullObserver` costs nothing and a pricing observer is compiled into the hot path.
 
 * ``touch(kind, index, write)``: one object was read, or written if ``write``; kinds are below.
-* ``work(kind, amount)``: an operation was done ``amount`` times (bytes for DMA syncs).
+* ``work(kind, amount)``: an operation was done ``amount`` times (bytes for DMA syncs, a node for its lock).
 * ``own(change, page, number)``: a share or a plain reference of a page changed hands; for checks only.
 """
 
@@ -41,7 +41,9 @@ DMA_UNMAP = 14
 DMA_SYNC_FOR_DEVICE = 15  # bytes; each report is one call
 CONSUMER_LOCK = 16  # lock and unlock
 PAGE_SINGLE_ALLOC = 17  # pages taken one at a time, of any order
-FIRST_OWN_WORK = 18  # a user's further kinds start here
+ZONE_LOCK = 18  # node whose free lists are locked now
+ZONE_UNLOCK = 19  # node whose free lists are unlocked now
+FIRST_OWN_WORK = 20  # a user's further kinds start here
 
 # changes of who owns a page (spec 6.1), and what number means
 PAGE_TAKEN = 0  # out of the page allocator, with one plain reference

@@ -22,6 +22,8 @@ from pool_impl.observe import (
     PAGE_TAKEN,
     REFERENCES,
     STRUCT_PAGE,
+    ZONE_LOCK,
+    ZONE_UNLOCK,
 )
 
 
@@ -96,9 +98,9 @@ def alloc(host: Host, nid: int, order: int) -> int:
     if order == 0:
         page = _pop_pcp(host, node)
     else:
-        host.access.lock_zone(allocator)
+        _lock_zone(host, node)
         page = _pop_free(host, node, order)
-        host.access.unlock_zone(allocator)
+        _unlock_zone(host, node)
     if page != 0:
         host.observer.work(PAGE_SINGLE_ALLOC, 1)
         _hand_out(host, page, host.access.take_serials(allocator, 1) + 1)
@@ -162,9 +164,9 @@ def free(host: Host, page: int) -> None:
     if record.order == 0:
         _push_pcp(host, record.nid, page)
     else:
-        host.access.lock_zone(host.page_allocator)
+        _lock_zone(host, record.nid)
         _push_free(host, page)
-        host.access.unlock_zone(host.page_allocator)
+        _unlock_zone(host, record.nid)
 
 
 @compiled()
@@ -173,14 +175,14 @@ def _listed(host: Host, node: int) -> int:
     allocator = host.page_allocator
     cpu = host.context.cpu
     if allocator.pcp_count[cpu, node] == 0:
-        host.access.lock_zone(allocator)
+        _lock_zone(host, node)
         for _ in range(allocator.pcp_batch):
             page = _pop_free(host, node, 0)
             if page == 0:
                 break
             host.observer.work(BUDDY_PAGE, 1)
             _append(allocator, cpu, node, page)
-        host.access.unlock_zone(allocator)
+        _unlock_zone(host, node)
     return int(allocator.pcp_count[cpu, node])
 
 
@@ -211,14 +213,26 @@ def _push_pcp(host: Host, node: int, page: int) -> None:
     _append(allocator, cpu, node, page)
     if allocator.pcp_count[cpu, node] < allocator.pcp_high:
         return
-    host.access.lock_zone(allocator)
+    _lock_zone(host, node)
     for _ in range(min(allocator.pcp_batch, allocator.pcp_count[cpu, node])):
         # the oldest page leaves: it is the least likely to be cached
         oldest = (allocator.pcp_head[cpu, node] - allocator.pcp_count[cpu, node]) & (PCP_CAPACITY - 1)
         allocator.pcp_count[cpu, node] -= 1
         host.observer.work(BUDDY_PAGE, 1)
         _push_free(host, allocator.pcp[cpu, node, oldest])
-    host.access.unlock_zone(allocator)
+    _unlock_zone(host, node)
+
+
+@compiled()
+def _lock_zone(host: Host, node: int) -> None:
+    host.observer.work(ZONE_LOCK, node)
+    host.access.lock_zone(host.page_allocator)
+
+
+@compiled()
+def _unlock_zone(host: Host, node: int) -> None:
+    host.access.unlock_zone(host.page_allocator)
+    host.observer.work(ZONE_UNLOCK, node)
 
 
 @compiled(inline=False)

@@ -36,6 +36,7 @@ BUNDLED = Path(__file__).parent / "archs"
 PARAMETERS: Mapping[str, str] = MappingProxyType(
     {
         "clock_ghz": "core clock",
+        "sockets": "most sockets of a machine; each has a memory node and a last-level cache",
         "page_bytes": "size of an order-0 page",
         "cache_line_bytes": "cache line, the unit of misses and of cache maintenance",
         "dma_coherent": "1 if DMA and CPU caches are coherent, else software maintains the caches",
@@ -46,7 +47,9 @@ PARAMETERS: Mapping[str, str] = MappingProxyType(
         "llc_bytes": "last-level cache, 0 if there is none",
         "llc_ns": "load that hits in the last-level cache",
         "dram_ns": "load from memory",
+        "dram_far_ns": "load from the memory of another socket",
         "line_transfer_ns": "line last written by another core of the same socket",
+        "line_transfer_far_ns": "line in a cache of another socket",
         "ddio_bytes": "share of the last-level cache that DMA may fill, 0 if DMA goes to memory",
         "miss_exposed_ratio": "share of a miss latency that execution does not hide",
         "call_ns": "function call and return",
@@ -112,6 +115,7 @@ _UNITS = (
     ("_ghz", "GHz"),
     ("_bytes", "bytes"),
     ("_pages", "pages"),
+    ("sockets", "sockets"),
     ("_ratio", "ratio"),
     ("_ns", "ns"),
 )
@@ -128,7 +132,7 @@ class Parameter(NamedTuple):
     name: str
     value: float
     unit: str
-    """GHz, bytes, ns, ratio, pages, bytes/ns, writes/buffer, or empty for a flag (0 or 1)"""
+    """GHz, bytes, ns, ratio, pages, sockets, bytes/ns, writes/buffer, or empty for a flag (0 or 1)"""
     low: float
     """lower end of the range that the source supports"""
     high: float
@@ -291,7 +295,7 @@ def _parameter(where: str, name: str, table: Any) -> Parameter:
 def _number(where: str, name: str, number: Any) -> float:
     if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
         _fail(where, number, f"write a number{f' in {_unit(name)}' if _unit(name) else ''}")
-    whole = _unit(name) in ("bytes", "pages")
+    whole = _unit(name) in ("bytes", "pages", "sockets")
     if name in _FLAGS:
         if number not in (0, 1):
             _fail(where, number, "use 0 or 1")

@@ -21,7 +21,7 @@ from pool_impl.layout import (
 )
 from pool_impl.pool import PAGE_BYTES, PoolParams, create
 from pool_impl.release import rules_of, skb_rules_of
-from workers import backlog
+from workers import backlog, nodes
 from workers.capture import Capture, load
 from workers.config import TrialConfig
 from workers.cost import PS_PER_NS
@@ -32,6 +32,7 @@ from workers.derived import (
     WORKING_READERS,
     attaches_program,
     cpus_wanted,
+    moves_interrupts,
     reads_sockets,
 )
 from workers.drivers.geometry import Geometry, geometry_of
@@ -141,9 +142,14 @@ def new_trial(config: TrialConfig) -> Trial:
     deferred.event_ps = FOREVER
     tap = records(TAP, 1)[0]
     tap.key = tap_key(config.seed)
-    egress = new_egress(config, _next_cpu(queues, readers, backlogs))
+    egress = new_egress(config, 1 + _last_cpu(queues, readers, backlogs))
     register_pools(config, host, egress, queues)
-    cpus, actors = _cpus(queues, readers, backlogs, deferred if stack.defers else (), egress.targets)
+    first_irq_cpu = 1 + _last_cpu(queues, readers, backlogs, egress.targets)
+    irq_cpus = range(first_irq_cpu, first_irq_cpu + config.nic.queues if moves_interrupts(config) else 0)
+    deferring = deferred if stack.defers else ()
+    cpus, actors = _cpus(queues, readers, backlogs, deferring, egress.targets, irq_cpus)
+    own_cpus = readers.cpu[readers.cpu >= len(queues)]
+    nodes.place(config, host.observer.caches, own_cpus, [*backlogs.cpu, *egress.targets.cpu], irq_cpus)
     if config.nic.napi == "busy-poll":
         cpus[: len(queues)].spins = 1
     machine = records(MACHINE, 1)[0]
@@ -155,7 +161,7 @@ def new_trial(config: TrialConfig) -> Trial:
         machine=machine,
         cpus=cpus,
         actors=actors,
-        life=_life(config),
+        life=_life(config, first_irq_cpu),
         nic=_nic(config, geometry, arrivals, len(egress.frame_queues)),
         queues=queues,
         indirection=indirection(config.nic.queues),
@@ -217,7 +223,7 @@ def _queues(config: TrialConfig) -> Any:
     queues = records(QUEUE, max(config.nic.queues, config.life.queues))
     for number in range(len(queues)):
         queues[number].first = number * max(config.nic.rx_ring, config.life.rx_ring)
-        queues[number].cpu = queues[number].pool = number
+        queues[number].cpu = queues[number].irq_cpu = queues[number].pool = number
         queues[number].event_ps = FOREVER
         if config.nic.moderation == "adaptive":
             queues[number].profile = FIRST_PROFILE
@@ -238,14 +244,16 @@ def _pool_params(config: TrialConfig, geometry: Geometry, queue: int) -> PoolPar
         max_len=geometry.synced,
         offset=geometry.headroom,
         napi=queue,
+        nid=nodes.preferred(config),
     )
 
 
-def _life(config: TrialConfig) -> Any:
+def _life(config: TrialConfig, first_irq_cpu: int) -> Any:
     life = records(LIFE, 1)[0]
     life.queues = config.life.queues or config.nic.queues
     life.ring_mask = (config.life.rx_ring or config.nic.rx_ring) - 1
     life.first_pool = config.nic.queues
+    life.first_irq_cpu = first_irq_cpu
     return life
 
 
@@ -277,6 +285,7 @@ def _nic(config: TrialConfig, geometry: Geometry, arrivals: Arrivals, frame_queu
     nic.program = int(attaches_program(config))
     nic.frame_queues = frame_queues
     nic.transmits = int(transmits(config))
+    nic.updates_pool = int(config.driver.pool_node == "update")
     nic.saturated = int(config.traffic.kind == "saturation")
     nic.end_ps = config.duration_ms * PS_PER_MS
     if config.traffic.kind == "capture":
@@ -397,14 +406,14 @@ def _packets_of_a_page(config: TrialConfig) -> int:
     return 1 + PAGE_BYTES // _payload_bytes(config)
 
 
-def _next_cpu(*actors: Any) -> int:
-    """The first one that none of these has."""
-    return 1 + max(int(cpu) for table in actors for cpu in table.cpu)
+def _last_cpu(*actors: Any) -> int:
+    """The last one that one of these has."""
+    return max(int(cpu) for table in actors for cpu in table.cpu)
 
 
 def _backlogs(config: TrialConfig, queues: Any, readers: Any) -> Any:
     backlogs = records(BACKLOG, config.stack.rps)
-    first_cpu = _next_cpu(queues, readers)
+    first_cpu = 1 + _last_cpu(queues, readers)
     for number in range(len(backlogs)):
         backlogs[number].cpu = first_cpu + number
     backlogs.phase = IDLE
@@ -413,13 +422,17 @@ def _backlogs(config: TrialConfig, queues: Any, readers: Any) -> Any:
     return backlogs
 
 
-def _cpus(queues: Any, readers: Any, backlogs: Any, deferred: Any, targets: Any) -> tuple[Any, Any]:
-    """The CPUs, and who acts on them: softirqs before readers on each, targets alone."""
+def _cpus(
+    queues: Any, readers: Any, backlogs: Any, deferred: Any, targets: Any, irq_cpus: range
+) -> tuple[Any, Any]:
+    """The CPUs, and who acts on them: softirqs before readers on each, targets alone, nobody yet where
+    interrupts will move to."""
     found = [(int(queues[number].cpu), POLL, number) for number in range(len(queues))]
     found += [(int(backlogs[number].cpu), BACKLOG_POLL, number) for number in range(len(backlogs))]
     found += [(int(queues[number].cpu), DEFERRED_FREE, number) for number in range(len(deferred))]
     found += [(int(readers[number].cpu), READER, number) for number in range(len(readers))]
     found += [(int(targets[number].cpu), TARGET_TURN, number) for number in range(len(targets))]
+    found += [(cpu, POLL, number) for number, cpu in enumerate(irq_cpus)]
     found.sort()
     cpus = records(CPU, max(cpu for cpu, _, _ in found) + 1)
     actors = records(ACTOR, len(found))
@@ -429,5 +442,6 @@ def _cpus(queues: Any, readers: Any, backlogs: Any, deferred: Any, targets: Any)
         if cpus[cpu].actors == 0:
             cpus[cpu].first_actor = cpus[cpu].due_actor = index
         cpus[cpu].actors += 1
+    cpus.actors[[*irq_cpus]] = 0
     cpus.poller = NOBODY
     return cpus, actors

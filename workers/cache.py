@@ -4,6 +4,10 @@ Each cache level counts the bytes that were filled into it. An object is still r
 the fills since its last touch are below the level's capacity: O(1) for each touch, close to least
 recently used, and right for hot sets, which a plain byte counter is not. A device's writes have a
 clock of their own: the part of the last-level cache that they may fill, or memory.
+
+Each memory node has a last-level cache of its own. An object is in that of the CPU that touched it last, and
+in memory on its home node: a page, and what the kernel keeps about it, on the page's; other objects on that
+of their kind. The device fills the cache of its own node, and only with what lies in the memory there.
 """
 
 from typing import Any
@@ -11,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pool_impl.jit import compiled
-from pool_impl.layout import CACHE_LINE_BYTES, MAX_CPUS, SHARED_INFO_BYTES, SKB_BYTES
+from pool_impl.layout import CACHE_LINE_BYTES, MAX_CPUS, MAX_NODES, SHARED_INFO_BYTES, SKB_BYTES
 from pool_impl.observe import (
     FIRST_OWN_OBJECT,
     POOL_CONSUMER,
@@ -51,6 +55,12 @@ LINES = np.ones(KINDS, np.int64)
 LINES[SKB] = SKB_BYTES // CACHE_LINE_BYTES
 LINES[SLAB_HEAD] = SHARED_INFO_BYTES // CACHE_LINE_BYTES
 
+BY_KIND, BY_PAGE, BY_PART = range(3)
+PLACE = np.zeros(KINDS, np.int64)
+"""which node an object lies on: the same for all of the kind, or that of the page that it is about or in"""
+PLACE[[STRUCT_PAGE, SHARED_INFO]] = BY_PAGE
+PLACE[[HEADER, PAYLOAD]] = BY_PART
+
 NOBODY = 0
 DEVICE = -1
 """values of a stamp's ``owner``; a CPU is its number plus one"""
@@ -58,15 +68,19 @@ DEVICE = -1
 STAMP = np.dtype([(name, "<i8") for name in ("owner", "l1", "l2", "llc")], align=True)
 """who touched an object last, and the fill clocks after that"""
 
-L1, L2, LLC, DRAM, OTHER_CPU = range(5)
-LEVELS = 5
-"""where an object was found"""
+L1, L2, LLC, OTHER_CPU, DRAM, DRAM_FAR, OTHER_CPU_FAR = range(7)
+LEVELS = 7
+"""where an object was found: in the CPU's own caches, in those of another CPU or of the device's node, or in
+memory; far: on another node. What is found in memory or far fills the last-level cache, too"""
 
 CACHES = np.dtype(
     [
         ("l1_fills", "<i8", (MAX_CPUS,)),
         ("l2_fills", "<i8", (MAX_CPUS,)),
-        *((name, "<i8") for name in ("llc_fills", "device_fills")),
+        ("llc_fills", "<i8", (MAX_NODES,)),
+        ("device_fills", "<i8"),
+        ("device_node", "<i8"),
+        ("nodes", "<i8"),
         *((name, "<i8") for name in ("line_bytes", "l1_bytes", "l2_bytes", "llc_bytes", "ddio_bytes")),
         ("latency_ps", "<i8", (LEVELS,)),
         ("exposed_ps", "<i8", (LEVELS,)),
@@ -74,12 +88,15 @@ CACHES = np.dtype(
         ("misses", "<i8", (KINDS,)),  # neither in L1 nor in L2
         ("first_stamp", "<i8", (KINDS,)),
         *((name, "<i8") for name in ("parts_shift", "part_bytes_shift")),
+        ("node", "<i8", (MAX_CPUS,)),
+        ("home", "<i8", (KINDS,)),
     ],
     align=True,
 )
 """fill clocks, capacities and latencies by level, and the place of each kind's stamps; ``exposed_ps`` is
 the part of a latency that execution does not hide; ``llc_bytes`` is 0 where there is no cache beyond L2.
-A page has ``1 << parts_shift`` parts of ``1 << part_bytes_shift`` bytes, each for one packet at a time"""
+A page has ``1 << parts_shift`` parts of ``1 << part_bytes_shift`` bytes, each for one packet at a time.
+``node`` is that of each CPU, ``home`` that of each kind but those of pages"""
 
 
 @compiled()
@@ -107,11 +124,12 @@ def stamps_needed(pages: int, slots: int, descriptors: int, skbs: int, parts: in
 
 
 @compiled()
-def find(caches: Any, stamps: Any, cpu: int, kind: int, index: int) -> int:
+def find(caches: Any, stamps: Any, pages: Any, cpu: int, kind: int, index: int) -> int:
     """Touch an object and say in which level it was; it is in L1 then."""
     stamp = stamps[caches.first_stamp[kind] + (index >> LINE_SHIFT[kind])]
     caches.touches[kind] += 1
     owner = stamp.owner
+    node = caches.node[cpu]
     if owner == cpu + 1:
         if caches.l1_fills[cpu] - stamp.l1 < caches.l1_bytes:
             stamp.l1 = caches.l1_fills[cpu]
@@ -120,27 +138,43 @@ def find(caches: Any, stamps: Any, cpu: int, kind: int, index: int) -> int:
         if caches.l2_fills[cpu] - stamp.l2 < caches.l2_bytes:
             level = L2
         else:
-            level = LLC if caches.llc_fills - stamp.llc < caches.llc_bytes else DRAM
+            level = LLC if caches.llc_fills[node] - stamp.llc < caches.llc_bytes else DRAM
     elif owner == DEVICE:
-        level = LLC if caches.device_fills - stamp.llc < caches.ddio_bytes else DRAM
+        level = DRAM
+        if caches.device_fills - stamp.llc < caches.ddio_bytes:
+            level = LLC if node == caches.device_node else OTHER_CPU_FAR
     elif owner == NOBODY:
         level = DRAM
     else:
-        # still in the other CPU's caches, or in the level that both share
-        resident = caches.llc_fills - stamp.llc < max(caches.llc_bytes, caches.l2_bytes)
-        level = OTHER_CPU if resident else DRAM
+        # still in the other CPU's caches, or in the level that its node shares
+        had = caches.node[owner - 1]
+        level = DRAM
+        if caches.llc_fills[had] - stamp.llc < max(caches.llc_bytes, caches.l2_bytes):
+            level = OTHER_CPU if node == had else OTHER_CPU_FAR
     filled = LINES[kind] * caches.line_bytes
     caches.l1_fills[cpu] += filled
     if level != L2:
         caches.misses[kind] += 1
         caches.l2_fills[cpu] += filled
-    if level == DRAM:
-        caches.llc_fills += filled
+    if level >= DRAM:
+        caches.llc_fills[node] += filled
+        if level == DRAM and _home(caches, pages, kind, index) != node:
+            level = DRAM_FAR
     stamp.owner = cpu + 1
     stamp.l1 = caches.l1_fills[cpu]
     stamp.l2 = caches.l2_fills[cpu]
-    stamp.llc = caches.llc_fills
+    stamp.llc = caches.llc_fills[node]
     return level
+
+
+@compiled()
+def _home(caches: Any, pages: Any, kind: int, index: int) -> int:
+    """The node in whose memory an object lies."""
+    if PLACE[kind] == BY_PAGE:
+        return int(pages[index].nid)
+    if PLACE[kind] == BY_PART:
+        return int(pages[index >> caches.parts_shift].nid)
+    return int(caches.home[kind])
 
 
 @compiled()
@@ -153,8 +187,14 @@ def device_write(caches: Any, stamps: Any, kind: int, index: int, size_bytes: in
 
 
 @compiled()
+def device_write_past_caches(caches: Any, stamps: Any, kind: int, index: int) -> None:
+    """The same where the object lies on another node than the device: no cache has it then."""
+    stamps[caches.first_stamp[kind] + (index >> LINE_SHIFT[kind])].owner = NOBODY
+
+
+@compiled()
 def stream(caches: Any, cpu: int, size_bytes: int) -> None:
     """Bytes that passed through a CPU's caches and are not looked at again, such as a copy."""
     caches.l1_fills[cpu] += size_bytes
     caches.l2_fills[cpu] += size_bytes
-    caches.llc_fills += size_bytes
+    caches.llc_fills[caches.node[cpu]] += size_bytes

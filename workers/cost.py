@@ -10,16 +10,18 @@ import numpy as np
 
 from pool_impl import observe
 from pool_impl.jit import compiled
-from pool_impl.layout import MAX_CPUS, records
+from pool_impl.layout import MAX_CPUS, MAX_NODES, records
 from workers.arch import Profile
 from workers.cache import (
     CACHES,
     DRAM,
+    DRAM_FAR,
     KINDS,
     L1,
     L2,
     LLC,
     OTHER_CPU,
+    OTHER_CPU_FAR,
     STAMP,
     find,
 )
@@ -100,11 +102,13 @@ PRICES: dict[int, tuple[str, str]] = {
     IPI: ("steering", "ipi_ns"),
     DEFER: ("skb_free", "lock_unlock_ns"),
 }
-"""category and profile parameter of each kind of work; COPY is priced by bandwidth"""
+"""category and profile parameter of each kind of work; COPY is priced by bandwidth, and a zone's lock by the
+time until it is free"""
 
 CATEGORY = np.zeros(KINDS_OF_WORK, np.int64)
 """of each kind of work, as constants that the compiler can fold"""
 CATEGORY[COPY] = CATEGORIES.index("copy")
+CATEGORY[[observe.ZONE_LOCK, observe.ZONE_UNLOCK]] = CATEGORIES.index("zone_lock")
 for _kind, (_category, _) in PRICES.items():
     CATEGORY[_kind] = CATEGORIES.index(_category)
 
@@ -122,12 +126,13 @@ METER = np.dtype(
         *((name, "<i8") for name in ("sync_call_ps", "copy_ps_per_kib", "ordered_atomic_drains")),
         *((name, "<i8") for name in ("register_write_ps", "register_writes_per_buffer")),
         ("line_shift", "<i8"),
+        ("zone_free_ps", "<i8", (MAX_NODES,)),
         ("caches", CACHES),
     ],
     align=True,
 )
 """each CPU's time, what it has spent by category, and the prices; ``drained_at`` is when the stores and
-register writes that a CPU has issued so far are done"""
+register writes that a CPU has issued so far are done, ``zone_free_ps`` when each node's zone lock is free"""
 
 
 class Pricing(NamedTuple):
@@ -139,6 +144,8 @@ class Pricing(NamedTuple):
     """CACHES record"""
     stamps: Any
     """workers.cache.STAMP records"""
+    pages: Any
+    """the host's pages, which know their node"""
     context: Any
     """the host's context: its cpu is charged"""
     idle: Any
@@ -151,7 +158,7 @@ class Pricing(NamedTuple):
     def touch(self, kind: int, index: int, _write: bool) -> None:
         """Wait for the exposed part of a miss. Written lines are read before, so writes wait too."""
         cpu = self.context.cpu
-        level = find(self.caches, self.stamps, cpu, kind, index)
+        level = find(self.caches, self.stamps, self.pages, cpu, kind, index)
         if level != L1:
             charge(self.meter, cpu, CACHE_MISSES, self.caches.exposed_ps[level])
 
@@ -170,6 +177,12 @@ class Pricing(NamedTuple):
             price = meter.sync_call_ps + price * lines
         elif kind == COPY:
             price = (amount * meter.copy_ps_per_kib) >> 10
+        elif kind == observe.ZONE_LOCK:
+            # CPUs come in the order in which their steps began, not in that of the moments when they lock it
+            price = max(0, meter.zone_free_ps[amount] - clock(meter, cpu))
+        elif kind == observe.ZONE_UNLOCK:
+            meter.zone_free_ps[amount] = clock(meter, cpu)
+            price = 0
         elif kind == observe.RELEASE_COUNT:
             # an ordered atomic waits for all that this core has stored, where the core is built so
             if meter.ordered_atomic_drains:
@@ -199,12 +212,15 @@ def idle(meter: Any, cpu: int, duration_ps: int) -> None:
 
 
 @compiled()
-def forget(meter: Any, cpu: int) -> None:
-    """Set a CPU's clock and books back to the start."""
-    meter.clock_ps[cpu] = 0
-    meter.drained_at[cpu] = 0
-    for category in range(len(CATEGORIES)):
-        meter.ledger[cpu, category] = 0
+def forget(meter: Any) -> None:
+    """Set all clocks and books back to the start."""
+    for node in range(MAX_NODES):
+        meter.zone_free_ps[node] = 0
+    for cpu in range(MAX_CPUS):
+        meter.clock_ps[cpu] = 0
+        meter.drained_at[cpu] = 0
+        for category in range(len(CATEGORIES)):
+            meter.ledger[cpu, category] = 0
 
 
 @compiled()
@@ -219,7 +235,7 @@ def maintain(pricing: Pricing, kind: int, size_bytes: int) -> None:
 def store(pricing: Pricing, kind: int, index: int) -> None:
     """Write an object without reading it: the core goes on, but the store is in flight until then."""
     cpu = pricing.context.cpu
-    level = find(pricing.caches, pricing.stamps, cpu, kind, index)
+    level = find(pricing.caches, pricing.stamps, pricing.pages, cpu, kind, index)
     if level != L1:
         in_flight(pricing.meter, cpu, pricing.caches.latency_ps[level])
 
@@ -236,7 +252,7 @@ def in_flight(meter: Any, cpu: int, duration_ps: int) -> None:
     meter.drained_at[cpu] = max(meter.drained_at[cpu], clock(meter, cpu) + duration_ps)
 
 
-def new_pricing(profile: Profile, context: Any, stamps_of_kind: dict[int, int]) -> Pricing:
+def new_pricing(profile: Profile, context: Any, pages: Any, stamps_of_kind: dict[int, int]) -> Pricing:
     """The observer for one trial on an architecture; ``stamps_of_kind`` from cache.stamps_needed."""
     meter = records(METER, 1)[0]
     caches = meter.caches
@@ -256,11 +272,13 @@ def new_pricing(profile: Profile, context: Any, stamps_of_kind: dict[int, int]) 
         (L2, "l2_ns"),
         (LLC, "llc_ns"),
         (DRAM, "dram_ns"),
+        (DRAM_FAR, "dram_far_ns"),
         (OTHER_CPU, "line_transfer_ns"),
+        (OTHER_CPU_FAR, "line_transfer_far_ns"),
     ):
         caches.latency_ps[level] = picoseconds(profile[parameter])
         caches.exposed_ps[level] = picoseconds(profile[parameter] * profile["miss_exposed_ratio"])
-    return Pricing(meter, caches, stamps, context, records(IDLE, 1)[0], None, None)
+    return Pricing(meter, caches, stamps, pages, context, records(IDLE, 1)[0], None, None)
 
 
 def _lay_out_stamps(caches: Any, stamps_of_kind: dict[int, int]) -> Any:

@@ -86,7 +86,17 @@ def draws_verdicts(config: TrialFields) -> bool:
 
 def needs_whole_pages(config: TrialFields) -> bool:
     """Whether the receive pattern has to be a page for each packet and nothing else."""
-    return attaches_program(config) or config.app.reader == "forward" or config.life.event != "none"
+    return attaches_program(config) or config.app.reader == "forward" or loses_pools(config)
+
+
+def loses_pools(config: TrialFields) -> bool:
+    """Whether the device goes down, with its pools."""
+    return config.life.event in ("down", "resize")
+
+
+def moves_interrupts(config: TrialFields) -> bool:
+    """Whether polls move to CPUs that they have not run on."""
+    return config.life.event == "irq-moved"
 
 
 def cpus_wanted(config: TrialFields) -> dict[str, int]:
@@ -98,6 +108,7 @@ def cpus_wanted(config: TrialFields) -> dict[str, int]:
         "stack.rps": stack.rps,
         "stack.capture_percent": int(stack.capture_percent > 0),
         "xdp.redirect_cpus": config.xdp.redirect_cpus if redirects_to_cpus(config) else 0,
+        "life.event": config.nic.queues if moves_interrupts(config) else 0,
     }
 
 

@@ -18,6 +18,7 @@ from workers import (
     hold,
     moderation,
     nic,
+    nodes,
     occupancy,
     sockets,
     stack,
@@ -62,16 +63,15 @@ def run(trial: Trial, until_ps: int) -> None:
 @compiled(inline=False)
 def _start(trial: Trial) -> None:
     """Fill the receive rings, as bringing the device up does; time and books start after that."""
-    context = trial.host.context
     for number in range(trial.nic.queues):
         queue = trial.queues[number]
-        context.cpu = queue.cpu
+        nodes.run_on(trial.host, queue.cpu)
         drivers.refill(trial, number, trial.nic.ring_mask + 1)
         queue.phase = IDLE
         queue.event_ps = FOREVER
     nic.advance(trial)
+    cost.forget(trial.host.observer.meter)
     for cpu in range(trial.machine.cpus):
-        cost.forget(trial.host.observer.meter, cpu)
         refresh(trial, cpu)
     trial.nic.up = 1
 
@@ -90,7 +90,7 @@ def _step(trial: Trial, number: int, start_ps: int) -> None:
     else:
         cost.idle(meter, number, waited_ps)
     slept = waited_ps > 0 and not cpu.spins
-    host.context.cpu = number
+    nodes.run_on(host, number)
     if actor.kind == READER:
         host.context.in_softirq = PROCESS
         skb = sockets.read_packet(trial, actor.number, slept)
@@ -138,12 +138,19 @@ def _poll(trial: Trial, number: int, now_ps: int) -> int:
     return _flush(trial, queue, number, now_ps)
 
 
+@compiled()
+def _completes(trial: Trial, queue: Any) -> bool:
+    """Whether a poll that ends now waits for an interrupt: not with more to do, unless that should happen on
+    another CPU (as i40e and mlx5 look at the interrupt's affinity)."""
+    return bool(queue.polled < trial.nic.budget or queue.irq_cpu != queue.cpu)
+
+
 @compiled(inline=False)
 def _flush(trial: Trial, queue: Any, number: int, now_ps: int) -> int:
     """Nothing more to poll: what GRO holds goes up, one skb a step; then the poll is over. A poll that used
     up its budget will go on, and so may what is held, but for what has waited too long."""
     if trial.stack.gro:
-        over = queue.polled < trial.nic.budget
+        over = _completes(trial, queue)
         skb = gro.next_to_flush(trial, number, now_ps if over else now_ps - gro.MOST_AGE_PS)
         if skb != 0:
             queue.phase = FLUSHING
@@ -181,6 +188,8 @@ def _begin_poll(trial: Trial, queue: Any, number: int, now_ps: int) -> None:
     queue.poll_started_ps = now_ps
     trial.host.device.napi_owner[number] = queue.cpu
     trial.cpus[queue.cpu].poller = number
+    if trial.nic.updates_pool:
+        nodes.update_pool(trial, number)
     if trial.nic.transmits:
         queue.to_clean = transmit.sent(trial.frames, trial.frame_queues[number], now_ps)
     if trial.stack.defers:
@@ -195,7 +204,7 @@ def _end_poll(trial: Trial, queue: Any, number: int) -> None:
     drivers.refill(trial, number, drivers.REFILL_LIMIT)
     cpu = trial.cpus[queue.cpu]
     cpu.poller = NOBODY
-    if queue.polled < trial.nic.budget:
+    if _completes(trial, queue):
         queue.phase = IDLE
         # only while GRO is flushed can anything come in unseen
         queue.waiting_frames = queue.dma - queue.read
@@ -203,6 +212,8 @@ def _end_poll(trial: Trial, queue: Any, number: int) -> None:
         if trial.nic.transmits:
             queue.event_ps = min(queue.event_ps, transmit.interrupt_ps(trial, number))
         trial.host.device.napi_owner[number] = NO_CPU
+        if queue.irq_cpu != queue.cpu:
+            nodes.follow_interrupt(trial, number)
         return
     now_ps = _now(trial, queue.cpu)
     queue.phase = YIELDED

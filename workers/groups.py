@@ -44,8 +44,8 @@ class PoolConfig(Group):
     variant: Annotated[
         str,
         Field(
-            description="who decides on cache and recycling: kernel, ring_capped, local_only, page_decides, "
-            "or FILE.py:CLASS, a file of yours"
+            description="who decides on cache and recycling: kernel, ring_capped, local_only, near_only, "
+            "page_decides, or FILE.py:CLASS, a file of yours"
         ),
     ] = KERNEL_VARIANT
 
@@ -148,6 +148,33 @@ class DriverConfig(Group):
             "returns, or the driver, when it posts the page"
         ),
     ] = "pool"
+    pool_node: Annotated[
+        Literal["local", "update", "device"],
+        Field(
+            description="node of which the pool wants pages: local: the CPU's, at each refill and bulk "
+            "(nid -1); update: likewise, and the driver tells the pool when its poll runs on another node "
+            "(page_pool_nid_changed, as mlx5); device: the NIC's, wherever polls run"
+        ),
+    ] = "local"
+
+
+class NumaConfig(Group):
+    """Memory nodes of the machine, and who is on which."""
+
+    nodes: Annotated[
+        int,
+        Field(ge=1, le=2, description="memory nodes, a socket each; as many as the profile's sockets allow"),
+    ] = 1
+    nic: Annotated[int, Field(ge=0, le=1, description="node that the NIC is attached to")] = 0
+    queues: Annotated[
+        int, Field(ge=0, le=1, description="node of the CPUs of the receive queues' interrupts and polls")
+    ] = 0
+    readers: Annotated[
+        int, Field(ge=0, le=1, description="node of readers that have CPUs of their own, and of the tap's")
+    ] = 0
+    steering: Annotated[
+        int, Field(ge=0, le=1, description="node of the CPUs of stack.rps and xdp.redirect_cpus")
+    ] = 0
 
 
 class XdpConfig(Group):
@@ -366,13 +393,14 @@ class LifeConfig(Group):
     """What happens to the device during the trial."""
 
     event: Annotated[
-        Literal["none", "down", "resize"],
+        Literal["none", "down", "resize", "irq-moved"],
         Field(
             description="the device goes down for good, or comes up again with life.rx_ring and life.queues "
-            "and new pools"
+            "and new pools; irq-moved: its interrupts, and with them the polls, move to the node where "
+            "numa.queues is not"
         ),
     ] = "none"
-    at_ms: Annotated[int, Field(ge=1, le=600_000, description="when the device goes down")] = 5
+    at_ms: Annotated[int, Field(ge=1, le=600_000, description="when that happens")] = 5
     down_ms: Annotated[
         int, Field(ge=0, le=600_000, description="how long it is down (life.event = resize)")
     ] = 1
@@ -425,6 +453,7 @@ class TrialFields(Group):
     pool: PoolConfig = PoolConfig()
     nic: NicConfig = NicConfig()
     driver: DriverConfig = DriverConfig()
+    numa: NumaConfig = NumaConfig()
     xdp: XdpConfig = XdpConfig()
     traffic: TrafficConfig = TrafficConfig()
     stack: StackConfig = StackConfig()

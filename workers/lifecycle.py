@@ -1,4 +1,5 @@
-"""What happens to a device while traffic flows: it goes down, and comes up with other rings or queues.
+"""What happens to a device while traffic flows: it goes down, comes up with other rings or queues, or has its
+interrupts moved.
 
 Going down gives each posted page back, destroys the pools and leaves packets on the wire without a
 descriptor. Pages that sockets hold come back later: a destroyed pool still takes them into its ring, and
@@ -10,7 +11,7 @@ from typing import NamedTuple
 from pool_impl import pool
 from pool_impl.jit import compiled
 from pool_impl.layout import NO_CPU, PROCESS
-from workers import drivers
+from workers import drivers, nodes
 from workers.config import TrialConfig
 from workers.cost import clock, idle
 from workers.rss import TABLE_ENTRIES
@@ -18,8 +19,9 @@ from workers.schedule import refresh
 from workers.state import DOWN, IDLE, NOBODY, Trial
 from workers.traffic import FOREVER, PS_PER_MS, PS_PER_SECOND
 
-MEASURE, GO_DOWN, COME_UP, TICK, RESERVES, PLENTY = range(6)
-"""changes: the warm-up is over; the device's; destroyed pools look for their pages; the page allocator's"""
+MEASURE, GO_DOWN, COME_UP, TICK, RESERVES, PLENTY, MOVE_INTERRUPTS = range(7)
+"""changes: the warm-up is over; the device's; destroyed pools look for their pages; the page allocator's; the
+interrupts'"""
 
 
 class Change(NamedTuple):
@@ -34,7 +36,9 @@ def changes(config: TrialConfig) -> list[Change]:
     found = [Change(config.warmup_ms * PS_PER_MS, MEASURE)]
     life, memory = config.life, config.memory
     end_ps = config.duration_ms * PS_PER_MS
-    if life.event != "none":
+    if life.event == "irq-moved":
+        found.append(Change(life.at_ms * PS_PER_MS, MOVE_INTERRUPTS))
+    elif life.event != "none":
         down_ps = life.at_ms * PS_PER_MS
         found.append(Change(down_ps, GO_DOWN))
         if life.event == "resize":
@@ -54,6 +58,8 @@ def apply(trial: Trial, code: int, at_ps: int) -> None:
         _come_up(trial, at_ps)
     elif code == TICK:
         _tick(trial, at_ps)
+    elif code == MOVE_INTERRUPTS:
+        nodes.move_interrupts(trial)
     else:
         trial.host.page_allocator.reserves = 1 if code == RESERVES else 0
 
@@ -127,9 +133,8 @@ def _tick(trial: Trial, at_ps: int) -> None:
 def _begin(trial: Trial, number: int, at_ps: int) -> int:
     """The CPU turns to it when it has done its last step; returns when."""
     cpu = trial.cpus[number]
-    context = trial.host.context
-    context.cpu = number
-    context.in_softirq = PROCESS
+    nodes.run_on(trial.host, number)
+    trial.host.context.in_softirq = PROCESS
     start_ps = max(at_ps, cpu.now_ps)
     idle(trial.host.observer.meter, number, start_ps - cpu.now_ps)
     return int(start_ps)

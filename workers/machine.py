@@ -11,6 +11,7 @@ from workers.cache import stamps_needed
 from workers.config import TrialConfig
 from workers.cost import Pricing, new_pricing
 from workers.derived import cpus_wanted
+from workers.nodes import lay_out
 
 
 def new_machine(
@@ -36,6 +37,8 @@ def new_machine(
     profile = arch.load(config.arch)
     pcp_high = int(profile["pcp_high_pages"])
     pages += sum(cpus_wanted(config).values()) * pcp_high
+    # free pages of a node are of no use on another
+    pages *= config.numa.nodes
     host = new_host(
         rules_of(config.kernel),
         pages=pages,
@@ -47,7 +50,10 @@ def new_machine(
     )
     host.context.in_softirq = SERVING_SOFTIRQ
     stamps = stamps_needed(pages + 1, len(host.slots), descriptors, skbs, 1 << parts_shift)
-    pricing = new_pricing(profile, host.context, stamps)._replace(pools=host.pools, slots=host.slots)
+    pricing = new_pricing(profile, host.context, host.pages, stamps)
+    pricing = pricing._replace(pools=host.pools, slots=host.slots)
+    lay_out(config, pricing.caches)
+    host.context.nid = config.numa.queues
     pricing.caches.parts_shift = parts_shift
     pricing.caches.part_bytes_shift = part_bytes_shift
     return host._replace(observer=pricing)

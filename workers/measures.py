@@ -32,6 +32,7 @@ CATEGORIES = (
     "ring_lock",
     "page_alloc",
     "page_free",
+    "zone_lock",
     "dma_map",
     "dma_unmap",
     "sync_for_cpu",
@@ -49,7 +50,7 @@ CATEGORIES = (
     "application",
     "cache_misses",
 )
-"""what busy time is spent on; per CPU they add up to its busy time"""
+"""what busy time is spent on; per CPU they add up to its busy time; ``zone_lock`` is spent waiting for it"""
 
 COUNTERS = (
     "alloc_fast",
@@ -183,6 +184,13 @@ MEASURES = (
         "lower",
         "the same at the pace so far, if pages are still out; none if none has come back: a leak or a stall",
     ),
+    Measure(
+        "buffers_far_from_cpu_ratio",
+        "ratio",
+        "lower",
+        "received buffers on another node than the CPU that polls, none on a machine of one node",
+    ),
+    Measure("buffers_far_from_nic_ratio", "ratio", "lower", "the same, on another node than the NIC"),
     Measure("dma_maps", "events", "lower", "DMA mappings made"),
     Measure("dma_unmaps", "events", "lower", "DMA mappings undone"),
     Measure("dma_syncs", "events", "lower", "syncs for the device, by the pool or the driver"),

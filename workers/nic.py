@@ -6,7 +6,14 @@ A packet takes as many descriptors as its bytes fill buffers; it is missed if fe
 from typing import Any
 
 from pool_impl.jit import compiled
-from workers.cache import DESCRIPTOR, HEADER, PAYLOAD, device_write, part_of_page
+from workers.cache import (
+    DESCRIPTOR,
+    HEADER,
+    PAYLOAD,
+    device_write,
+    device_write_past_caches,
+    part_of_page,
+)
 from workers.cost import clock
 from workers.moderation import packet_arrived
 from workers.rss import TABLE_ENTRIES
@@ -56,7 +63,7 @@ def _scatter(trial: Trial, queue: Any, arrival_ps: int, frame_bytes: int, flow_h
         frame_bytes -= header_bytes
         descriptor = trial.descriptors[queue.first + (queue.dma & nic.ring_mask)]
         descriptor.header_bytes = header_bytes
-        _write(trial, descriptor.header_page, descriptor.header_offset, header_bytes)
+        _write(trial, queue, descriptor.header_page, descriptor.header_offset, header_bytes)
         if frame_bytes == 0:
             _complete(trial, queue, arrival_ps, 0, flow_hash, 1)
             return
@@ -70,18 +77,34 @@ def _scatter(trial: Trial, queue: Any, arrival_ps: int, frame_bytes: int, flow_h
 def _dma(trial: Trial, queue: Any, arrival_ps: int, frame_bytes: int, flow_hash: int, ends: int) -> None:
     """Write to the buffer of the next descriptor."""
     descriptor = trial.descriptors[queue.first + (queue.dma & trial.nic.ring_mask)]
-    _write(trial, descriptor.page, descriptor.offset, frame_bytes)
+    _write(trial, queue, descriptor.page, descriptor.offset, frame_bytes)
     _complete(trial, queue, arrival_ps, frame_bytes, flow_hash, ends)
 
 
 @compiled()
-def _write(trial: Trial, page: int, offset: int, size_bytes: int) -> None:
+def _write(trial: Trial, queue: Any, page: int, offset: int, size_bytes: int) -> None:
     observer = trial.host.observer
     line = observer.caches.line_bytes
     part = part_of_page(observer.caches, page, offset)
+    if observer.caches.nodes > 1:
+        node = trial.host.pages[page].nid
+        if _is_far(observer.caches, trial.tally, node, observer.caches.node[queue.cpu]):
+            device_write_past_caches(observer.caches, observer.stamps, HEADER, part)
+            device_write_past_caches(observer.caches, observer.stamps, PAYLOAD, part)
+            return
     device_write(observer.caches, observer.stamps, HEADER, part, line)
     if size_bytes > line:
         device_write(observer.caches, observer.stamps, PAYLOAD, part, size_bytes - line)
+
+
+@compiled(inline=False)
+def _is_far(caches: Any, tally: Any, node: int, polling_node: int) -> bool:
+    """Whether the device writes to memory of another node than its own; counted."""
+    tally.buffers_written += 1
+    tally.buffers_far_from_cpu += 1 if node != polling_node else 0
+    far = bool(node != caches.device_node)
+    tally.buffers_far_from_nic += 1 if far else 0
+    return far
 
 
 @compiled()

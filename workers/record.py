@@ -41,6 +41,7 @@ def counts(trial: Trial) -> dict[str, Any]:
         "slow": tally.slow.copy(),
         "socket_page_ps": trial.readers.page_ps.copy(),
         "gro": np.array([tally.gro_packets, tally.gro_skbs]),
+        "buffers": np.array([tally.buffers_far_from_cpu, tally.buffers_far_from_nic, tally.buffers_written]),
         "touches": caches.touches.copy(),
         "misses": caches.misses.copy(),
     }
@@ -97,7 +98,7 @@ def record_of(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
         "gro_packets_per_skb": _ratio(int(delta["gro"][0]), int(delta["gro"][1])),
         "packets_captured": int(tally.captured),
         "captures_dropped": int(tally.captures_dropped),
-        "busy_ratio_queue_cpu": int(busy_ps[trial.queues.cpu].max()) / window_ps,
+        "busy_ratio_queue_cpu": int(busy_ps[_cpus_of_queues(trial)].max()) / window_ps,
         "busy_ratio_reader_cpu": int(busy_ps[_own_cpus_of_readers(trial)].max(initial=0)) / window_ps,
         "busy_ratio_target_cpu": int(busy_ps[trial.targets.cpu].max(initial=0)) / window_ps,
         "interrupts": delta["interrupts"],
@@ -109,6 +110,8 @@ def record_of(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
         "memory_peak_bytes": int(trial.host.page_allocator.peak_pages) * PAGE_BYTES,
     }
     record |= _drain(trial, trial.tally.integrated_to_ps)
+    for name, far in zip(("cpu", "nic"), delta["buffers"].tolist(), strict=False):
+        record[f"buffers_far_from_{name}_ratio"] = _ratio(far, int(delta["buffers"][-1]))
     record |= zip((f"dma_{name}" for name in DMA_COUNTS), delta["dma"].tolist(), strict=True)
     record |= zip(COUNTERS, delta["counters"].tolist(), strict=True)
     record["returns_declined"] = delta["declined"]
@@ -145,12 +148,14 @@ def _drain(trial: Trial, end_ps: int) -> Record:
     return drain
 
 
+def _cpus_of_queues(trial: Trial) -> list[int]:
+    """CPUs that queues are polled on, or were."""
+    return sorted({*range(len(trial.queues)), *(int(cpu) for cpu in trial.queues.cpu)})
+
+
 def _own_cpus_of_readers(trial: Trial) -> list[int]:
     """CPUs that have readers and no queue."""
-    return sorted(
-        {int(cpu) for cpu in trial.readers[: trial.stack.readers].cpu}
-        - {int(cpu) for cpu in trial.queues.cpu}
-    )
+    return sorted({int(cpu) for cpu in trial.readers[: trial.stack.readers].cpu} - {*_cpus_of_queues(trial)})
 
 
 def _ratio(part: int, whole: int) -> float | None:

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 from pool_impl.layout import MAX_CPUS
 from pool_impl.release import rules_of
+from workers import arch
 from workers.derived import (
     FRAGMENT_MODELS,
     MOST_BYTES_OF_A_PAGE,
@@ -12,7 +13,9 @@ from workers.derived import (
     UNPOOLED_MODELS,
     attaches_program,
     cpus_wanted,
+    loses_pools,
     most_packets_per_second,
+    moves_interrupts,
     needs_whole_pages,
     redirects_to_cpus,
 )
@@ -55,6 +58,54 @@ def _only_a_device_that_comes_up_again_changes(config: TrialFields) -> None:
             raise ConfigError(f"life.{name}", getattr(life, name), "needs life.event = resize")
 
 
+def _a_node_needs_a_socket(config: TrialFields) -> None:
+    if config.numa.nodes > 1:
+        sockets = int(arch.load(config.arch)["sockets"])
+        if config.numa.nodes > sockets:
+            raise ConfigError(
+                "numa.nodes",
+                config.numa.nodes,
+                f"arch = {config.arch} has at most {sockets} sockets; use {sockets}",
+            )
+
+
+def _nodes_exist(config: TrialFields) -> None:
+    for leaf in ("nic", "queues", "readers", "steering"):
+        node = getattr(config.numa, leaf)
+        if node >= config.numa.nodes:
+            raise ConfigError(
+                f"numa.{leaf}", node, f"numa.nodes = {config.numa.nodes}; use a node below it, or more nodes"
+            )
+
+
+def _short_memory_is_on_one_node(config: TrialFields) -> None:
+    if config.numa.nodes > 1 and config.memory.pages:
+        raise ConfigError(
+            "memory.pages",
+            config.memory.pages,
+            "a node without pages would take some of another; leave it 0, or use numa.nodes = 1",
+        )
+
+
+def _interrupts_move_to_another_node(config: TrialFields) -> None:
+    if not moves_interrupts(config):
+        return
+    if config.numa.nodes == 1:
+        raise ConfigError("life.event", config.life.event, "needs another node; use numa.nodes = 2")
+    if config.nic.napi != "softirq":
+        raise ConfigError(
+            "life.event",
+            config.life.event,
+            f"polls stay where they are with nic.napi = {config.nic.napi}; use softirq",
+        )
+    if config.app.protocol == "tcp":
+        raise ConfigError(
+            "life.event",
+            config.life.event,
+            "skbs left to the CPUs that made them would have two; use app.protocol = udp",
+        )
+
+
 def _tx_ring_is_a_power_of_two(config: TrialFields) -> None:
     size = config.nic.tx_ring
     if size & (size - 1):
@@ -82,7 +133,7 @@ def _redirects_have_a_target(config: TrialFields) -> None:
 
 
 def _a_device_that_sends_stays_as_it_is(config: TrialFields) -> None:
-    if config.life.event != "none" and (attaches_program(config) or config.app.reader == "forward"):
+    if loses_pools(config) and (attaches_program(config) or config.app.reader == "forward"):
         raise ConfigError(
             "life.event",
             config.life.event,
@@ -174,7 +225,7 @@ def _cpus_are_enough(config: TrialFields) -> None:
 
 def _what_cannot_go_together_stays_apart(config: TrialFields) -> None:
     app, stack = config.app, config.stack
-    if config.life.event != "none" and (stack.gro or stack.rps):
+    if loses_pools(config) and (stack.gro or stack.rps):
         raise ConfigError(
             "life.event",
             config.life.event,
@@ -201,8 +252,8 @@ def _what_sends_or_ends_has_whole_pages(config: TrialFields) -> None:
         raise ConfigError(
             "driver.model",
             driver.model,
-            "XDP, app.reader = forward and life.event take packets of one page, none copied; use "
-            "page-per-packet, driver.copybreak_bytes = usual and smaller packets, or none of these three",
+            "XDP, app.reader = forward and a device that goes down take packets of one page, none copied; "
+            "use page-per-packet, driver.copybreak_bytes = usual and smaller packets, or none of these three",
         )
 
 
@@ -263,6 +314,15 @@ def _mapping_syncs(config: TrialFields) -> None:
         )
 
 
+def _only_pools_prefer_a_node(config: TrialFields) -> None:
+    if config.driver.model in UNPOOLED_MODELS and config.driver.pool_node != "local":
+        raise ConfigError(
+            "driver.pool_node",
+            config.driver.pool_node,
+            f"driver.model = {config.driver.model} has no pool; leave it local, or use page-per-packet",
+        )
+
+
 def _only_fragments_have_a_size(config: TrialFields) -> None:
     default = DriverConfig.model_fields["buffer_bytes"].default
     if config.driver.model != "fragments" and config.driver.buffer_bytes != default:
@@ -310,6 +370,10 @@ RULES = (
         _what_happens_to_the_device_happens_in_the_trial,
     ),
     Rule(("life.event", "life.rx_ring", "life.queues"), _only_a_device_that_comes_up_again_changes),
+    Rule(("arch", "numa.nodes"), _a_node_needs_a_socket),
+    Rule(("numa.nodes", "numa.nic", "numa.queues", "numa.readers", "numa.steering"), _nodes_exist),
+    Rule(("numa.nodes", "memory.pages"), _short_memory_is_on_one_node),
+    Rule(("life.event", "numa.nodes", "nic.napi", "app.protocol"), _interrupts_move_to_another_node),
     Rule(("nic.tx_ring",), _tx_ring_is_a_power_of_two),
     Rule(
         ("xdp.pass_percent", "xdp.drop_percent", "xdp.tx_percent", "xdp.redirect_percent"), _verdicts_add_up
@@ -341,6 +405,7 @@ RULES = (
     Rule(("driver.model", "driver.copybreak_bytes"), _headers_apart_are_not_copied),
     *(Rule(("driver.model", f"pool.{leaf}"), _only_pools_recycle(leaf)) for leaf in ("recycle", "variant")),
     Rule(("driver.model", "driver.sync"), _mapping_syncs),
+    Rule(("driver.model", "driver.pool_node"), _only_pools_prefer_a_node),
     Rule(("driver.model", "driver.buffer_bytes"), _only_fragments_have_a_size),
     Rule(("driver.model", "traffic.kind", "traffic.packet_size"), _replaced_packets_have_one_page),
     Rule(("warmup_ms", "duration_ms"), _warmup_ends_before_the_trial),
@@ -352,6 +417,7 @@ RULES = (
             "app.reader_cpu",
             "app.readers",
             "nic.queues",
+            "life.event",
             "life.queues",
             "stack.rps",
             "stack.capture_percent",

@@ -46,6 +46,7 @@ NIC = _words(
     "program",  # 1: an XDP program is attached
     "frame_queues",
     "transmits",  # 1: each receive queue has a transmit ring beside it
+    "updates_pool",  # 1: drivers tell their pools where polls run
 )
 """the wire, and what all receive queues share"""
 
@@ -72,12 +73,14 @@ QUEUE = _words(
     "to_clean",  # sent frames of the transmit ring that this poll has yet to clean
     "kept_units",  # of pages in descriptors that have been read and not posted again
     "settled_ps",  # until when the pages in its descriptors have been added up
+    "irq_cpu",  # to which its interrupt goes: that of the next poll
 )
 """a receive queue; its NAPI instance has its number, and at first its pool"""
 
-BLAMED = _words("overflow", "waive", "declined", "detached", "detached_seen")
-"""of a pool: ring_full, waive and declined counts already blamed for slow allocations; pages that left it
-with a frame that became an skb, and those already blamed"""
+BLAMED = _words("overflow", "node", "declined", "empty", "flushed", "detached", "detached_seen")
+"""of a pool: ring_full, declined and other nodes' pages already blamed for slow allocations, and empty rings;
+pages that left its cache when it was told of another node; pages that left it with a frame that became an
+skb, and those already blamed"""
 
 PAGE_ALONE, PAGES, FRAGMENTS, HEADER_SPLIT, OWN_PAGES, OWN_FRAGMENTS = range(6)
 """receive patterns: a page for each packet and nothing else; pages also for packets that are copied or
@@ -263,9 +266,12 @@ MACHINE = np.dtype([("cpus", "<i8"), ("pools", "<i8"), ("due_ps", "<i8", (MAX_CP
 """how many take part, and when each CPU's next step may start, FOREVER if nobody knows; a queue's pool has
 its number, one for headers comes after those of all queues"""
 
-LIFE = _words("queues", "ring_mask", "first_pool", "pages_left", "down_at_ps", "drained_at_ps")
+LIFE = _words(
+    "queues", "ring_mask", "first_pool", "pages_left", "down_at_ps", "drained_at_ps", "first_irq_cpu"
+)
 """queues, ring and pools that the device comes up with again; pages in flight as it went down, when that was,
-and when the last of its pools was gone"""
+and when the last of its pools was gone; where the first queue's interrupt can move to, the CPUs for those of
+the others are after it"""
 
 POLL, BACKLOG_POLL, DEFERRED_FREE, READER, TARGET_TURN = range(5)
 """kinds of actors"""
@@ -301,6 +307,9 @@ TALLY = np.dtype(
                 "read",  # all packets taken from the receive rings, by time
                 "pages_allocated",
                 "pages_taken",  # from the page allocator by a driver that has no pool
+                "buffers_written",  # by the device; counted where there are several nodes
+                "buffers_far_from_cpu",  # of these, on another node than the CPU that polls
+                "buffers_far_from_nic",
                 "latency_max_ps",
                 "latency_sum_ps",
                 "integrated_to_ps",

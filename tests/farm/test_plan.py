@@ -137,6 +137,8 @@ OTHER_FIELDS = {
     "app.reader_cpu": ["same", "other"],
     "nic.link_gbps": [1, 10],
     "nic.budget": [16, 64],
+    "numa.nodes": [1, 2],
+    **{f"numa.{who}": [0, 1] for who in ("nic", "queues", "readers", "steering")},
     "nic.queues": [1, 2],
     "nic.tx_gbps": [1, 10],
     "xdp.redirect_cpus": [1, 2],

@@ -5,7 +5,7 @@ the engine's code: a wire, the queue's CPU and the reader's, a pool with a list 
 A step's changes happen as it starts, and its time passes after. Costs are constant; there are no caches.
 
 SimPy's clock counts ticks, four for each picosecond: what happens at one time happens on the wire first,
-then on the queue's CPU, then on the reader's.
+then on the queue's CPU, then on the reader's, then on the one that the queue's interrupt moves to.
 """
 
 from collections import Counter, deque
@@ -85,11 +85,20 @@ class Machine:
         self.redirects = fields["xdp.redirect_percent"] == 100
         self.link_gbps = fields["nic.tx_gbps"] or fields["nic.link_gbps"]
 
+        self.poll_cpu = self.irq_cpu = QUEUE
+        near = fields["numa.queues"]
+        self.nodes = [near, 1 - near] if self.shared_cpu else [near, fields["numa.readers"], 1 - near]
+        self.other_cpu = len(self.nodes) - 1
+        self.pool_node = {"local": None, "update": near, "device": fields["numa.nic"]}[
+            fields["driver.pool_node"]
+        ]
+        self.bulk_is_local = fields["kernel"] == "5.14"
+
         self.env = simpy.Environment()
         self.cpu = QUEUE
         self.elapsed_ps = 0
-        self.clock_ps = [0, 0]
-        self.spent_ps: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
+        self.clock_ps = [0, 0, 0]
+        self.spent_ps: tuple[Counter[str], ...] = (Counter(), Counter(), Counter())
         self.page_ps: Counter[str] = Counter()
         self.integrated_to_ps = 0
         self.fates: Counter[str] = Counter()
@@ -97,7 +106,9 @@ class Machine:
         self.latency_sum_ps = self.latency_max_ps = 0
 
         self.last_page = 0
-        self.listed = [0, 0]
+        self.page_node: dict[int, int] = {}
+        self.listed: Counter[tuple[int, int]] = Counter()
+        self.zone_free_ps = [0, 0]
         self.cache: list[int] = []
         self.ring = Ring(fields["pool.size"] or 1024)
         self.posted: deque[int] = deque()
@@ -119,6 +130,7 @@ class Machine:
         self._refill(self.fields["nic.rx_ring"])
         self.spent_ps[QUEUE].clear()
         self.elapsed_ps = 0
+        self.zone_free_ps = [0, 0]
         self.armed = True
         self.env.process(self._wire())
         self.env.process(self._queue_cpu())
@@ -126,6 +138,8 @@ class Machine:
             self.env.process(self._reader_cpu())
         if self.redirects:
             self.env.process(self._other_device())
+        if self.fields["life.event"] == "irq-moved":
+            self.env.process(self._move_interrupt())
         self.env.run(until=TICKS * until_ps)
         self._integrate(until_ps)
         self.fates["queued"] = len(self.filled) + len(self.socket) + len(self.tx_ring) + len(self.collected)
@@ -192,43 +206,54 @@ class Machine:
         if not interrupt.triggered:
             interrupt.succeed()
 
+    def _move_interrupt(self) -> Steps:
+        yield self._until(self.fields["life.at_ms"] * 10**9, 0)
+        self.irq_cpu = self.other_cpu
+
     def _queue_cpu(self) -> Steps:
         yield self._until(0, 1)
         while True:
             while self.shared_cpu and self.socket and not self.interrupt.triggered:
                 yield from self._read(False)
             yield self.interrupt
-            yield self._until(self.now_ps, 1)
-            self._begin(QUEUE)
+            self.poll_cpu = self.irq_cpu
+            yield self._until(self.now_ps, 1 if self.poll_cpu == QUEUE else 3)
+            self._begin(self.poll_cpu)
             self._work("interrupt", "interrupt_ns")
             while (yield from self._poll()):
-                self._begin(QUEUE)
+                self._begin(self.poll_cpu)
 
     def _poll(self) -> Iterator[Any]:
         """One poll, its first step has begun; whether there is more to do."""
         started_ps = self.now_ps
         self._work("poll", "poll_ns")
+        if self.fields["driver.pool_node"] == "update" and self.pool_node != self.nodes[self.cpu]:
+            self.pool_node = self.nodes[self.cpu]
+            while self.cache:
+                self._release(self.cache.pop())
         sent = 0 if self.redirects else self._sent()
         yield self._end()
         for _ in range(sent):
-            self._begin(QUEUE)
+            self._begin(self.poll_cpu)
             self._clean(*self.tx_ring.popleft())
             yield self._end()
         polled = 0
         while self.filled and polled < self.fields["nic.budget"]:
             polled += 1
-            self._begin(QUEUE)
+            self._begin(self.poll_cpu)
             self._handle(*self.filled.popleft())
             yield self._end()
-        self._begin(QUEUE)
+        self._begin(self.poll_cpu)
         if self.redirects:
             self._hand_over()
         else:
             self._doorbell()
         self._refill(64)
-        if polled < self.fields["nic.budget"]:
+        if polled < self.fields["nic.budget"] or self.irq_cpu != self.poll_cpu:
             self.interrupt = self.env.event()
-            self.armed = True
+            self.armed = not self.filled
+            if self.filled:
+                self.env.process(self._moderate(self.interrupt, self.now_ps + self.elapsed_ps))
             if self.announced and not self.redirects:
                 since_ps = max(self.now_ps + self.elapsed_ps, self.tx_ring[0][3])
                 self.env.process(self._moderate(self.interrupt, since_ps))
@@ -427,7 +452,7 @@ class Machine:
         if self.recycles:
             self._put(page, in_softirq and self.returns_are_local)
         else:
-            self._give_page()
+            self._give_page(page)
 
     def _refill(self, most: int) -> None:
         """Post pages, oldest descriptor first."""
@@ -452,20 +477,31 @@ class Machine:
             self._work("pool_alloc", "pool_alloc_ns")
             return self.cache.pop()
         if self.ring.pages:
-            self.counters["alloc_refill"] += 1
             if self.refill_takes_lock:
                 self._work("ring_lock", "lock_unlock_ns")
+            wanted = self.nodes[self.cpu] if self.pool_node is None else self.pool_node
             while len(self.cache) < REFILL_PAGES:
                 # the last look finds the ring empty
                 self._work("pool_refill", "ring_slot_ns")
                 if not self.ring.pages:
                     break
-                self.cache.append(self.ring.consume())
-            return self.cache.pop()
-        self.counters["alloc_empty"] += 1
+                page = self.ring.consume()
+                if self.page_node[page] != wanted:
+                    self.counters["alloc_waive"] += 1
+                    self._release(page)
+                    break
+                self.cache.append(page)
+            if self.cache:
+                self.counters["alloc_refill"] += 1
+                return self.cache.pop()
+        else:
+            self.counters["alloc_empty"] += 1
         self.counters["alloc_slow"] += 1
+        is_local = self.bulk_is_local or self.pool_node is None
+        node = self.nodes[self.cpu] if is_local else self.pool_node
         for _ in range(REFILL_PAGES):
-            self._take_page()
+            self._take_page(node)
+        for _ in range(REFILL_PAGES):
             self.counters["maps"] += 1
             self._work("dma_map", "dma_map_ns")
             if self.pool_syncs:
@@ -473,6 +509,7 @@ class Machine:
             self._work("pool_refill", "page_adopt_ns")
             self.counters["hold"] += 1
             self.last_page += 1
+            self.page_node[self.last_page] = node
             self.cache.append(self.last_page)
         return self.cache.pop()
 
@@ -492,8 +529,11 @@ class Machine:
             self.counters["recycle_ring"] += 1
             return
         self.counters["recycle_ring_full"] += 1
+        self._release(page)
+
+    def _release(self, page: int) -> None:
         self._leave_pool()
-        self._give_page()
+        self._give_page(page)
 
     def _leave_pool(self) -> None:
         self.counters["release"] += 1
@@ -506,19 +546,25 @@ class Machine:
         self.counters["syncs"] += 1
         self._sync("sync_for_device", size_bytes)
 
-    def _take_page(self) -> None:
+    def _take_page(self, node: int) -> None:
         """From this CPU's list, which takes a batch from the shared lists when it is empty."""
-        if self.listed[self.cpu] == 0:
-            self.listed[self.cpu] = int(self.prices["pcp_batch_pages"])
-            self._work("page_alloc", "buddy_page_ns", self.listed[self.cpu])
-        self.listed[self.cpu] -= 1
+        if self.listed[self.cpu, node] == 0:
+            self._move(node, int(self.prices["pcp_batch_pages"]))
+        self.listed[self.cpu, node] -= 1
         self._work("page_alloc", "page_bulk_alloc_ns")
 
-    def _give_page(self) -> None:
+    def _give_page(self, page: int) -> None:
         """Drop the last reference; a list that has reached its limit gives a batch away."""
+        node = self.page_node[page]
         self._work("page_free", "atomic_ns")
         self._work("page_free", "page_free_ns")
-        self.listed[self.cpu] += 1
-        if self.listed[self.cpu] >= self.prices["pcp_high_pages"]:
-            self.listed[self.cpu] -= int(self.prices["pcp_batch_pages"])
-            self._work("page_alloc", "buddy_page_ns", int(self.prices["pcp_batch_pages"]))
+        self.listed[self.cpu, node] += 1
+        if self.listed[self.cpu, node] >= self.prices["pcp_high_pages"]:
+            self._move(node, -int(self.prices["pcp_batch_pages"]))
+
+    def _move(self, node: int, pages: int) -> None:
+        """From the shared lists of a node to this CPU's; one CPU at a time has their lock."""
+        self._charge("zone_lock", max(0, self.zone_free_ps[node] - self.now_ps - self.elapsed_ps))
+        self._work("page_alloc", "buddy_page_ns", abs(pages))
+        self.zone_free_ps[node] = self.now_ps + self.elapsed_ps
+        self.listed[self.cpu, node] += pages

@@ -28,6 +28,7 @@ ROWS = {
         "llc_ns": "l3_latency",
         "dram_ns": "dram_latency",
         "line_transfer_ns": "core_to_core_same_socket",
+        "line_transfer_far_ns": "core_to_core_cross_socket",
         "call_ns": "function_call",
         "atomic_ns": "atomic_rmw_uncontended",
         "lock_unlock_ns": "spin_lock_unlock",

@@ -7,18 +7,21 @@ import numpy as np
 import pytest
 
 from pool_impl.jit import entry
+from pool_impl.layout import PAGE, records
 from pool_impl.observe import SHARED_INFO, SKB, SLAB_HEAD
 from workers import arch, cache
+from workers.config import TrialConfig
 from workers.cost import new_pricing
 from workers.model import MODEL_DIGEST
+from workers.nodes import lay_out
 
 KIND = cache.HEADER
 
 
 @entry("test-cache-" + MODEL_DIGEST)
-def walk(caches: Any, stamps: Any, cpu: int, kind: int, indices: Any, levels: Any) -> None:
+def walk(caches: Any, stamps: Any, pages: Any, cpu: int, kind: int, indices: Any, levels: Any) -> None:
     for position in range(indices.shape[0]):
-        levels[position] = cache.find(caches, stamps, cpu, kind, indices[position])
+        levels[position] = cache.find(caches, stamps, pages, cpu, kind, indices[position])
 
 
 @entry("test-dma-" + MODEL_DIGEST)
@@ -29,16 +32,20 @@ def dma(caches: Any, stamps: Any, index: int, size_bytes: int) -> None:
 class Machine:
     """Caches of 64, 512 and 4096 lines, of which a device may fill 128."""
 
+    nodes = 1
+
     def __init__(self) -> None:
         needed = cache.stamps_needed(pages=1 << 14, slots=1, descriptors=1, skbs=1)
-        pricing = new_pricing(arch.load("broadwell-ep"), None, needed)
+        self.pages = records(PAGE, 1 << 14)
+        pricing = new_pricing(arch.load("broadwell-ep"), None, self.pages, needed)
         self.caches, self.stamps = pricing.caches, pricing.stamps
+        lay_out(TrialConfig.from_fields({"numa.nodes": self.nodes}), self.caches)
         self.caches.l1_bytes, self.caches.l2_bytes = 64 * 64, 512 * 64
         self.caches.llc_bytes, self.caches.ddio_bytes = 4096 * 64, 128 * 64
 
     def touch(self, indices: Any, cpu: int = 0, kind: int = KIND) -> Any:
         levels = np.zeros(len(indices), np.int64)
-        walk(self.caches, self.stamps, cpu, kind, np.asarray(indices, np.int64), levels)
+        walk(self.caches, self.stamps, self.pages, cpu, kind, np.asarray(indices, np.int64), levels)
         return levels
 
 
@@ -109,4 +116,48 @@ def test_a_miss_fills_the_lines_that_an_object_of_this_kind_is_read_by(kind: int
     """Of shared info in a page only the line that says how much there is; a slab object is all of its own."""
     machine = Machine()
     assert machine.touch([1, 1], kind=kind).tolist() == [cache.DRAM, cache.L1]
-    assert machine.caches.l1_fills[0] == machine.caches.llc_fills == size_bytes
+    assert machine.caches.l1_fills[0] == machine.caches.llc_fills[0] == size_bytes
+
+
+class TwoNodes(Machine):
+    """The same twice: even CPUs and the device on the first node."""
+
+    nodes = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.caches.node[1::2] = 1
+
+
+def test_what_another_node_touched_last_is_far() -> None:
+    machine = TwoNodes()
+    machine.touch([1, 2, 3], cpu=1)
+    assert machine.touch([1], cpu=0).tolist() == [cache.OTHER_CPU_FAR]
+    assert machine.touch([2], cpu=3).tolist() == [cache.OTHER_CPU]
+    assert machine.touch([1], cpu=2).tolist() == [cache.OTHER_CPU], "it has come to this node"
+
+
+def test_memory_is_far_from_cpus_of_another_node_than_the_pages() -> None:
+    machine = TwoNodes()
+    machine.pages[5].nid = 1
+    assert [machine.touch([5], kind=kind)[0] for kind in (KIND, SHARED_INFO)] == [cache.DRAM_FAR] * 2
+    machine.pages[6].nid = 1
+    assert machine.touch([6, 7], cpu=1).tolist() == [cache.DRAM, cache.DRAM_FAR]
+
+
+def test_each_node_has_a_last_level_cache_of_its_own() -> None:
+    machine = TwoNodes()
+    machine.touch([1], cpu=0)
+    machine.touch(np.arange(100, 6000), cpu=1)
+    machine.touch(np.arange(6000, 9000), cpu=2)
+    assert machine.touch([1], cpu=0).tolist() == [cache.L1]
+    machine.touch(np.arange(9000, 11000), cpu=0)
+    assert machine.touch([1], cpu=0).tolist() == [cache.DRAM]
+
+
+def test_what_the_device_put_into_its_cache_is_far_from_the_other_node() -> None:
+    machine = TwoNodes()
+    dma(machine.caches, machine.stamps, 1, 64)
+    assert machine.touch([1], cpu=1).tolist() == [cache.OTHER_CPU_FAR]
+    dma(machine.caches, machine.stamps, 1, 64)
+    assert machine.touch([1], cpu=0).tolist() == [cache.LLC]

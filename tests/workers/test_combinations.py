@@ -29,6 +29,24 @@ CONSUMERS: dict[str, dict[str, Value]] = {
         "app.stall_every_ms": 2,
     },
     "dropped": {"app.reader": "drop"},
+    "gro-to-tcp-on-another-node": {
+        "app.protocol": "tcp",
+        "stack.gro": True,
+        "app.reader": "fast",
+        "numa.nodes": 2,
+        "numa.nic": 1,
+        "numa.readers": 1,
+    },
+    "moved-steered-and-captured": {
+        "stack.rps": 2,
+        "stack.capture_percent": 30,
+        "app.reader": "slow",
+        "nic.queues": 2,
+        "numa.nodes": 2,
+        "numa.steering": 1,
+        "life.event": "irq-moved",
+        "life.at_ms": 2,
+    },
 }
 
 SIZES: tuple[tuple[Value, int], ...] = ((64, 300_000), (1500, 300_000), ("imix", 300_000), (9018, 100_000))

@@ -9,7 +9,7 @@ import pytest
 
 from pool_impl.jit import entry
 from tests.workers.event_model import Machine
-from workers import arch, assemble, audit, traffic, trial
+from workers import arch, assemble, audit, lifecycle, traffic, trial
 from workers.config import TrialConfig
 from workers.groups import Value
 from workers.measures import CATEGORIES, COUNTERS, LOCATIONS
@@ -37,6 +37,8 @@ FORWARD: dict[str, Value] = {"app.reader": "forward"}
 SLOW_LINK: dict[str, Value] = {"nic.tx_gbps": 1, "nic.tx_ring": 64, "traffic.packet_size": "imix"}
 BURSTS: dict[str, Value] = {"traffic.kind": "bursts", "traffic.burst_packets": 300}
 
+MOVED: dict[str, Value] = {"numa.nodes": 2, "life.event": "irq-moved", "life.at_ms": 3}
+
 SCENARIOS: dict[str, dict[str, Value]] = {
     "constant-drop": {**DROP, **CONSTANT},
     "poisson-drop-without-moderation": {**DROP, "nic.rx_usecs": 0},
@@ -49,6 +51,11 @@ SCENARIOS: dict[str, dict[str, Value]] = {
     "bursts-of-mixed-sizes-fast": {**BURSTS, "app.reader": "fast", "traffic.packet_size": "imix"},
     "bursts-slow-with-a-lock-at-refill": {**SLOW, **BURSTS, "kernel": "5.14", "pool.size": 100},
     "bursts-slow-without-recycling": {**SLOW, **BURSTS, "pool.recycle": False},
+    "poisson-fast-that-wait-for-the-free-lists": {
+        "app.reader": "fast",
+        "pool.recycle": False,
+        "traffic.rate_pps": 1_000_000,
+    },
     "bursts-slow-and-the-driver-syncs": {**SLOW, **BURSTS, "driver.sync": "driver"},
     "bursts-drop-replaced-before": {**DROP, **BURSTS, **REPLACE, "kernel": "6.12"},
     "bursts-overflow-replaced-before": {**OVERFLOW, **BURSTS, **REPLACE, "pool.size": 40},
@@ -63,6 +70,23 @@ SCENARIOS: dict[str, dict[str, Value]] = {
     "bursts-forward-to-a-slow-link": {**FORWARD, **BURSTS, **SLOW_LINK, "pool.size": 24},
     "bursts-forward-local": {**FORWARD, **BURSTS, **REPLACE, "kernel": "6.12", "nic.rx_usecs": 0},
     "poisson-forward-without-recycling": {**FORWARD, "pool.recycle": False},
+    "poisson-fast-moved": {**MOVED, "app.reader": "fast"},
+    "bursts-slow-moved-by-the-driver": {**MOVED, **SLOW, **BURSTS, "driver.pool_node": "update"},
+    "poisson-slow-moved-in-pages-of-the-nic": {
+        **MOVED,
+        **SLOW,
+        "driver.pool_node": "device",
+        "kernel": "5.14",
+    },
+    "bursts-drop-moved-in-long-polls": {**MOVED, **DROP, **BURSTS, "nic.budget": 16, "kernel": "6.12"},
+    "poisson-xdp-drop-moved": {**MOVED, **XDP_DROP, "driver.pool_node": "update"},
+    "constant-overflow-replaced-before-moved": {
+        **MOVED,
+        **OVERFLOW,
+        **CONSTANT,
+        **REPLACE,
+        "numa.readers": 1,
+    },
     "poisson-same-cpu": SHARED,
     "bursts-same-cpu": {**SHARED, **BURSTS, "nic.budget": 32},
     "constant-same-cpu-overload": {**SHARED, **CONSTANT, "traffic.rate_pps": 1_500_000, "nic.budget": 32},
@@ -97,13 +121,13 @@ def of_engine(finished: Trial) -> dict[str, Any]:
     pages = {"hold": int(pool.hold), "release": int(pool.release)}
     fates = ("offered", "delivered", "dropped_early", "missed", "dropped_socket", "dropped_driver", "read")
     fates += ("dropped_xdp", "transmitted", "redirected", "dropped_tx")
-    spent = meter.ledger[:2].tolist()
+    spent = meter.ledger[:3].tolist()
     return {
         "fates": {name: int(tally[name]) for name in fates} | {"queued": audit.queued_packets(finished)},
         "counters": alloc | other | device | pages,
         "spent": [dict(zip(CATEGORIES, cpu, strict=True)) for cpu in spent],
-        "busy": tally.busy_ps[:2].tolist(),
-        "clock": [int(meter.clock_ps[cpu]) for cpu in range(2)],
+        "busy": tally.busy_ps[:3].tolist(),
+        "clock": [int(meter.clock_ps[cpu]) for cpu in range(3)],
         "page_ps": dict(zip(LOCATIONS, tally.page_ps.tolist(), strict=True)),
         "latency": [int(tally.latency_sum_ps), int(tally.latency_max_ps)],
         "left": [int(pool.cache_count), int(finished.queues[0].posted - finished.queues[0].read)],
@@ -137,6 +161,10 @@ def config_of(scenario: dict[str, Value]) -> TrialConfig:
 
 def simulate(config: TrialConfig) -> dict[str, Any]:
     prepared = assemble.new_trial(config)
+    if config.life.event != "none":
+        at_ps = config.life.at_ms * traffic.PS_PER_MS
+        trial._run(prepared, at_ps)
+        trial._apply("")(prepared, lifecycle.MOVE_INTERRUPTS, at_ps)
     trial._run(prepared, UNTIL_PS)
     audit.check(prepared)
     return of_engine(prepared)
@@ -154,14 +182,17 @@ def test_the_engine_is_equal_to_an_event_simulation_to_the_picosecond(name: str)
 
 
 def test_the_scenarios_reach_all_that_can_happen() -> None:
-    """But what such a trial has none of: high orders, other nodes, references beside the
-    skb's, a lack of memory."""
+    """But what such a trial has none of: high orders, references beside the skb's, a lack of memory."""
     found = [simulate(config_of(scenario)) for scenario in SCENARIOS.values()]
     for group, impossible in (
         ("fates", {"dropped_driver"}),
-        ("counters", {"alloc_slow_high_order", "alloc_waive", "recycle_released_refcnt"}),
+        ("counters", {"alloc_slow_high_order", "recycle_released_refcnt"}),
     ):
         never = {name for name in found[0][group] if not any(one[group][name] for one in found)}
         assert never == impossible
-    for cpu, parts in enumerate(({"poll", "page_alloc", "page_free"}, {"copy", "page_free", "dma_unmap"})):
+    reached = (
+        {"poll", "page_alloc", "page_free", "zone_lock"},
+        {"copy", "page_free", "dma_unmap", "zone_lock"},
+    )
+    for cpu, parts in enumerate(reached):
         assert all(any(one["spent"][cpu][part] for one in found) for part in parts)

@@ -65,6 +65,16 @@ TRIALS: dict[str, dict[str, Value]] = {
         "xdp.redirect_percent": 20,
         "xdp.redirect_to": "device",
     },
+    "slow-bursts-moved-to-the-other-node": {
+        **SLOW,
+        **BURSTS,
+        "nic.rx_ring": 64,
+        "numa.nodes": 2,
+        "numa.readers": 1,
+        "driver.pool_node": "update",
+        "life.event": "irq-moved",
+        "life.at_ms": 1,
+    },
     "xdp-to-two-kthreads-replaced-before": {
         **BRIEF,
         "arch": "armada-3720",
@@ -78,18 +88,19 @@ TRIALS: dict[str, dict[str, Value]] = {
 }
 
 PINNED: dict[str, str] = {
-    "drop-constant": "9c8fa6770b141a5a",
-    "drop-saturation": "91fa1fd580a1916b",
-    "drop-poisson-local": "e698b419b6fd6774",
-    "drop-bursts-without-recycling": "d732e26c5adcbca5",
-    "fast-imix-software-coherence": "82c8ac86dddf4510",
-    "fast-capture": "7eef27a102bc3a76",
-    "slow-bursts-small-pool": "70b45b0643eb8a53",
-    "slow-poisson-drawn-work": "8a5aec67e3c3750a",
-    "slow-same-cpu-oldest-release": "423ad4e31fdb6f09",
-    "slow-posted-registers-driver-syncs": "cdc399cab417f491",
-    "xdp-all-verdicts-forwarded-to-a-slow-link": "d04efb83a85d7b25",
-    "xdp-to-two-kthreads-replaced-before": "18e9b6285b603948",
+    "drop-constant": "fa73aded54424c3c",
+    "drop-saturation": "ac12c8f7f0a1e530",
+    "drop-poisson-local": "c436b11223d205d6",
+    "drop-bursts-without-recycling": "c503ba6ad471570c",
+    "fast-imix-software-coherence": "e0abf1ca65ecbd32",
+    "fast-capture": "c9c865bd7bc6bac1",
+    "slow-bursts-small-pool": "989511750d3d6228",
+    "slow-poisson-drawn-work": "e40aa83d2d8ad100",
+    "slow-same-cpu-oldest-release": "09ebf670ad9144aa",
+    "slow-posted-registers-driver-syncs": "fb29c4faca2f2a77",
+    "xdp-all-verdicts-forwarded-to-a-slow-link": "fcbdd47c5bfba417",
+    "slow-bursts-moved-to-the-other-node": "64b6c7462643ae40",
+    "xdp-to-two-kthreads-replaced-before": "c327d68e5f3b548e",
 }
 
 

@@ -91,6 +91,12 @@ def _blame(trial: Trial, number: int, pages: int) -> None:
     if not trial.nic.recycle:
         tally.slow[NOT_RECYCLED] += pages
         return
+    if owner.alloc_empty == blamed.empty:
+        # the ring had pages, but one of another node was the first
+        tally.slow[WRONG_NODE] += pages
+        blamed.node += 1
+        return
+    blamed.empty = owner.alloc_empty
     overflowed = 0
     declined = 0
     for cpu in range(trial.machine.cpus):
@@ -98,8 +104,8 @@ def _blame(trial: Trial, number: int, pages: int) -> None:
         declined += owner.recycle[cpu, RECYCLE_DECLINED]
     by_overflow = min(pages, overflowed - blamed.overflow)
     blamed.overflow += by_overflow
-    by_node = min(pages - by_overflow, owner.alloc_waive - blamed.waive)
-    blamed.waive += by_node
+    by_node = min(pages - by_overflow, owner.alloc_waive + blamed.flushed - blamed.node)
+    blamed.node += by_node
     by_variant = min(pages - by_overflow - by_node, declined - blamed.declined)
     blamed.declined += by_variant
     by_frame = min(pages - by_overflow - by_node - by_variant, blamed.detached - blamed.detached_seen)

@@ -80,11 +80,11 @@ def source_digest(*directories: Path) -> str:
 POOL_IMPL_DIGEST = source_digest(Path(__file__).parent)
 
 
-def methods(protocol: type) -> None:
+def methods(protocol: type, *names: str) -> None:
     """Let compiled code call the methods of this NamedTuple class, and those that other NamedTuple
-    classes have under the same names."""
+    classes have under the same names; of all its methods, or of those that are named."""
     for name, method in vars(protocol).items():
-        if inspect.isfunction(method) and not name.startswith("_"):
+        if inspect.isfunction(method) and (name in names if names else not name.startswith("_")):
             for kind in (types.NamedTuple, types.NamedUniTuple):
                 _method(kind, name, inspect.signature(method))
 

@@ -80,7 +80,6 @@ CACHES = np.dtype(
         ("llc_fills", "<i8", (MAX_NODES,)),
         ("device_fills", "<i8"),
         ("device_node", "<i8"),
-        ("nodes", "<i8"),
         *((name, "<i8") for name in ("line_bytes", "l1_bytes", "l2_bytes", "llc_bytes", "ddio_bytes")),
         ("latency_ps", "<i8", (LEVELS,)),
         ("exposed_ps", "<i8", (LEVELS,)),
@@ -124,12 +123,13 @@ def stamps_needed(pages: int, slots: int, descriptors: int, skbs: int, parts: in
 
 
 @compiled()
-def find(caches: Any, stamps: Any, pages: Any, cpu: int, kind: int, index: int) -> int:
-    """Touch an object and say in which level it was; it is in L1 then."""
+def find(caches: Any, stamps: Any, pages: Any, nodes: bool, cpu: int, kind: int, index: int) -> int:
+    """Touch an object and say in which level it was; it is in L1 then. ``nodes``: there are several; a
+    constant, since this is most of a trial's work."""
     stamp = stamps[caches.first_stamp[kind] + (index >> LINE_SHIFT[kind])]
     caches.touches[kind] += 1
     owner = stamp.owner
-    node = caches.node[cpu]
+    node = caches.node[cpu] if nodes else 0
     if owner == cpu + 1:
         if caches.l1_fills[cpu] - stamp.l1 < caches.l1_bytes:
             stamp.l1 = caches.l1_fills[cpu]
@@ -142,12 +142,12 @@ def find(caches: Any, stamps: Any, pages: Any, cpu: int, kind: int, index: int) 
     elif owner == DEVICE:
         level = DRAM
         if caches.device_fills - stamp.llc < caches.ddio_bytes:
-            level = LLC if node == caches.device_node else OTHER_CPU_FAR
+            level = LLC if not nodes or node == caches.device_node else OTHER_CPU_FAR
     elif owner == NOBODY:
         level = DRAM
     else:
         # still in the other CPU's caches, or in the level that its node shares
-        had = caches.node[owner - 1]
+        had = caches.node[owner - 1] if nodes else 0
         level = DRAM
         if caches.llc_fills[had] - stamp.llc < max(caches.llc_bytes, caches.l2_bytes):
             level = OTHER_CPU if node == had else OTHER_CPU_FAR
@@ -158,7 +158,7 @@ def find(caches: Any, stamps: Any, pages: Any, cpu: int, kind: int, index: int) 
         caches.l2_fills[cpu] += filled
     if level >= DRAM:
         caches.llc_fills[node] += filled
-        if level == DRAM and _home(caches, pages, kind, index) != node:
+        if nodes and level == DRAM and _home(caches, pages, kind, index) != node:
             level = DRAM_FAR
     stamp.owner = cpu + 1
     stamp.l1 = caches.l1_fills[cpu]

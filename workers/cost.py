@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pool_impl import observe
-from pool_impl.jit import compiled
+from pool_impl.jit import compiled, methods
 from pool_impl.layout import MAX_CPUS, MAX_NODES, records
 from workers.arch import Profile
 from workers.cache import (
@@ -155,10 +155,14 @@ class Pricing(NamedTuple):
     slots: Any
     """the host's"""
 
+    def has_nodes(self) -> bool:
+        """Whether there are several memory nodes."""
+        return False
+
     def touch(self, kind: int, index: int, _write: bool) -> None:
         """Wait for the exposed part of a miss. Written lines are read before, so writes wait too."""
         cpu = self.context.cpu
-        level = find(self.caches, self.stamps, self.pages, cpu, kind, index)
+        level = find(self.caches, self.stamps, self.pages, self.has_nodes(), cpu, kind, index)
         if level != L1:
             charge(self.meter, cpu, CACHE_MISSES, self.caches.exposed_ps[level])
 
@@ -190,6 +194,16 @@ class Pricing(NamedTuple):
         else:
             price *= amount
         charge(meter, cpu, CATEGORY[kind], price)
+
+
+class PricingOfNodes(Pricing):
+    """The same on several memory nodes; another type, so that one node costs nothing for it."""
+
+    def has_nodes(self) -> bool:
+        return True
+
+
+methods(Pricing, "has_nodes")
 
 
 @compiled()
@@ -235,7 +249,7 @@ def maintain(pricing: Pricing, kind: int, size_bytes: int) -> None:
 def store(pricing: Pricing, kind: int, index: int) -> None:
     """Write an object without reading it: the core goes on, but the store is in flight until then."""
     cpu = pricing.context.cpu
-    level = find(pricing.caches, pricing.stamps, pricing.pages, cpu, kind, index)
+    level = find(pricing.caches, pricing.stamps, pricing.pages, pricing.has_nodes(), cpu, kind, index)
     if level != L1:
         in_flight(pricing.meter, cpu, pricing.caches.latency_ps[level])
 

@@ -9,7 +9,7 @@ from pool_impl.release import rules_of
 from workers import arch, variants
 from workers.cache import stamps_needed
 from workers.config import TrialConfig
-from workers.cost import Pricing, new_pricing
+from workers.cost import Pricing, PricingOfNodes, new_pricing
 from workers.derived import cpus_wanted
 from workers.nodes import lay_out
 
@@ -52,6 +52,8 @@ def new_machine(
     stamps = stamps_needed(pages + 1, len(host.slots), descriptors, skbs, 1 << parts_shift)
     pricing = new_pricing(profile, host.context, host.pages, stamps)
     pricing = pricing._replace(pools=host.pools, slots=host.slots)
+    if config.numa.nodes > 1:
+        pricing = PricingOfNodes(*pricing)
     lay_out(config, pricing.caches)
     host.context.nid = config.numa.queues
     pricing.caches.parts_shift = parts_shift

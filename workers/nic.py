@@ -86,7 +86,7 @@ def _write(trial: Trial, queue: Any, page: int, offset: int, size_bytes: int) ->
     observer = trial.host.observer
     line = observer.caches.line_bytes
     part = part_of_page(observer.caches, page, offset)
-    if observer.caches.nodes > 1:
+    if observer.has_nodes():
         node = trial.host.pages[page].nid
         if _is_far(observer.caches, trial.tally, node, observer.caches.node[queue.cpu]):
             device_write_past_caches(observer.caches, observer.stamps, HEADER, part)

@@ -23,7 +23,6 @@ def lay_out(config: TrialConfig, caches: Any) -> None:
     """Say where objects lie that are in no page; all CPUs are on the node of the queues until :func:`place`
     is called."""
     numa = config.numa
-    caches.nodes = numa.nodes
     caches.device_node = numa.nic
     caches.node[:] = caches.home[:] = numa.queues
     caches.home[DESCRIPTOR] = numa.nic

@@ -19,9 +19,11 @@ KIND = cache.HEADER
 
 
 @entry("test-cache-" + MODEL_DIGEST)
-def walk(caches: Any, stamps: Any, pages: Any, cpu: int, kind: int, indices: Any, levels: Any) -> None:
+def walk(pricing: Any, nodes: bool, cpu: int, kind: int, indices: Any, levels: Any) -> None:
     for position in range(indices.shape[0]):
-        levels[position] = cache.find(caches, stamps, pages, cpu, kind, indices[position])
+        levels[position] = cache.find(
+            pricing.caches, pricing.stamps, pricing.pages, nodes, cpu, kind, indices[position]
+        )
 
 
 @entry("test-dma-" + MODEL_DIGEST)
@@ -38,6 +40,7 @@ class Machine:
         needed = cache.stamps_needed(pages=1 << 14, slots=1, descriptors=1, skbs=1)
         self.pages = records(PAGE, 1 << 14)
         pricing = new_pricing(arch.load("broadwell-ep"), None, self.pages, needed)
+        self.pricing = pricing._replace(context=0, idle=0, pools=0, slots=0)
         self.caches, self.stamps = pricing.caches, pricing.stamps
         lay_out(TrialConfig.from_fields({"numa.nodes": self.nodes}), self.caches)
         self.caches.l1_bytes, self.caches.l2_bytes = 64 * 64, 512 * 64
@@ -45,7 +48,7 @@ class Machine:
 
     def touch(self, indices: Any, cpu: int = 0, kind: int = KIND) -> Any:
         levels = np.zeros(len(indices), np.int64)
-        walk(self.caches, self.stamps, self.pages, cpu, kind, np.asarray(indices, np.int64), levels)
+        walk(self.pricing, self.nodes > 1, cpu, kind, np.asarray(indices, np.int64), levels)
         return levels
 
 

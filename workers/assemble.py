@@ -32,8 +32,11 @@ from workers.derived import (
     WORKING_READERS,
     attaches_program,
     cpus_wanted,
+    merges,
+    merges_in_hardware,
     reads_sockets,
 )
+from workers.drivers import REFILL_LIMIT
 from workers.drivers.geometry import Geometry, geometry_of
 from workers.egress import most_frames, new_egress, register_pools, transmits
 from workers.errors import ConfigError
@@ -44,6 +47,8 @@ from workers.moderation import FIRST_PROFILE, PROFILE_FRAMES, PROFILE_USECS
 from workers.rss import indirection
 from workers.state import (
     ACTOR,
+    AGGREGATE,
+    AGGREGATES,
     BACKLOG,
     BACKLOG_POLL,
     BLAMED,
@@ -52,6 +57,7 @@ from workers.state import (
     DEFERRED_FREE,
     DESCRIPTOR,
     FRAGMENTS,
+    FREE_AGGREGATES,
     GRO,
     GRO_BUCKET_SKBS,
     GRO_BUCKETS,
@@ -107,6 +113,9 @@ def new_trial(config: TrialConfig) -> Trial:
     readers = _readers(config, geometry)
     rx_ring = max(config.nic.rx_ring, config.life.rx_ring)
     descriptors = len(queues) * rx_ring
+    nic = _nic(config, geometry, arrivals)
+    # the device's open aggregates and those completed have a descriptor each, that is not posted
+    aggregates = descriptors if nic.contexts else 0
     generations = 2 if config.life.event == "resize" else 1
     pools = config.nic.queues + (len(queues) if generations > 1 or geometry.split else 0)
     limits = (_most_in_stack(config, geometry, merged) for merged in (_most_merged(config), 1))
@@ -115,7 +124,7 @@ def new_trial(config: TrialConfig) -> Trial:
     ring_slots = min(config.pool.size or 1024, rules_of(config.kernel).ring_size_limit)
     # in the worst case each buffer is all that is left of its page
     of_packet = -(-largest_bytes // geometry.writable) + (1 if geometry.split else 0)
-    pages = (waiting + 1) * of_packet + pools * (rx_ring + ring_slots + 5 * CACHE_CAPACITY)
+    pages = (waiting + 1) * of_packet + pools * (rx_ring + ring_slots + 5 * CACHE_CAPACITY) + aggregates
     skbs = waiting + 2 * len(queues) + config.xdp.redirect_cpus
     if most > unmerged + MERGED_PAGES:
         # pages are what runs short, and each may be in an skb
@@ -135,7 +144,7 @@ def new_trial(config: TrialConfig) -> Trial:
         is_first = number < config.nic.queues
         params_of = _header_pool_params if geometry.split and not is_first else _pool_params
         create(host, number, params_of(config, geometry, number if is_first else number - config.nic.queues))
-    stack = _stack(config, waiting, len(queues))
+    stack = _stack(config, waiting + aggregates, len(queues))
     backlogs = _backlogs(config, queues, readers)
     deferred = records(DEFERRED, len(queues))
     deferred.event_ps = FOREVER
@@ -143,6 +152,9 @@ def new_trial(config: TrialConfig) -> Trial:
     tap.key = tap_key(config.seed)
     egress = new_egress(config, _next_cpu(queues, readers, backlogs))
     register_pools(config, host, egress, queues)
+    nic.frame_queues = len(egress.frame_queues)
+    free_aggregates = records(FREE_AGGREGATES, 1)[0]
+    free_aggregates.fresh = 1
     cpus, actors = _cpus(queues, readers, backlogs, deferred if stack.defers else (), egress.targets)
     if config.nic.napi == "busy-poll":
         cpus[: len(queues)].spins = 1
@@ -156,10 +168,14 @@ def new_trial(config: TrialConfig) -> Trial:
         cpus=cpus,
         actors=actors,
         life=_life(config),
-        nic=_nic(config, geometry, arrivals, len(egress.frame_queues)),
+        nic=nic,
         queues=queues,
         indirection=indirection(config.nic.queues),
         descriptors=records(DESCRIPTOR, descriptors),
+        aggregates=records(AGGREGATE, aggregates + 1),
+        aggregates_of=records(AGGREGATES, len(queues)),
+        free_aggregates=free_aggregates,
+        context_slots=words(len(queues) * int(nic.contexts)),
         blamed=records(BLAMED, pools),
         stack=stack,
         readers=readers,
@@ -255,7 +271,7 @@ def _header_pool_params(config: TrialConfig, geometry: Geometry, queue: int) -> 
     return params._replace(flags=params.flags | fragments)
 
 
-def _nic(config: TrialConfig, geometry: Geometry, arrivals: Arrivals, frame_queues: int) -> Any:
+def _nic(config: TrialConfig, geometry: Geometry, arrivals: Arrivals) -> Any:
     nic = records(NIC, 1)[0]
     nic.queues = config.nic.queues
     nic.ring_mask = config.nic.rx_ring - 1
@@ -271,11 +287,15 @@ def _nic(config: TrialConfig, geometry: Geometry, arrivals: Arrivals, frame_queu
     nic.copybreak_bytes = geometry.copybreak
     nic.wanted = 1
     nic.budget = config.nic.budget
+    nic.refill_limit = REFILL_LIMIT
+    if merges_in_hardware(config):
+        nic.contexts = config.nic.hw_gro_flows
+        nic.context_ps = config.nic.hw_gro_usecs * PS_PER_US
+        nic.refill_limit = max(config.nic.rx_ring, config.life.rx_ring)
     nic.adaptive = int(config.nic.moderation == "adaptive")
     nic.poll_context = SERVING_SOFTIRQ if config.nic.napi == "softirq" else BH_DISABLED
     nic.thread_wakes = int(config.nic.napi == "threaded")
     nic.program = int(attaches_program(config))
-    nic.frame_queues = frame_queues
     nic.transmits = int(transmits(config))
     nic.saturated = int(config.traffic.kind == "saturation")
     nic.end_ps = config.duration_ms * PS_PER_MS
@@ -367,6 +387,7 @@ def _most_merged(config: TrialConfig) -> int:
     if config.app.protocol != "tcp":
         return 1
     merged = MAX_SKB_FRAGS + 1
+    # what the NIC merges lies in as many pages as an skb has fragments
     return max(merged, GRO_MAX_BYTES // _payload_bytes(config) + 2) if config.stack.gro else merged
 
 
@@ -377,7 +398,7 @@ def _most_in_stack(config: TrialConfig, geometry: Geometry, merged: int) -> int:
     if app.protocol == "tcp" and stack.gro:
         found += merged * GRO_BUCKETS * GRO_BUCKET_SKBS * queues
     if stack.rps:
-        found += stack.rps * 2 * (backlog.MOST_WAITING + 1) * (merged if stack.gro else 1)
+        found += stack.rps * 2 * (backlog.MOST_WAITING + 1) * (merged if merges(config) else 1)
     if reads_sockets(config):
         found += app.readers * (_socket_packets(config, geometry) + (_kept_packets(config) + 1) * merged)
         found += queues * MOST_SKBS * merged if app.protocol == "tcp" else 0

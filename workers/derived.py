@@ -84,6 +84,16 @@ def draws_verdicts(config: TrialFields) -> bool:
     return 100 not in (xdp.pass_percent, xdp.drop_percent, xdp.tx_percent, xdp.redirect_percent)
 
 
+def merges_in_hardware(config: TrialFields) -> bool:
+    """Whether the NIC finds anything to merge: it leaves other protocols alone."""
+    return config.nic.hw_gro and config.app.protocol == "tcp"
+
+
+def merges(config: TrialFields) -> bool:
+    """Whether skbs may have several packets before they come to a socket."""
+    return config.stack.gro or merges_in_hardware(config)
+
+
 def needs_whole_pages(config: TrialFields) -> bool:
     """Whether the receive pattern has to be a page for each packet and nothing else."""
     return attaches_program(config) or config.app.reader == "forward" or config.life.event != "none"

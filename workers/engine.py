@@ -15,6 +15,7 @@ from workers import (
     deferred,
     drivers,
     gro,
+    hardware_gro,
     hold,
     moderation,
     nic,
@@ -49,7 +50,10 @@ def run(trial: Trial, until_ps: int) -> None:
         cpu = next_cpu(trial)
         start_ps = trial.cpus[cpu].due_ps
         if trial.nic.next_arrival_ps <= min(start_ps, until_ps - 1):
-            nic.receive_until(trial, min(start_ps, until_ps - 1))
+            if trial.nic.contexts:
+                hardware_gro.receive_until(trial, min(start_ps, until_ps - 1))
+            else:
+                nic.receive_until(trial, min(start_ps, until_ps - 1))
             cpu = next_cpu(trial)
             start_ps = trial.cpus[cpu].due_ps
         if start_ps >= until_ps:
@@ -194,7 +198,7 @@ def _end_poll(trial: Trial, queue: Any, number: int) -> None:
     """Refill, then wait for an interrupt or, with more to do, for the next turn."""
     if trial.nic.frame_queues:
         targets.flush_all(trial, number)
-    drivers.refill(trial, number, drivers.REFILL_LIMIT)
+    drivers.refill(trial, number, trial.nic.refill_limit)
     cpu = trial.cpus[queue.cpu]
     cpu.poller = NOBODY
     if queue.polled < trial.nic.budget:

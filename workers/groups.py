@@ -109,6 +109,29 @@ class NicConfig(Group):
             "0: nic.link_gbps",
         ),
     ] = 0
+    hw_gro: Annotated[
+        bool,
+        Field(
+            description="the NIC merges TCP packets of a flow before the driver sees them (ethtool's "
+            "rx-gro-hw): headers once, payload after payload into the same pages"
+        ),
+    ] = False
+    hw_gro_usecs: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=10_000,
+            description="microseconds from its first packet after which the NIC completes what it merges",
+        ),
+    ] = 32
+    hw_gro_flows: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=256,
+            description="flows that the NIC merges at a time, by queue; one more completes the oldest",
+        ),
+    ] = 64
 
 
 class DriverConfig(Group):

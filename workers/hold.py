@@ -74,14 +74,14 @@ def join(trial: Trial, to: int, source: int, units: int, copied: bool) -> None:
     """
     target = trial.holds[trial.buffers.skbs[to].shared]
     moved = trial.holds[trial.buffers.skbs[source].shared]
-    _append(trial, target, trial.packets[source].arrival_ps, NO_PAGE if copied else moved.built_ps)
+    append(trial, target, trial.packets[source].arrival_ps, NO_PAGE if copied else moved.built_ps)
     target.units += units
     if moved.merged == 0:
         return
     if copied:
         number = moved.merged
         while number != 0:
-            _append(trial, target, trial.merged[number].arrival_ps, NO_PAGE)
+            append(trial, target, trial.merged[number].arrival_ps, NO_PAGE)
             number = trial.merged[number].next
         return
     trial.merged[target.last_merged].next = moved.merged
@@ -92,7 +92,8 @@ def join(trial: Trial, to: int, source: int, units: int, copied: bool) -> None:
 
 
 @compiled()
-def _append(trial: Trial, hold: Any, arrival_ps: int, built_ps: int) -> None:
+def append(trial: Trial, hold: Any, arrival_ps: int, built_ps: int) -> None:
+    """One more MERGED record in the list of a HOLD or AGGREGATE record."""
     stack = trial.stack
     stack.merged_room -= 1
     number = stack.merged_free

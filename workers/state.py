@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pool_impl.layout import MAX_CPUS, Buffers, Host
+from pool_impl.layout import MAX_CPUS, MAX_SKB_FRAGS, Buffers, Host
 from workers.measures import LOCATIONS, SLOW_CAUSES
 from workers.traffic import Arrivals
 
@@ -38,6 +38,7 @@ NIC = _words(
     "copybreak_bytes",  # packets up to this are copied
     "wanted",  # descriptors that the next packet on the wire needs
     "budget",
+    "refill_limit",  # descriptors filled after one poll at the most
     "adaptive",  # interrupt moderation
     "poll_context",  # value of in_softirq that polls run in
     "thread_wakes",  # context switches that an interrupt costs before the poll runs
@@ -46,6 +47,9 @@ NIC = _words(
     "program",  # 1: an XDP program is attached
     "frame_queues",
     "transmits",  # 1: each receive queue has a transmit ring beside it
+    "contexts",  # flows of a queue that hardware GRO merges at a time, 0 without it
+    "context_ps",  # how long it merges
+    "postponed_ps",  # not 0: the next arrival, while next_arrival_ps is when an aggregate's time is over
 )
 """the wire, and what all receive queues share"""
 
@@ -71,6 +75,7 @@ QUEUE = _words(
     "memory_id",  # the pool's, where an XDP program is attached
     "to_clean",  # sent frames of the transmit ring that this poll has yet to clean
     "kept_units",  # of pages in descriptors that have been read and not posted again
+    "merging",  # descriptors that hardware GRO has filled and not completed, beyond ``dma``
 )
 """a receive queue; its NAPI instance has its number, and at first its pool"""
 
@@ -99,6 +104,44 @@ DESCRIPTOR = _words(
     "arrival_ps",
     "flow_hash",
 )
+
+AGGREGATE = np.dtype(
+    [
+        *(
+            (name, "<i8")
+            for name in (
+                "next",  # in the list of free ones, or of those that are completed
+                "flow_hash",
+                "arrival_ps",  # of its first packet
+                "segment_bytes",  # payload of that
+                "payload_bytes",  # of all
+                "header_page",
+                "header_offset",
+                "header_bytes",
+                "pages",
+                "merged",  # further packets, as in HOLD
+                "last_merged",
+                "merged_count",
+            )
+        ),
+        ("page", "<i8", (MAX_SKB_FRAGS,)),
+        ("frame_bytes", "<i8", (MAX_SKB_FRAGS,)),
+    ],
+    align=True,
+)
+"""packets of a flow that hardware GRO merges: the first one's headers, and the payload of all, page after
+page; buffers are here from when the device fills them until the driver takes them"""
+
+AGGREGATES = _words(
+    "open",  # that take in packets; the oldest first in context_slots
+    "first_completed",
+    "last_completed",
+    "taken",  # the last one that the driver took
+)
+"""the aggregates of a receive queue"""
+
+FREE_AGGREGATES = _words("first", "fresh")
+"""list of AGGREGATE records, and the first never used"""
 
 PACKET = _words(
     "arrival_ps",
@@ -351,6 +394,13 @@ class Trial(NamedTuple):
     """queue by the low bits of a flow's hash"""
     descriptors: Any
     """of all queues"""
+    aggregates: Any
+    aggregates_of: Any
+    """by queue"""
+    free_aggregates: Any
+    """record"""
+    context_slots: Any
+    """slots of all queues' open aggregates"""
     blamed: Any
     """by pool"""
     stack: Any

@@ -35,9 +35,22 @@ SIZES: tuple[tuple[Value, int], ...] = ((64, 300_000), (1500, 300_000), ("imix",
 """bytes and packets per second"""
 
 
+MERGING: dict[str, Value] = {"nic.hw_gro": True, "app.protocol": "tcp", "stack.gro": False}
+
+
 @pytest.mark.parametrize("consumer", CONSUMERS)
 @pytest.mark.parametrize("model", MODELS)
 def test_no_page_and_no_packet_is_lost(model: str, consumer: str) -> None:
+    _run(model, CONSUMERS[consumer])
+
+
+@pytest.mark.parametrize("consumer", CONSUMERS)
+def test_none_is_lost_where_the_nic_merges(consumer: str) -> None:
+    for more in ({}, {"nic.rx_ring": 64, "nic.hw_gro_flows": 2}, {"nic.queues": 2, "nic.budget": 2}):
+        _run("header-split", {**CONSUMERS[consumer], **MERGING, **more})
+
+
+def _run(model: str, more: dict[str, Value]) -> None:
     for kernel, (size, rate) in product(("6.1", "6.12"), SIZES):
         fields: dict[str, Value] = {
             "duration_ms": 3,
@@ -49,5 +62,5 @@ def test_no_page_and_no_packet_is_lost(model: str, consumer: str) -> None:
             "driver.model": model,
             "kernel": kernel,
         }
-        record = run_trial(TrialConfig.from_fields(fields | CONSUMERS[consumer]))
+        record = run_trial(TrialConfig.from_fields(fields | more))
         assert record["packets_offered"], (kernel, size)

@@ -44,6 +44,7 @@ from workers.gro import HEADERS_BYTES
 from workers.latency import BUCKETS
 from workers.machine import new_machine
 from workers.moderation import FIRST_PROFILE, PROFILE_FRAMES, PROFILE_USECS
+from workers.retention import MOST_RETAINED
 from workers.rss import indirection
 from workers.state import (
     ACTOR,
@@ -63,6 +64,7 @@ from workers.state import (
     GRO_BUCKETS,
     HOLD,
     IDLE,
+    LATE_FREE,
     LIFE,
     MACHINE,
     MERGED,
@@ -72,6 +74,8 @@ from workers.state import (
     POLL,
     QUEUE,
     READER,
+    RETAINED,
+    RETAINED_SLOT,
     SOCKET,
     STACK,
     TALLY,
@@ -87,6 +91,7 @@ from workers.traffic import (
     Arrivals,
     last_arrival_ps,
     new_arrivals,
+    retention_key,
     tap_key,
     work_key,
 )
@@ -155,7 +160,10 @@ def new_trial(config: TrialConfig) -> Trial:
     nic.frame_queues = len(egress.frame_queues)
     free_aggregates = records(FREE_AGGREGATES, 1)[0]
     free_aggregates.fresh = 1
-    cpus, actors = _cpus(queues, readers, backlogs, deferred if stack.defers else (), egress.targets)
+    retained = _retained(config)
+    retaining = readers[: len(retained)]
+    first = _before_readers(queues, backlogs, deferred if stack.defers else (), retaining)
+    cpus, actors = _cpus(first, readers, egress.targets)
     if config.nic.napi == "busy-poll":
         cpus[: len(queues)].spins = 1
     machine = records(MACHINE, 1)[0]
@@ -192,6 +200,8 @@ def new_trial(config: TrialConfig) -> Trial:
         socket_slots=words(sum(readers.mask + 1)),
         **egress._asdict(),
         kept_slots=words(sum(readers.kept_mask + 1)),
+        retained=retained,
+        retained_slots=records(RETAINED_SLOT, len(retained) * MOST_RETAINED),
         frag_caches=new_frag_caches(),
         arrivals=arrivals,
         tally=records(TALLY, 1)[0],
@@ -319,7 +329,9 @@ def _stack(config: TrialConfig, in_stack: int, queues: int) -> Any:
         record.defers = queues
     record.backlogs = stack.rps
     record.tap_percent = stack.capture_percent
-    record.keeps = int(record.defers > 0 or app.reader == "hold")
+    record.retains_percent = app.hold_percent
+    record.retains_ps = app.hold_ms * PS_PER_MS
+    record.keeps = int(record.defers > 0 or app.reader == "hold" or app.hold_percent > 0)
     record.special = int(record.no_port or record.gro or record.tcp or record.backlogs or record.tap_percent)
     record.merged_fresh = 1
     record.merged_room = min(in_stack * _packets_of_a_page(config), MOST_MERGED) if record.tcp else 0
@@ -400,7 +412,8 @@ def _most_in_stack(config: TrialConfig, geometry: Geometry, merged: int) -> int:
     if stack.rps:
         found += stack.rps * 2 * (backlog.MOST_WAITING + 1) * (merged if merges(config) else 1)
     if reads_sockets(config):
-        found += app.readers * (_socket_packets(config, geometry) + (_kept_packets(config) + 1) * merged)
+        kept = _kept_packets(config) + 1 + (MOST_RETAINED if app.hold_percent else 0)
+        found += app.readers * (_socket_packets(config, geometry) + kept * merged)
         found += queues * MOST_SKBS * merged if app.protocol == "tcp" else 0
     return found
 
@@ -434,11 +447,32 @@ def _backlogs(config: TrialConfig, queues: Any, readers: Any) -> Any:
     return backlogs
 
 
-def _cpus(queues: Any, readers: Any, backlogs: Any, deferred: Any, targets: Any) -> tuple[Any, Any]:
-    """The CPUs, and who acts on them: softirqs before readers on each, targets alone."""
+def _retained(config: TrialConfig) -> Any:
+    """For each reader, if they keep packets for long."""
+    retained = records(RETAINED, config.app.readers if config.app.hold_percent else 0)
+    for number in range(len(retained)):
+        retained[number].event_ps = FOREVER
+        retained[number].first = number * MOST_RETAINED
+        retained[number].key = retention_key(config.seed, number)
+    return retained
+
+
+Actor = tuple[int, int, int]
+"""its CPU, kind and number"""
+
+
+def _before_readers(queues: Any, backlogs: Any, deferred: Any, retaining: Any) -> list[Actor]:
+    """Softirqs, and what readers do before they read on."""
     found = [(int(queues[number].cpu), POLL, number) for number in range(len(queues))]
     found += [(int(backlogs[number].cpu), BACKLOG_POLL, number) for number in range(len(backlogs))]
     found += [(int(queues[number].cpu), DEFERRED_FREE, number) for number in range(len(deferred))]
+    found += [(int(retaining[number].cpu), LATE_FREE, number) for number in range(len(retaining))]
+    return found
+
+
+def _cpus(before_readers: list[Actor], readers: Any, targets: Any) -> tuple[Any, Any]:
+    """The CPUs, and who acts on them: softirqs before readers on each, targets alone."""
+    found = before_readers.copy()
     found += [(int(readers[number].cpu), READER, number) for number in range(len(readers))]
     found += [(int(targets[number].cpu), TARGET_TURN, number) for number in range(len(targets))]
     found.sort()

@@ -10,6 +10,7 @@ from pool_impl.layout import COUNT_MASK, MAX_SKB_FRAGS, SIGNATURE, SIGNATURE_MAS
 from workers.backlog import SLOTS
 from workers.deferred import MOST_SKBS
 from workers.errors import CheckError
+from workers.retention import MOST_RETAINED
 from workers.state import (
     FRAGMENTS,
     GRO_BUCKET_SKBS,
@@ -143,6 +144,15 @@ def _kept(trial: Trial) -> Any:
     return trial.kept_slots[np.concatenate([*slots, *NONE])]
 
 
+def _retained(trial: Trial) -> Any:
+    """Those that they keep for a long time."""
+    slots = [
+        retained.first + (np.arange(retained.head, retained.tail) & (MOST_RETAINED - 1))
+        for retained in trial.retained
+    ]
+    return trial.retained_slots.skb[np.concatenate([*slots, *NONE])]
+
+
 def _in_gro(trial: Trial) -> Any:
     first = np.arange(len(trial.gro) * GRO_BUCKETS).reshape(-1, GRO_BUCKETS) * GRO_BUCKET_SKBS
     slots = trial.gro_slots[first[..., np.newaxis] + np.arange(GRO_BUCKET_SKBS)]
@@ -240,7 +250,7 @@ def _pages(trial: Trial) -> None:
     host = trial.host
     skbs = _live_skbs(trial.buffers)
     frames = _frames(trial)
-    places = (_in_sockets, _in_tap, _in_gro, _in_backlogs, _kept, _deferred)
+    places = (_in_sockets, _in_tap, _in_gro, _in_backlogs, _kept, _retained, _deferred)
     listed = np.concatenate([*(place(trial) for place in places), frames.skb[frames.skb != 0]])
     members = [member for skb in listed for member in _members(trial.buffers, int(skb))]
     _equal("skbs in use", len(skbs), "skbs found", len(listed) + len(members))

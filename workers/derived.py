@@ -35,6 +35,7 @@ SEED_FIELDS = (
     "xdp.tx_percent",
     "xdp.redirect_percent",
     "stack.capture_percent",
+    "app.hold_percent",
 )
 """what decides whether the seed matters, see :func:`seed_matters`"""
 
@@ -56,7 +57,7 @@ def seed_matters(config: TrialFields) -> bool:
         return False
     if app.reader in WORKING_READERS and app.work_distribution == "exponential":
         return True
-    if 0 < config.stack.capture_percent < 100:
+    if 0 < config.stack.capture_percent < 100 or (0 < app.hold_percent < 100 and reads_sockets(config)):
         return True
     if draws_verdicts(config):
         return True

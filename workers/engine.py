@@ -20,6 +20,7 @@ from workers import (
     moderation,
     nic,
     occupancy,
+    retention,
     sockets,
     stack,
     targets,
@@ -30,6 +31,7 @@ from workers.state import (
     BACKLOG_POLL,
     FLUSHING,
     IDLE,
+    LATE_FREE,
     NOBODY,
     POLL,
     POLLING,
@@ -162,12 +164,15 @@ def _flush(trial: Trial, queue: Any, number: int, now_ps: int) -> int:
 
 @compiled(inline=False)
 def _other_softirq(trial: Trial, kind: int, number: int, slept: bool) -> int:
-    """One step of a backlog's poll, or freeing what readers left; the skb to free, or 0."""
+    """One step of a backlog's poll, or freeing what readers left or have kept; the skb to free, or 0."""
     if kind == BACKLOG_POLL:
         skb = backlog.poll(trial, number)
         return 0 if skb == 0 else stack.receive(trial, skb)
     if slept:
         trial.host.observer.work(cost.INTERRUPT, 1)
+    if kind == LATE_FREE:
+        trial.host.context.in_softirq = PROCESS
+        return retention.free_oldest(trial, number)
     deferred.flush(trial, number)
     return 0
 

@@ -359,6 +359,18 @@ class AppConfig(Group):
             ge=1, le=65_536, description="received skbs that a hold reader has not freed yet, the last ones"
         ),
     ] = 256
+    hold_percent: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=100,
+            description="share of received skbs that the application frees only after app.hold_ms, as if "
+            "they waited for one that was lost; drawn",
+        ),
+    ] = 0
+    hold_ms: Annotated[
+        int, Field(ge=1, le=600_000, description="how long it keeps them, at most 65536 of a socket")
+    ] = 10
     readers: Annotated[
         int,
         Field(ge=1, le=16, description="sockets, each with its own reader; a packet's flow decides which"),

@@ -14,6 +14,7 @@ from workers.derived import (
     cpus_wanted,
     most_packets_per_second,
     needs_whole_pages,
+    reads_sockets,
     redirects_to_cpus,
 )
 from workers.errors import ConfigError
@@ -154,6 +155,15 @@ def _a_stall_ends_before_the_next(config: TrialFields) -> None:
     if app.reader == "stalled" and app.stall_ms >= app.stall_every_ms:
         raise ConfigError(
             "app.stall_ms", app.stall_ms, f"must be below app.stall_every_ms = {app.stall_every_ms}"
+        )
+
+
+def _who_keeps_packets_reads_them(config: TrialFields) -> None:
+    if config.app.hold_percent and not reads_sockets(config):
+        raise ConfigError(
+            "app.hold_percent",
+            config.app.hold_percent,
+            f"app.reader = {config.app.reader} has no application that keeps packets; use fast or slow",
         )
 
 
@@ -363,6 +373,7 @@ RULES = (
     Rule(("warmup_ms", "duration_ms"), _warmup_ends_before_the_trial),
     Rule(("app.reader", "app.stall_ms", "app.stall_every_ms"), _a_stall_ends_before_the_next),
     Rule(("app.reader", "app.protocol"), _ports_are_udp),
+    Rule(("app.reader", "app.hold_percent"), _who_keeps_packets_reads_them),
     Rule(
         (
             "app.reader",

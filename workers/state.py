@@ -209,6 +209,8 @@ STACK = _words(
     "backlogs",
     "tap_percent",
     "keeps",  # 1: readers may not free at once what they have read
+    "retains_percent",  # share of skbs that they keep for retains_ps
+    "retains_ps",
     "merged_free",  # list of free MERGED records, the first never used, and how many there are of both
     "merged_fresh",
     "merged_room",
@@ -223,6 +225,18 @@ they are sent again; ``backlogs`` is the number of RPS CPUs"""
 TAP = _words("draws", "key")
 """the draws of the packets that are captured; in this order, as numba takes a record that another one begins
 with for its base class"""
+
+RETAINED = _words(
+    "event_ps",  # when the oldest is to be freed
+    "first",  # slot
+    "head",  # skbs freed and kept since the start; slot = first + (count & mask)
+    "tail",
+    "key",  # of the draws that pick them
+    "draws",
+)
+"""skbs that an application keeps for a long time"""
+
+RETAINED_SLOT = _words("skb", "until_ps")
 
 GRO_BUCKETS = 8
 GRO_BUCKET_SKBS = 8
@@ -308,12 +322,13 @@ LIFE = _words("queues", "ring_mask", "first_pool", "pages_left", "down_at_ps", "
 """queues, ring and pools that the device comes up with again; pages in flight as it went down, when that was,
 and when the last of its pools was gone"""
 
-POLL, BACKLOG_POLL, DEFERRED_FREE, READER, TARGET_TURN = range(5)
+POLL, BACKLOG_POLL, DEFERRED_FREE, LATE_FREE, READER, TARGET_TURN = range(6)
 """kinds of actors"""
 
 ACTOR = _words("kind", "number")
-"""who takes steps on a CPU: a queue's poll, a backlog's, the softirq that frees what readers left, a reader
-or a redirect target, by its number; in the order of CPUs, softirqs first"""
+"""who takes steps on a CPU: a queue's poll, a backlog's, the softirq that frees what readers left, an
+application that frees what it has kept for long, a reader or a redirect target, by its number; in the order
+of CPUs, softirqs first"""
 
 TALLY = np.dtype(
     [
@@ -435,6 +450,9 @@ class Trial(NamedTuple):
     """record: what a target returns in bulk within a step"""
     kept_slots: Any
     """slots of all applications that keep packets"""
+    retained: Any
+    """by reader"""
+    retained_slots: Any
     frag_caches: Any
     """of the network core, by CPU"""
     arrivals: Arrivals

@@ -20,6 +20,13 @@ CONSUMERS: dict[str, dict[str, Value]] = {
         "app.reader": "slow",
     },
     "tcp-kept": {"app.protocol": "tcp", "app.reader": "hold"},
+    "tcp-kept-for-long": {
+        "app.protocol": "tcp",
+        "stack.gro": True,
+        "app.reader": "hold",
+        "app.hold_percent": 40,
+        "app.hold_ms": 1,
+    },
     "udp-steered-and-captured": {"stack.rps": 2, "stack.capture_percent": 30, "app.reader": "slow"},
     "tcp-stalled": {
         "app.protocol": "tcp",

@@ -121,8 +121,9 @@ def new_trial(config: TrialConfig) -> Trial:
     nic = _nic(config, geometry, arrivals)
     # the device's open aggregates and those completed have a descriptor each, that is not posted
     aggregates = descriptors if nic.contexts else 0
-    generations = 2 if config.life.event == "resize" else 1
-    pools = config.nic.queues + (len(queues) if generations > 1 or geometry.split else 0)
+    payload_pools = config.nic.queues + (len(queues) if config.life.event == "resize" else 0)
+    nic.first_header_pool = payload_pools
+    pools = payload_pools * (2 if geometry.split else 1)
     limits = (_most_in_stack(config, geometry, merged) for merged in (_most_merged(config), 1))
     most, unmerged = limits
     waiting = min(most, unmerged + MERGED_PAGES) + most_frames(config)
@@ -146,9 +147,10 @@ def new_trial(config: TrialConfig) -> Trial:
     if config.memory.pages:
         host.page_allocator.end = config.memory.pages + 1
     for number in range(pools):
-        is_first = number < config.nic.queues
-        params_of = _header_pool_params if geometry.split and not is_first else _pool_params
-        create(host, number, params_of(config, geometry, number if is_first else number - config.nic.queues))
+        place = number % payload_pools
+        queue = place if place < config.nic.queues else place - config.nic.queues
+        params_of = _pool_params if number < payload_pools else _header_pool_params
+        create(host, number, params_of(config, geometry, queue))
     stack = _stack(config, waiting + aggregates, len(queues))
     backlogs = _backlogs(config, queues, readers)
     deferred = records(DEFERRED, len(queues))
@@ -272,6 +274,7 @@ def _life(config: TrialConfig) -> Any:
     life.queues = config.life.queues or config.nic.queues
     life.ring_mask = (config.life.rx_ring or config.nic.rx_ring) - 1
     life.first_pool = config.nic.queues
+    life.stays_down = int(config.life.event == "down")
     return life
 
 

@@ -216,7 +216,7 @@ def _units_in_skbs(trial: Trial) -> int:
     part = int(trial.nic.part_units)
     if trial.nic.pattern != HEADER_SPLIT:
         return len(pages) * part
-    headers = int((trial.host.pages[pages].pp >= trial.nic.queues).sum())
+    headers = int((trial.host.pages[pages].pp >= trial.nic.first_header_pool).sum())
     return headers * part + (len(pages) - headers) * UNITS_OF_A_PAGE
 
 
@@ -291,7 +291,7 @@ def _cut_pages(trial: Trial, held: Any) -> Any:
     """The pages behind shares that descriptors and skbs hold, with those that pools are cutting up; the count
     of each page is the shares held and those not handed out yet. Pages of payload pools are not cut up."""
     host = trial.host
-    is_cut = (host.pages[held].pp >= trial.nic.queues) | (trial.nic.pattern == FRAGMENTS)
+    is_cut = (host.pages[held].pp >= trial.nic.first_header_pool) | (trial.nic.pattern == FRAGMENTS)
     whole = held[~is_cut]
     held = held[is_cut]
     current = {int(owner.frag_page): owner for owner in host.pools if owner.frag_page != 0}

@@ -97,7 +97,7 @@ def merges(config: TrialFields) -> bool:
 
 def needs_whole_pages(config: TrialFields) -> bool:
     """Whether the receive pattern has to be a page for each packet and nothing else."""
-    return attaches_program(config) or config.app.reader == "forward" or config.life.event != "none"
+    return attaches_program(config) or config.app.reader == "forward"
 
 
 def cpus_wanted(config: TrialFields) -> dict[str, int]:

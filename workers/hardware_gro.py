@@ -266,6 +266,40 @@ def take(trial: Trial, number: int) -> Any:
 
 
 @compiled(inline=False)
+def give_up(trial: Trial, number: int) -> int:
+    """Forget an aggregate of a queue; its buffers and packets are the caller's until another is opened. 0 if
+    there is none."""
+    table = trial.aggregates_of[number]
+    if table.first_completed == 0 and table.open == 0:
+        return 0
+    if table.first_completed != 0:
+        found = table.first_completed
+        table.first_completed = trial.aggregates[found].next
+    else:
+        table.open -= 1
+        found = trial.context_slots[_slot(trial, number, table.open)]
+    _free(trial, found)
+    return int(found)
+
+
+@compiled(inline=False)
+def counted(trial: Trial, aggregate: Any) -> int:
+    """Packets of an aggregate that arrived after the warm-up; they are lost."""
+    since_ps = trial.tally.measure_from_ps
+    found = 1 if aggregate.arrival_ps >= since_ps else 0
+    found += hold.counted_merged(trial.merged, aggregate.merged, since_ps)
+    if aggregate.merged != 0:
+        hold.free_merged(trial, aggregate)
+    return int(found)
+
+
+@compiled()
+def _free(trial: Trial, number: int) -> None:
+    trial.aggregates[number].next = trial.free_aggregates.first
+    trial.free_aggregates.first = number
+
+
+@compiled(inline=False)
 def adopt(trial: Trial, number: int, skb: int) -> None:
     """The skb that the driver has just built has the packets of the aggregate that it took last; each page is
     held from now on."""
@@ -282,5 +316,4 @@ def adopt(trial: Trial, number: int, skb: int) -> None:
         position = record.next
     trial.tally.gro_skbs += 1
     trial.tally.gro_packets += held.merged_count + 1
-    aggregate.next = trial.free_aggregates.first
-    trial.free_aggregates.first = found
+    _free(trial, found)

@@ -47,12 +47,13 @@ def counted(trial: Trial, skb: int) -> int:
     found = 1 if trial.packets[skb].arrival_ps >= since_ps else 0
     first = trial.holds[trial.buffers.skbs[skb].shared].merged
     if first != 0:
-        found += _counted_merged(trial.merged, first, since_ps)
+        found += counted_merged(trial.merged, first, since_ps)
     return found
 
 
 @compiled(inline=False)
-def _counted_merged(merged: Any, number: int, since_ps: int) -> int:
+def counted_merged(merged: Any, number: int, since_ps: int) -> int:
+    """The same in a list of MERGED records."""
     found = 0
     while number != 0:
         found += 1 if merged[number].arrival_ps >= since_ps else 0
@@ -150,6 +151,12 @@ def _release_merged(trial: Trial, shared: int, now_ps: int) -> None:
         if record.built_ps != NO_PAGE:
             _count(trial, record.built_ps, now_ps)
         number = record.next
+    free_merged(trial, hold)
+
+
+@compiled(inline=False)
+def free_merged(trial: Trial, hold: Any) -> None:
+    """Free the MERGED records of a HOLD or AGGREGATE record, which has some."""
     trial.merged[hold.last_merged].next = trial.stack.merged_free
     trial.stack.merged_free = hold.merged
     trial.stack.merged_room += hold.merged_count

@@ -184,13 +184,6 @@ def _cpus_are_enough(config: TrialFields) -> None:
 
 def _what_cannot_go_together_stays_apart(config: TrialFields) -> None:
     app, stack = config.app, config.stack
-    if config.life.event != "none" and (stack.gro or stack.rps):
-        raise ConfigError(
-            "life.event",
-            config.life.event,
-            "packets that GRO or a backlog holds would need their device; use none, or stack.gro = false and "
-            "stack.rps = 0",
-        )
     if app.reader == "forward" and stack.gro:
         raise ConfigError(
             "stack.gro", stack.gro, "merged packets would have to be cut up to be sent (app.reader = forward)"
@@ -203,7 +196,7 @@ def _what_cannot_go_together_stays_apart(config: TrialFields) -> None:
         )
 
 
-def _what_sends_or_ends_has_whole_pages(config: TrialFields) -> None:
+def _what_sends_has_whole_pages(config: TrialFields) -> None:
     driver, size = config.driver, config.traffic.packet_size
     whole = driver.model in PAGE_MODELS and driver.copybreak_bytes in ("usual", 0)
     whole = whole and (isinstance(size, str) or size <= MOST_BYTES_OF_A_PAGE)
@@ -211,8 +204,8 @@ def _what_sends_or_ends_has_whole_pages(config: TrialFields) -> None:
         raise ConfigError(
             "driver.model",
             driver.model,
-            "XDP, app.reader = forward and life.event take packets of one page, none copied; use "
-            "page-per-packet, driver.copybreak_bytes = usual and smaller packets, or none of these three",
+            "XDP and app.reader = forward take packets of one page, none copied; use page-per-packet, "
+            "driver.copybreak_bytes = usual and smaller packets, or none of these two",
         )
 
 
@@ -357,9 +350,8 @@ RULES = (
             "xdp.attached",
             "xdp.pass_percent",
             "app.reader",
-            "life.event",
         ),
-        _what_sends_or_ends_has_whole_pages,
+        _what_sends_has_whole_pages,
     ),
     Rule(("driver.model", "kernel"), _release_has_fragments),
     Rule(("driver.model", "pool.recycle"), _pages_in_fragments_stay),
@@ -391,9 +383,7 @@ RULES = (
     ),
     Rule(
         (
-            "life.event",
             "stack.gro",
-            "stack.rps",
             "app.reader",
             "app.protocol",
             "xdp.redirect_percent",

@@ -33,6 +33,7 @@ NIC = _words(
     "buffer_bytes",  # what the device may write to the buffer of one descriptor
     "buffer_units",  # of pages that a descriptor's buffers take, see UNIT_BYTES
     "part_units",  # of a page that a buffer takes which is cut off it
+    "first_header_pool",  # the header pool of a queue is as far from it as the queue's own from the first
     "split_bytes",  # headers that the device writes to a buffer of their own, 0: none
     "head_units",  # of a head that lies in a page
     "copybreak_bytes",  # packets up to this are copied
@@ -316,11 +317,11 @@ CPU = _words(
 """a CPU that takes part in the trial"""
 
 MACHINE = _words("cpus", "pools")
-"""how many take part; a queue's pool has its number, one for headers comes after those of all queues"""
+"""how many take part; a queue's first pool has its number, see QUEUE; pools for headers come last"""
 
-LIFE = _words("queues", "ring_mask", "first_pool", "pages_left", "down_at_ps", "drained_at_ps")
-"""queues, ring and pools that the device comes up with again; pages in flight as it went down, when that was,
-and when the last of its pools was gone"""
+LIFE = _words("queues", "ring_mask", "first_pool", "stays_down", "pages_left", "down_at_ps", "drained_at_ps")
+"""queues, ring and pools that the device comes up with again, unless it stays down; pages in flight as it
+went down, when that was, and when the last of its pools was gone"""
 
 POLL, BACKLOG_POLL, DEFERRED_FREE, LATE_FREE, READER, TARGET_TURN = range(6)
 """kinds of actors"""

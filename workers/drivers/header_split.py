@@ -112,7 +112,7 @@ def post_new(trial: Trial, number: int) -> bool:
     queue = trial.queues[number]
     descriptor = trial.descriptors[queue.first + (queue.posted & nic.ring_mask)]
     if descriptor.header_page == 0:
-        page, offset = allocate_fragment(trial, nic.queues + number)
+        page, offset = allocate_fragment(trial, nic.first_header_pool + queue.pool)
         if page == 0:
             return False
         descriptor.header_page = page

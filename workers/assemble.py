@@ -32,8 +32,10 @@ from workers.derived import (
     WORKING_READERS,
     attaches_program,
     cpus_wanted,
+    fills_cpumap,
     merges,
     merges_in_hardware,
+    most_queues,
     reads_sockets,
 )
 from workers.drivers import REFILL_LIMIT
@@ -151,20 +153,19 @@ def new_trial(config: TrialConfig) -> Trial:
         queue = place if place < config.nic.queues else place - config.nic.queues
         params_of = _pool_params if number < payload_pools else _header_pool_params
         create(host, number, params_of(config, geometry, queue))
-    stack = _stack(config, waiting + aggregates, len(queues))
+    stack = _stack(config, waiting + aggregates)
     backlogs = _backlogs(config, queues, readers)
-    deferred = records(DEFERRED, len(queues))
-    deferred.event_ps = FOREVER
     tap = records(TAP, 1)[0]
     tap.key = tap_key(config.seed)
     egress = new_egress(config, _next_cpu(queues, readers, backlogs))
-    register_pools(config, host, egress, queues)
+    register_pools(config, host, egress, queues, payload_pools)
+    deferred = _deferred(config, stack, queues, egress.targets)
     nic.frame_queues = len(egress.frame_queues)
     free_aggregates = records(FREE_AGGREGATES, 1)[0]
     free_aggregates.fresh = 1
     retained = _retained(config)
     retaining = readers[: len(retained)]
-    first = _before_readers(queues, backlogs, deferred if stack.defers else (), retaining)
+    first = _before_readers(queues, backlogs, deferred, retaining)
     cpus, actors = _cpus(first, readers, egress.targets)
     if config.nic.napi == "busy-poll":
         cpus[: len(queues)].spins = 1
@@ -198,7 +199,7 @@ def new_trial(config: TrialConfig) -> Trial:
         backlogs=backlogs,
         backlog_slots=words(len(backlogs) * backlog.SLOTS),
         deferred=deferred,
-        deferred_slots=words(len(queues) * MOST_SKBS),
+        deferred_slots=words(len(deferred) * MOST_SKBS),
         socket_slots=words(sum(readers.mask + 1)),
         **egress._asdict(),
         kept_slots=words(sum(readers.kept_mask + 1)),
@@ -242,7 +243,7 @@ def _check_buffers(config: TrialConfig, geometry: Geometry, largest_bytes: int) 
 
 
 def _queues(config: TrialConfig) -> Any:
-    queues = records(QUEUE, max(config.nic.queues, config.life.queues))
+    queues = records(QUEUE, most_queues(config))
     for number in range(len(queues)):
         queues[number].first = number * max(config.nic.rx_ring, config.life.rx_ring)
         queues[number].cpu = queues[number].pool = number
@@ -274,6 +275,7 @@ def _life(config: TrialConfig) -> Any:
     life.queues = config.life.queues or config.nic.queues
     life.ring_mask = (config.life.rx_ring or config.nic.rx_ring) - 1
     life.first_pool = config.nic.queues
+    life.tx_ring = config.nic.tx_ring
     life.stays_down = int(config.life.event == "down")
     return life
 
@@ -319,7 +321,7 @@ def _nic(config: TrialConfig, geometry: Geometry, arrivals: Arrivals) -> Any:
     return nic
 
 
-def _stack(config: TrialConfig, in_stack: int, queues: int) -> Any:
+def _stack(config: TrialConfig, in_stack: int) -> Any:
     stack, app = config.stack, config.app
     record = records(STACK, 1)[0]
     record.readers = app.readers if reads_sockets(config) else 0
@@ -328,8 +330,9 @@ def _stack(config: TrialConfig, in_stack: int, queues: int) -> Any:
     record.no_port = int(app.reader == "udp-no-port")
     record.gro = int(stack.gro)
     record.tcp = int(app.protocol == "tcp")
-    if record.tcp and not record.drops and skb_rules_of(config.kernel).tcp_defers_frees:
-        record.defers = queues
+    if record.tcp and record.readers and skb_rules_of(config.kernel).tcp_defers_frees:
+        record.defers_to_queues = most_queues(config)
+        record.defers = record.defers_to_queues + (config.xdp.redirect_cpus if fills_cpumap(config) else 0)
     record.backlogs = stack.rps
     record.tap_percent = stack.capture_percent
     record.retains_percent = app.hold_percent
@@ -347,7 +350,7 @@ def _readers(config: TrialConfig, geometry: Geometry) -> Any:
     sockets = app.readers if reads_sockets(config) else 0
     taps = int(stack.capture_percent > 0)
     readers = records(SOCKET, sockets + taps)
-    queues = max(config.nic.queues, config.life.queues)
+    queues = most_queues(config)
     next_cpu = queues
     first = kept_first = 0
     for number in range(len(readers)):
@@ -417,7 +420,8 @@ def _most_in_stack(config: TrialConfig, geometry: Geometry, merged: int) -> int:
     if reads_sockets(config):
         kept = _kept_packets(config) + 1 + (MOST_RETAINED if app.hold_percent else 0)
         found += app.readers * (_socket_packets(config, geometry) + kept * merged)
-        found += queues * MOST_SKBS * merged if app.protocol == "tcp" else 0
+        lists = queues + config.xdp.redirect_cpus
+        found += lists * MOST_SKBS * merged if app.protocol == "tcp" else 0
     return found
 
 
@@ -450,6 +454,18 @@ def _backlogs(config: TrialConfig, queues: Any, readers: Any) -> Any:
     return backlogs
 
 
+def _deferred(config: TrialConfig, stack: Any, queues: Any, targets: Any) -> Any:
+    """A list for each CPU that skbs are left to."""
+    deferred = records(DEFERRED, int(stack.defers))
+    deferred.event_ps = FOREVER
+    if stack.defers:
+        deferred.cpu[: len(queues)] = queues.cpu
+    if stack.defers > len(queues):
+        deferred.cpu[len(queues) :] = targets.cpu
+        stack.defers_from_cpu = targets[0].cpu
+    return deferred
+
+
 def _retained(config: TrialConfig) -> Any:
     """For each reader, if they keep packets for long."""
     retained = records(RETAINED, config.app.readers if config.app.hold_percent else 0)
@@ -468,13 +484,13 @@ def _before_readers(queues: Any, backlogs: Any, deferred: Any, retaining: Any) -
     """Softirqs, and what readers do before they read on."""
     found = [(int(queues[number].cpu), POLL, number) for number in range(len(queues))]
     found += [(int(backlogs[number].cpu), BACKLOG_POLL, number) for number in range(len(backlogs))]
-    found += [(int(queues[number].cpu), DEFERRED_FREE, number) for number in range(len(deferred))]
+    found += [(int(deferred[number].cpu), DEFERRED_FREE, number) for number in range(len(deferred))]
     found += [(int(retaining[number].cpu), LATE_FREE, number) for number in range(len(retaining))]
     return found
 
 
 def _cpus(before_readers: list[Actor], readers: Any, targets: Any) -> tuple[Any, Any]:
-    """The CPUs, and who acts on them: softirqs before readers on each, targets alone."""
+    """The CPUs, and who acts on them: softirqs before readers on each, then targets."""
     found = before_readers.copy()
     found += [(int(readers[number].cpu), READER, number) for number in range(len(readers))]
     found += [(int(targets[number].cpu), TARGET_TURN, number) for number in range(len(targets))]

@@ -100,11 +100,16 @@ def needs_whole_pages(config: TrialFields) -> bool:
     return attaches_program(config) or config.app.reader == "forward"
 
 
+def most_queues(config: TrialFields) -> int:
+    """Receive queues that there are before or after a change."""
+    return max(config.nic.queues, config.life.queues)
+
+
 def cpus_wanted(config: TrialFields) -> dict[str, int]:
     """CPUs that take part, by the field that asks for them."""
     app, stack = config.app, config.stack
     return {
-        "nic.queues": max(config.nic.queues, config.life.queues),
+        "nic.queues": most_queues(config),
         "app.readers": app.readers if reads_sockets(config) and app.reader_cpu == "other" else 0,
         "stack.rps": stack.rps,
         "stack.capture_percent": int(stack.capture_percent > 0),
@@ -115,6 +120,11 @@ def cpus_wanted(config: TrialFields) -> dict[str, int]:
 def redirects_to_cpus(config: TrialFields) -> bool:
     """Whether XDP frames go to targets with CPUs of their own."""
     return config.xdp.redirect_percent > 0 and config.xdp.redirect_to in ("device", "cpumap")
+
+
+def fills_cpumap(config: TrialFields) -> bool:
+    """Whether kthreads of the CPU map make skbs."""
+    return config.xdp.redirect_percent > 0 and config.xdp.redirect_to == "cpumap"
 
 
 def reads_sockets(config: TrialFields) -> bool:

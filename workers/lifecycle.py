@@ -5,7 +5,7 @@ without a descriptor. What GRO holds goes up as the poll ends. Backlogs go on wi
 that stays down does not run, and what would come to a backlog from it then is dropped
 (``enqueue_to_backlog``), while one that is to come up again counts as running. Pages that sockets hold come
 back later: a destroyed pool still takes them into its ring, and looks once a second whether all are there
-(spec 4.2). Coming up makes new pools beside the old ones.
+(spec 4.2). So it is with frames that were redirected. Coming up makes new pools beside the old ones.
 """
 
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from pool_impl import page_alloc, pool
 from pool_impl.jit import compiled
 from pool_impl.layout import NO_CPU, PROCESS
-from workers import backlog, drivers, gro, hardware_gro, hold, stack
+from workers import backlog, drivers, gro, hardware_gro, hold, stack, targets, transmit
 from workers.config import TrialConfig
 from workers.cost import clock
 from workers.rss import TABLE_ENTRIES
@@ -74,10 +74,12 @@ def _go_down(trial: Trial, at_ps: int) -> None:
         host.device.napi_scheduled[number] = 1
         queue.phase = DOWN
         queue.event_ps = FOREVER
-        queue.waiting_frames = 0
+        queue.waiting_frames = queue.to_clean = 0
         _empty_ring(trial, queue)
         if trial.nic.contexts:
             _empty_contexts(trial, number)
+        if trial.nic.transmits:
+            _empty_transmit_ring(trial, number, start_ps)
         queue.read = queue.dma = queue.merging = queue.posted = queue.kept_units = 0
         _destroy(trial, queue.pool)
         if trial.nic.pattern == HEADER_SPLIT:
@@ -90,7 +92,7 @@ def _go_down(trial: Trial, at_ps: int) -> None:
 
 @compiled(inline=False)
 def _end_poll(trial: Trial, number: int) -> None:
-    """Pass up what GRO holds, in what is left of the poll."""
+    """Pass up what GRO holds and hand over what was redirected, in what is left of the poll."""
     context = trial.host.context
     context.in_softirq = trial.nic.poll_context
     if trial.stack.gro:
@@ -103,6 +105,8 @@ def _end_poll(trial: Trial, number: int) -> None:
             if skb != 0:
                 hold.free(trial, skb)
             skb = gro.next_to_flush(trial, number, FOREVER)
+    if trial.nic.frame_queues:
+        targets.flush_all(trial, number)
     if trial.stack.backlogs:
         backlog.send_interrupts(trial, number)
     context.in_softirq = PROCESS
@@ -135,6 +139,23 @@ def _empty_contexts(trial: Trial, number: int) -> None:
 
 
 @compiled(inline=False)
+def _empty_transmit_ring(trial: Trial, number: int, now_ps: int) -> None:
+    """Free all frames of a queue's transmit ring: what has not left by now never does. It takes no more, as a
+    device that is down has no queueing discipline."""
+    ring = trial.frame_queues[number]
+    link = trial.links[ring.link]
+    link.free_ps = min(link.free_ps, now_ps)
+    sent = transmit.sent(trial.frames, ring, now_ps)
+    while ring.head != ring.tail:
+        skb = transmit.give_up(trial, number, sent > 0)
+        sent -= 1
+        if skb != 0:
+            hold.free(trial, skb)
+    ring.announced = ring.tail
+    ring.limit = 0
+
+
+@compiled(inline=False)
 def _put(trial: Trial, queue: Any, header_page: int, page: int) -> None:
     """Give back a descriptor's buffers, those that it has."""
     host = trial.host
@@ -152,8 +173,10 @@ def _put(trial: Trial, queue: Any, header_page: int, page: int) -> None:
 
 @compiled(inline=False)
 def _destroy(trial: Trial, number: int) -> None:
+    """Its queue's, and the XDP memory's if it is that (``xdp_rxq_info_unreg``)."""
     owner = trial.host.pools[number]
-    pool.destroy(trial.host, owner)
+    while owner.user_cnt > 0:
+        pool.destroy(trial.host, owner)
     trial.life.pages_left += pool.inflight(owner)
 
 
@@ -168,6 +191,9 @@ def _come_up(trial: Trial, at_ps: int) -> None:
         start_ps = _begin(trial, queue.cpu, at_ps)
         host.device.napi_scheduled[number] = 0
         queue.pool = life.first_pool + number
+        queue.memory_id = queue.pool + 1
+        if nic.transmits:
+            trial.frame_queues[number].limit = life.tx_ring
         drivers.refill(trial, number, nic.ring_mask + 1)
         queue.phase = IDLE
         _end(trial, queue.cpu, start_ps)

@@ -10,12 +10,10 @@ from workers.derived import (
     MOST_BYTES_OF_A_PAGE,
     PAGE_MODELS,
     UNPOOLED_MODELS,
-    attaches_program,
     cpus_wanted,
     most_packets_per_second,
     needs_whole_pages,
     reads_sockets,
-    redirects_to_cpus,
 )
 from workers.errors import ConfigError
 from workers.groups import NIC_WORKLOAD, DriverConfig, NicConfig, PoolConfig, TrafficConfig, TrialFields
@@ -80,16 +78,6 @@ def _redirects_have_a_target(config: TrialFields) -> None:
     xdp = config.xdp
     if xdp.redirect_percent > 0 and not xdp.redirect_to:
         raise ConfigError("xdp.redirect_to", "", "frames are redirected; name device, cpumap or af_xdp")
-
-
-def _a_device_that_sends_stays_as_it_is(config: TrialFields) -> None:
-    if config.life.event != "none" and (attaches_program(config) or config.app.reader == "forward"):
-        raise ConfigError(
-            "life.event",
-            config.life.event,
-            "frames that wait to be sent would need their pools; use none, or neither xdp nor "
-            "app.reader = forward",
-        )
 
 
 def _warmup_ends_before_the_trial(config: TrialFields) -> None:
@@ -182,17 +170,10 @@ def _cpus_are_enough(config: TrialFields) -> None:
         raise ConfigError(name, wanted[name], f"{parts} are {total} CPUs; use at most {MAX_CPUS} in all")
 
 
-def _what_cannot_go_together_stays_apart(config: TrialFields) -> None:
-    app, stack = config.app, config.stack
-    if app.reader == "forward" and stack.gro:
+def _what_is_sent_is_not_merged(config: TrialFields) -> None:
+    if config.app.reader == "forward" and config.stack.gro:
         raise ConfigError(
-            "stack.gro", stack.gro, "merged packets would have to be cut up to be sent (app.reader = forward)"
-        )
-    if redirects_to_cpus(config) and config.xdp.redirect_to == "cpumap" and app.protocol == "tcp":
-        raise ConfigError(
-            "app.protocol",
-            app.protocol,
-            "xdp.redirect_to = cpumap needs udp, whose frees are not deferred",
+            "stack.gro", True, "merged packets would have to be cut up to be sent (app.reader = forward)"
         )
 
 
@@ -333,9 +314,6 @@ RULES = (
         ("xdp.pass_percent", "xdp.drop_percent", "xdp.tx_percent", "xdp.redirect_percent"), _verdicts_add_up
     ),
     Rule(("xdp.redirect_percent", "xdp.redirect_to"), _redirects_have_a_target),
-    Rule(
-        ("life.event", "app.reader", "xdp.attached", "xdp.pass_percent"), _a_device_that_sends_stays_as_it_is
-    ),
     Rule(("workload", "pool.recycle"), _loops_have_no_packets_to_mark),
     Rule(("nic.moderation", "nic.rx_usecs", "nic.rx_frames"), _adaptive_moderation_has_profiles_of_its_own),
     Rule(
@@ -381,16 +359,7 @@ RULES = (
         ),
         _cpus_are_enough,
     ),
-    Rule(
-        (
-            "stack.gro",
-            "app.reader",
-            "app.protocol",
-            "xdp.redirect_percent",
-            "xdp.redirect_to",
-        ),
-        _what_cannot_go_together_stays_apart,
-    ),
+    Rule(("stack.gro", "app.reader"), _what_is_sent_is_not_merged),
     Rule(
         ("traffic.kind", "traffic.rate_pps", "traffic.packet_size", "nic.link_gbps"),
         _offered_load_fits_the_link,

@@ -206,7 +206,9 @@ STACK = _words(
     "forwards",
     "gro",
     "tcp",
-    "defers",  # CPUs, from the first, that skbs are left to: those of queues, or none
+    "defers",  # CPUs that skbs are left to: those of queues, from the first, and of the CPU map; or none
+    "defers_to_queues",
+    "defers_from_cpu",  # the first of the CPU map
     "backlogs",
     "tap_percent",
     "keeps",  # 1: readers may not free at once what they have read
@@ -258,8 +260,9 @@ BACKLOG = _words(
 )
 """an RPS CPU's queue of packets, and its NAPI instance"""
 
-DEFERRED = _words("count", "event_ps")
-"""skbs that readers on other CPUs left to the CPU that made them, and when its softirq was raised for them"""
+DEFERRED = _words("count", "event_ps", "cpu")
+"""skbs that readers on other CPUs left to the CPU that made them, and when its softirq was raised for them;
+by queue, then by kthread of the CPU map"""
 
 FRAME = _words("page", "skb", "memory_id", "frame_bytes", "arrival_ps", "flow_hash", "sent_ps")
 """an XDP frame, or an skb that is sent (``page`` is 0 then): where it is, whose the page is, when its last
@@ -319,9 +322,17 @@ CPU = _words(
 MACHINE = _words("cpus", "pools")
 """how many take part; a queue's first pool has its number, see QUEUE; pools for headers come last"""
 
-LIFE = _words("queues", "ring_mask", "first_pool", "stays_down", "pages_left", "down_at_ps", "drained_at_ps")
-"""queues, ring and pools that the device comes up with again, unless it stays down; pages in flight as it
-went down, when that was, and when the last of its pools was gone"""
+LIFE = _words(
+    "queues",  # with these it comes up again,
+    "ring_mask",
+    "tx_ring",
+    "first_pool",
+    "stays_down",  # unless this is 1
+    "pages_left",  # in flight as it went down
+    "down_at_ps",
+    "drained_at_ps",  # when the last of its pools was gone
+)
+"""the device before and after a change"""
 
 POLL, BACKLOG_POLL, DEFERRED_FREE, LATE_FREE, READER, TARGET_TURN = range(6)
 """kinds of actors"""
@@ -433,7 +444,6 @@ class Trial(NamedTuple):
     backlogs: Any
     backlog_slots: Any
     deferred: Any
-    """by queue, whose CPU it is"""
     deferred_slots: Any
     socket_slots: Any
     """slots of all sockets: skbs in order of arrival"""

@@ -23,6 +23,33 @@ HEADLINES = (
 )
 """what a plain table shows of each cell"""
 
+DETAILS = {
+    "pages_left_behind": "left",
+    "pages_not_returned": "not back",
+    "drain_seconds": "drain s",
+    "drain_forecast_seconds": "forecast s",
+    "packets_dropped_xdp": "xdp drop",
+    "packets_transmitted": "sent",
+    "packets_redirected": "redirected",
+    "packets_dropped_tx": "tx drop",
+    "gro_packets_per_skb": "per skb",
+    "packets_dropped_backlog": "backlog drop",
+    "packets_captured": "captured",
+    "captures_dropped": "tap drop",
+    "pages_in_application": "kept",
+    "pages_in_tap": "tap",
+    "pages_in_deferred": "deferred",
+    "returns_declined": "declined",
+    "packets_missed_without_page": "no page",
+}
+"""what a scenario may be about, and its head: shown where it is not zero in every cell"""
+
+HOLDERS = ("pages_in_application", "pages_in_tap", "pages_in_deferred")
+"""who has pages after they were read; how long the longest was held is shown beside them"""
+
+MOST_DETAILS = 5
+"""columns of them that a table has; all are in the records"""
+
 COMPARED = (*HEADLINES, "latency_p99_ns")
 """what a comparison shows unless asked for other measures"""
 
@@ -62,6 +89,26 @@ def plain(cells: Sequence[Cell]) -> RenderableType:
     table = _table([*axes, "ns/packet", "packets/s", "drops", "recycled", "memory"], len(axes))
     for cell in cells:
         values = [in_unit(by_name()[name].unit, cell.measures.get(name)) for name in HEADLINES]
+        table.add_row(*(word(cell.fields[name]) for name in axes), *values)
+    more = _details(cells, axes)
+    return table if more is None else Group(table, Text(), more)
+
+
+def _details(cells: Sequence[Cell], axes: Sequence[str]) -> Table | None:
+    """One row per cell: its axes and what its scenario is about; None if that is what all are about."""
+
+    def happens(measure: str) -> bool:
+        return any(cell.measures.get(measure) for cell in cells)
+
+    heads = {measure: head for measure, head in DETAILS.items() if happens(measure)}
+    if any(map(happens, HOLDERS)):
+        heads = {"hold_max_ns": "held ns", **heads}
+    if not heads:
+        return None
+    shown = list(heads)[:MOST_DETAILS]
+    table = _table([*axes, *(heads[measure] for measure in shown)], len(axes))
+    for cell in cells:
+        values = [in_unit(by_name()[measure].unit, cell.measures.get(measure)) for measure in shown]
         table.add_row(*(word(cell.fields[name]) for name in axes), *values)
     return table
 

@@ -32,9 +32,14 @@ from workers.derived import (
     WORKING_READERS,
     attaches_program,
     cpus_wanted,
+    fills_cpumap,
+    merges,
+    merges_in_hardware,
+    most_queues,
     moves_interrupts,
     reads_sockets,
 )
+from workers.drivers import REFILL_LIMIT
 from workers.drivers.geometry import Geometry, geometry_of
 from workers.egress import most_frames, new_egress, register_pools, transmits
 from workers.errors import ConfigError
@@ -42,9 +47,12 @@ from workers.gro import HEADERS_BYTES
 from workers.latency import BUCKETS
 from workers.machine import new_machine
 from workers.moderation import FIRST_PROFILE, PROFILE_FRAMES, PROFILE_USECS
+from workers.retention import MOST_RETAINED
 from workers.rss import indirection
 from workers.state import (
     ACTOR,
+    AGGREGATE,
+    AGGREGATES,
     BACKLOG,
     BACKLOG_POLL,
     BLAMED,
@@ -53,11 +61,13 @@ from workers.state import (
     DEFERRED_FREE,
     DESCRIPTOR,
     FRAGMENTS,
+    FREE_AGGREGATES,
     GRO,
     GRO_BUCKET_SKBS,
     GRO_BUCKETS,
     HOLD,
     IDLE,
+    LATE_FREE,
     LIFE,
     MACHINE,
     MERGED,
@@ -67,6 +77,8 @@ from workers.state import (
     POLL,
     QUEUE,
     READER,
+    RETAINED,
+    RETAINED_SLOT,
     SOCKET,
     STACK,
     TALLY,
@@ -82,6 +94,7 @@ from workers.traffic import (
     Arrivals,
     last_arrival_ps,
     new_arrivals,
+    retention_key,
     tap_key,
     work_key,
 )
@@ -108,15 +121,19 @@ def new_trial(config: TrialConfig) -> Trial:
     readers = _readers(config, geometry)
     rx_ring = max(config.nic.rx_ring, config.life.rx_ring)
     descriptors = len(queues) * rx_ring
-    generations = 2 if config.life.event == "resize" else 1
-    pools = config.nic.queues + (len(queues) if generations > 1 or geometry.split else 0)
+    nic = _nic(config, geometry, arrivals)
+    # the device's open aggregates and those completed have a descriptor each, that is not posted
+    aggregates = descriptors if nic.contexts else 0
+    payload_pools = config.nic.queues + (len(queues) if config.life.event == "resize" else 0)
+    nic.first_header_pool = payload_pools
+    pools = payload_pools * (2 if geometry.split else 1)
     limits = (_most_in_stack(config, geometry, merged) for merged in (_most_merged(config), 1))
     most, unmerged = limits
     waiting = min(most, unmerged + MERGED_PAGES) + most_frames(config)
     ring_slots = min(config.pool.size or 1024, rules_of(config.kernel).ring_size_limit)
     # in the worst case each buffer is all that is left of its page
     of_packet = -(-largest_bytes // geometry.writable) + (1 if geometry.split else 0)
-    pages = (waiting + 1) * of_packet + pools * (rx_ring + ring_slots + 5 * CACHE_CAPACITY)
+    pages = (waiting + 1) * of_packet + pools * (rx_ring + ring_slots + 5 * CACHE_CAPACITY) + aggregates
     skbs = waiting + 2 * len(queues) + config.xdp.redirect_cpus
     if most > unmerged + MERGED_PAGES:
         # pages are what runs short, and each may be in an skb
@@ -133,21 +150,25 @@ def new_trial(config: TrialConfig) -> Trial:
     if config.memory.pages:
         host.page_allocator.end = config.memory.pages + 1
     for number in range(pools):
-        is_first = number < config.nic.queues
-        params_of = _header_pool_params if geometry.split and not is_first else _pool_params
-        create(host, number, params_of(config, geometry, number if is_first else number - config.nic.queues))
-    stack = _stack(config, waiting, len(queues))
+        place = number % payload_pools
+        queue = place if place < config.nic.queues else place - config.nic.queues
+        params_of = _pool_params if number < payload_pools else _header_pool_params
+        create(host, number, params_of(config, geometry, queue))
+    stack = _stack(config, waiting + aggregates)
     backlogs = _backlogs(config, queues, readers)
-    deferred = records(DEFERRED, len(queues))
-    deferred.event_ps = FOREVER
     tap = records(TAP, 1)[0]
     tap.key = tap_key(config.seed)
     egress = new_egress(config, 1 + _last_cpu(queues, readers, backlogs))
-    register_pools(config, host, egress, queues)
+    register_pools(config, host, egress, queues, payload_pools)
+    deferred = _deferred(config, stack, queues, egress.targets)
+    nic.frame_queues = len(egress.frame_queues)
+    free_aggregates = records(FREE_AGGREGATES, 1)[0]
+    free_aggregates.fresh = 1
+    retained = _retained(config)
     first_irq_cpu = 1 + _last_cpu(queues, readers, backlogs, egress.targets)
     irq_cpus = range(first_irq_cpu, first_irq_cpu + config.nic.queues if moves_interrupts(config) else 0)
-    deferring = deferred if stack.defers else ()
-    cpus, actors = _cpus(queues, readers, backlogs, deferring, egress.targets, irq_cpus)
+    before_readers = _before_readers(queues, backlogs, deferred, readers[: len(retained)])
+    cpus, actors = _cpus(before_readers, readers, egress.targets, irq_cpus)
     own_cpus = readers.cpu[readers.cpu >= len(queues)]
     nodes.place(config, host.observer.caches, own_cpus, [*backlogs.cpu, *egress.targets.cpu], irq_cpus)
     if config.nic.napi == "busy-poll":
@@ -162,10 +183,14 @@ def new_trial(config: TrialConfig) -> Trial:
         cpus=cpus,
         actors=actors,
         life=_life(config, first_irq_cpu),
-        nic=_nic(config, geometry, arrivals, len(egress.frame_queues)),
+        nic=nic,
         queues=queues,
         indirection=indirection(config.nic.queues),
         descriptors=records(DESCRIPTOR, descriptors),
+        aggregates=records(AGGREGATE, aggregates + 1),
+        aggregates_of=records(AGGREGATES, len(queues)),
+        free_aggregates=free_aggregates,
+        context_slots=words(len(queues) * int(nic.contexts)),
         blamed=records(BLAMED, pools),
         stack=stack,
         readers=readers,
@@ -178,10 +203,12 @@ def new_trial(config: TrialConfig) -> Trial:
         backlogs=backlogs,
         backlog_slots=words(len(backlogs) * backlog.SLOTS),
         deferred=deferred,
-        deferred_slots=words(len(queues) * MOST_SKBS),
+        deferred_slots=words(len(deferred) * MOST_SKBS),
         socket_slots=words(sum(readers.mask + 1)),
         **egress._asdict(),
         kept_slots=words(sum(readers.kept_mask + 1)),
+        retained=retained,
+        retained_slots=records(RETAINED_SLOT, len(retained) * MOST_RETAINED),
         frag_caches=new_frag_caches(),
         arrivals=arrivals,
         tally=records(TALLY, 1)[0],
@@ -220,7 +247,7 @@ def _check_buffers(config: TrialConfig, geometry: Geometry, largest_bytes: int) 
 
 
 def _queues(config: TrialConfig) -> Any:
-    queues = records(QUEUE, max(config.nic.queues, config.life.queues))
+    queues = records(QUEUE, most_queues(config))
     for number in range(len(queues)):
         queues[number].first = number * max(config.nic.rx_ring, config.life.rx_ring)
         queues[number].cpu = queues[number].irq_cpu = queues[number].pool = number
@@ -254,6 +281,8 @@ def _life(config: TrialConfig, first_irq_cpu: int) -> Any:
     life.ring_mask = (config.life.rx_ring or config.nic.rx_ring) - 1
     life.first_pool = config.nic.queues
     life.first_irq_cpu = first_irq_cpu
+    life.tx_ring = config.nic.tx_ring
+    life.stays_down = int(config.life.event == "down")
     return life
 
 
@@ -263,7 +292,7 @@ def _header_pool_params(config: TrialConfig, geometry: Geometry, queue: int) -> 
     return params._replace(flags=params.flags | fragments)
 
 
-def _nic(config: TrialConfig, geometry: Geometry, arrivals: Arrivals, frame_queues: int) -> Any:
+def _nic(config: TrialConfig, geometry: Geometry, arrivals: Arrivals) -> Any:
     nic = records(NIC, 1)[0]
     nic.queues = config.nic.queues
     nic.ring_mask = config.nic.rx_ring - 1
@@ -279,11 +308,15 @@ def _nic(config: TrialConfig, geometry: Geometry, arrivals: Arrivals, frame_queu
     nic.copybreak_bytes = geometry.copybreak
     nic.wanted = 1
     nic.budget = config.nic.budget
+    nic.refill_limit = REFILL_LIMIT
+    if merges_in_hardware(config):
+        nic.contexts = config.nic.hw_gro_flows
+        nic.context_ps = config.nic.hw_gro_usecs * PS_PER_US
+        nic.refill_limit = max(config.nic.rx_ring, config.life.rx_ring)
     nic.adaptive = int(config.nic.moderation == "adaptive")
     nic.poll_context = SERVING_SOFTIRQ if config.nic.napi == "softirq" else BH_DISABLED
     nic.thread_wakes = int(config.nic.napi == "threaded")
     nic.program = int(attaches_program(config))
-    nic.frame_queues = frame_queues
     nic.transmits = int(transmits(config))
     nic.updates_pool = int(config.driver.pool_node == "update")
     nic.saturated = int(config.traffic.kind == "saturation")
@@ -295,7 +328,7 @@ def _nic(config: TrialConfig, geometry: Geometry, arrivals: Arrivals, frame_queu
     return nic
 
 
-def _stack(config: TrialConfig, in_stack: int, queues: int) -> Any:
+def _stack(config: TrialConfig, in_stack: int) -> Any:
     stack, app = config.stack, config.app
     record = records(STACK, 1)[0]
     record.readers = app.readers if reads_sockets(config) else 0
@@ -304,11 +337,14 @@ def _stack(config: TrialConfig, in_stack: int, queues: int) -> Any:
     record.no_port = int(app.reader == "udp-no-port")
     record.gro = int(stack.gro)
     record.tcp = int(app.protocol == "tcp")
-    if record.tcp and not record.drops and skb_rules_of(config.kernel).tcp_defers_frees:
-        record.defers = queues
+    if record.tcp and record.readers and skb_rules_of(config.kernel).tcp_defers_frees:
+        record.defers_to_queues = most_queues(config)
+        record.defers = record.defers_to_queues + (config.xdp.redirect_cpus if fills_cpumap(config) else 0)
     record.backlogs = stack.rps
     record.tap_percent = stack.capture_percent
-    record.keeps = int(record.defers > 0 or app.reader == "hold")
+    record.retains_percent = app.hold_percent
+    record.retains_ps = app.hold_ms * PS_PER_MS
+    record.keeps = int(record.defers > 0 or app.reader == "hold" or app.hold_percent > 0)
     record.special = int(record.no_port or record.gro or record.tcp or record.backlogs or record.tap_percent)
     record.merged_fresh = 1
     record.merged_room = min(in_stack * _packets_of_a_page(config), MOST_MERGED) if record.tcp else 0
@@ -321,7 +357,7 @@ def _readers(config: TrialConfig, geometry: Geometry) -> Any:
     sockets = app.readers if reads_sockets(config) else 0
     taps = int(stack.capture_percent > 0)
     readers = records(SOCKET, sockets + taps)
-    queues = max(config.nic.queues, config.life.queues)
+    queues = most_queues(config)
     next_cpu = queues
     first = kept_first = 0
     for number in range(len(readers)):
@@ -376,6 +412,7 @@ def _most_merged(config: TrialConfig) -> int:
     if config.app.protocol != "tcp":
         return 1
     merged = MAX_SKB_FRAGS + 1
+    # what the NIC merges lies in as many pages as an skb has fragments
     return max(merged, GRO_MAX_BYTES // _payload_bytes(config) + 2) if config.stack.gro else merged
 
 
@@ -386,10 +423,12 @@ def _most_in_stack(config: TrialConfig, geometry: Geometry, merged: int) -> int:
     if app.protocol == "tcp" and stack.gro:
         found += merged * GRO_BUCKETS * GRO_BUCKET_SKBS * queues
     if stack.rps:
-        found += stack.rps * 2 * (backlog.MOST_WAITING + 1) * (merged if stack.gro else 1)
+        found += stack.rps * 2 * (backlog.MOST_WAITING + 1) * (merged if merges(config) else 1)
     if reads_sockets(config):
-        found += app.readers * (_socket_packets(config, geometry) + (_kept_packets(config) + 1) * merged)
-        found += queues * MOST_SKBS * merged if app.protocol == "tcp" else 0
+        kept = _kept_packets(config) + 1 + (MOST_RETAINED if app.hold_percent else 0)
+        found += app.readers * (_socket_packets(config, geometry) + kept * merged)
+        lists = queues + config.xdp.redirect_cpus
+        found += lists * MOST_SKBS * merged if app.protocol == "tcp" else 0
     return found
 
 
@@ -422,14 +461,45 @@ def _backlogs(config: TrialConfig, queues: Any, readers: Any) -> Any:
     return backlogs
 
 
-def _cpus(
-    queues: Any, readers: Any, backlogs: Any, deferred: Any, targets: Any, irq_cpus: range
-) -> tuple[Any, Any]:
-    """The CPUs, and who acts on them: softirqs before readers on each, targets alone, nobody yet where
-    interrupts will move to."""
+def _deferred(config: TrialConfig, stack: Any, queues: Any, targets: Any) -> Any:
+    """A list for each CPU that skbs are left to."""
+    deferred = records(DEFERRED, int(stack.defers))
+    deferred.event_ps = FOREVER
+    if stack.defers:
+        deferred.cpu[: len(queues)] = queues.cpu
+    if stack.defers > len(queues):
+        deferred.cpu[len(queues) :] = targets.cpu
+        stack.defers_from_cpu = targets[0].cpu
+    return deferred
+
+
+def _retained(config: TrialConfig) -> Any:
+    """For each reader, if they keep packets for long."""
+    retained = records(RETAINED, config.app.readers if config.app.hold_percent else 0)
+    for number in range(len(retained)):
+        retained[number].event_ps = FOREVER
+        retained[number].first = number * MOST_RETAINED
+        retained[number].key = retention_key(config.seed, number)
+    return retained
+
+
+Actor = tuple[int, int, int]
+"""its CPU, kind and number"""
+
+
+def _before_readers(queues: Any, backlogs: Any, deferred: Any, retaining: Any) -> list[Actor]:
+    """Softirqs, and what readers do before they read on."""
     found = [(int(queues[number].cpu), POLL, number) for number in range(len(queues))]
     found += [(int(backlogs[number].cpu), BACKLOG_POLL, number) for number in range(len(backlogs))]
-    found += [(int(queues[number].cpu), DEFERRED_FREE, number) for number in range(len(deferred))]
+    found += [(int(deferred[number].cpu), DEFERRED_FREE, number) for number in range(len(deferred))]
+    found += [(int(retaining[number].cpu), LATE_FREE, number) for number in range(len(retaining))]
+    return found
+
+
+def _cpus(before_readers: list[Actor], readers: Any, targets: Any, irq_cpus: range) -> tuple[Any, Any]:
+    """The CPUs, and who acts on them: softirqs before readers on each, then targets, nobody yet where
+    interrupts will move to."""
+    found = before_readers.copy()
     found += [(int(readers[number].cpu), READER, number) for number in range(len(readers))]
     found += [(int(targets[number].cpu), TARGET_TURN, number) for number in range(len(targets))]
     found += [(cpu, POLL, number) for number, cpu in enumerate(irq_cpus)]

@@ -10,6 +10,7 @@ from pool_impl.layout import COUNT_MASK, MAX_SKB_FRAGS, SIGNATURE, SIGNATURE_MAS
 from workers.backlog import SLOTS
 from workers.deferred import MOST_SKBS
 from workers.errors import CheckError
+from workers.retention import MOST_RETAINED
 from workers.state import (
     FRAGMENTS,
     GRO_BUCKET_SKBS,
@@ -56,8 +57,11 @@ def queued_packets(trial: Trial) -> int:
     """Counted packets that wait in a receive ring, the stack, a transmit ring or for a redirect
     target."""
     since = trial.tally.measure_from_ps
-    filled = _descriptors(trial, "dma")
-    in_ring = (filled.arrival_ps >= since) & (filled.ends != 0)
+    if trial.nic.contexts:
+        in_ring = np.array([at >= since for found in _aggregates(trial) for at in _merged_in(trial, found)])
+    else:
+        filled = _descriptors(trial, "dma")
+        in_ring = (filled.arrival_ps >= since) & (filled.ends != 0)
     waiting = np.concatenate([_in_sockets(trial), _in_gro(trial), _in_backlogs(trial)])
     in_stack = sum(int(arrival_ps >= since) for skb in waiting for arrival_ps in _arrivals(trial, int(skb)))
     in_frames = _frames(trial).arrival_ps >= since
@@ -67,7 +71,16 @@ def queued_packets(trial: Trial) -> int:
 def _arrivals(trial: Trial, skb: int) -> Iterator[int]:
     """When each wire packet of an skb arrived."""
     yield int(trial.packets[skb].arrival_ps)
-    number = trial.holds[trial.buffers.skbs[skb].shared].merged
+    yield from _further(trial, trial.holds[trial.buffers.skbs[skb].shared].merged)
+
+
+def _merged_in(trial: Trial, aggregate: Any) -> Iterator[int]:
+    """The same for what the NIC merges."""
+    yield int(aggregate.arrival_ps)
+    yield from _further(trial, aggregate.merged)
+
+
+def _further(trial: Trial, number: int) -> Iterator[int]:
     while number != 0:
         yield int(trial.merged[number].arrival_ps)
         number = trial.merged[number].next
@@ -78,6 +91,24 @@ def _descriptors(trial: Trial, until: str) -> Any:
     mask = trial.nic.ring_mask
     indices = [queue.first + (np.arange(queue.read, queue[until]) & mask) for queue in trial.queues]
     return trial.descriptors[np.concatenate(indices)]
+
+
+def _aggregates(trial: Trial) -> Any:
+    """What the NIC merges or has completed, in no order."""
+    found = []
+    for number, table in enumerate(trial.aggregates_of):
+        first = number * trial.nic.contexts
+        found += trial.context_slots[first : first + table.open].tolist()
+        completed = int(table.first_completed)
+        while completed != 0:
+            found.append(completed)
+            completed = int(trial.aggregates[completed].next)
+    return trial.aggregates[np.array(found, np.int64)]
+
+
+def _merged_pages(aggregates: Any) -> Any:
+    """Pages of payload in them."""
+    return aggregates["page"][np.arange(MAX_SKB_FRAGS) < aggregates["pages"][:, np.newaxis]]
 
 
 def _frames(trial: Trial) -> Any:
@@ -111,6 +142,15 @@ def _kept(trial: Trial) -> Any:
         for reader in trial.readers
     ]
     return trial.kept_slots[np.concatenate([*slots, *NONE])]
+
+
+def _retained(trial: Trial) -> Any:
+    """Those that they keep for a long time."""
+    slots = [
+        retained.first + (np.arange(retained.head, retained.tail) & (MOST_RETAINED - 1))
+        for retained in trial.retained
+    ]
+    return trial.retained_slots.skb[np.concatenate([*slots, *NONE])]
 
 
 def _in_gro(trial: Trial) -> Any:
@@ -159,6 +199,8 @@ def _places(trial: Trial) -> None:
     if nic.pattern == HEADER_SPLIT:
         held = int((trial.descriptors.page != 0).sum()) * UNITS_OF_A_PAGE
         held += int((trial.descriptors.header_page != 0).sum()) * int(nic.part_units)
+        aggregates = _aggregates(trial)
+        held += len(_merged_pages(aggregates)) * UNITS_OF_A_PAGE + len(aggregates) * int(nic.part_units)
     _equal("parts of pages in descriptors", held, "those counted", counted)
     shared = trial.buffers.skbs[_in_sockets(trial)].shared
     in_sockets = int(trial.holds[shared].units.sum())
@@ -174,7 +216,7 @@ def _units_in_skbs(trial: Trial) -> int:
     part = int(trial.nic.part_units)
     if trial.nic.pattern != HEADER_SPLIT:
         return len(pages) * part
-    headers = int((trial.host.pages[pages].pp >= trial.nic.queues).sum())
+    headers = int((trial.host.pages[pages].pp >= trial.nic.first_header_pool).sum())
     return headers * part + (len(pages) - headers) * UNITS_OF_A_PAGE
 
 
@@ -185,10 +227,18 @@ def _buffers_are_apart(trial: Trial) -> None:
     shared = trial.buffers.shared[np.unique(_live_skbs(trial.buffers).shared)]
     used = np.arange(MAX_SKB_FRAGS) < shared.nr_frags[:, np.newaxis]
     heads = (shared.head_frag != 0) & (shared.head_page != 0)
-    pages = np.concatenate([ring.page, ring.header_page, shared.frag_page[used], shared.head_page[heads]])
-    parts = np.concatenate(
-        [ring.offset, ring.header_offset, shared.frag_offset[used], shared.head_offset[heads]]
+    merging = _aggregates(trial)
+    payload = _merged_pages(merging)
+    places = (
+        (ring.page, ring.offset),
+        (ring.header_page, ring.header_offset),
+        (merging["header_page"], merging["header_offset"]),
+        (payload, np.zeros_like(payload)),
+        (shared.frag_page[used], shared.frag_offset[used]),
+        (shared.head_page[heads], shared.head_offset[heads]),
     )
+    pages = np.concatenate([its_pages for its_pages, _ in places])
+    parts = np.concatenate([offsets for _, offsets in places])
     parts = parts[pages != 0] // size
     pages = pages[pages != 0]
     found = np.unique(np.stack([pages, parts]), axis=1)
@@ -200,14 +250,15 @@ def _pages(trial: Trial) -> None:
     host = trial.host
     skbs = _live_skbs(trial.buffers)
     frames = _frames(trial)
-    places = (_in_sockets, _in_tap, _in_gro, _in_backlogs, _kept, _deferred)
+    places = (_in_sockets, _in_tap, _in_gro, _in_backlogs, _kept, _retained, _deferred)
     listed = np.concatenate([*(place(trial) for place in places), frames.skb[frames.skb != 0]])
     members = [member for skb in listed for member in _members(trial.buffers, int(skb))]
     _equal("skbs in use", len(skbs), "skbs found", len(listed) + len(members))
     booked = trial.holds[np.unique(skbs.shared)].units.sum() - _in_members(trial, members)
     _equal("parts of pages in skbs", _units_in_skbs(trial), "those booked for them", int(booked))
-    places_of_pages = (trial.descriptors.page, trial.descriptors.header_page, frames.page)
-    held = np.concatenate([*places_of_pages, _data_pages(trial.buffers, skbs)])
+    aggregates = _aggregates(trial)
+    in_nic = (trial.descriptors.page, trial.descriptors.header_page, _merged_pages(aggregates))
+    held = np.concatenate([*in_nic, aggregates["header_page"], frames.page, _data_pages(trial.buffers, skbs)])
     held = held[held != 0]
     if trial.nic.pattern in (FRAGMENTS, HEADER_SPLIT):
         held = _cut_pages(trial, held)
@@ -240,7 +291,7 @@ def _cut_pages(trial: Trial, held: Any) -> Any:
     """The pages behind shares that descriptors and skbs hold, with those that pools are cutting up; the count
     of each page is the shares held and those not handed out yet. Pages of payload pools are not cut up."""
     host = trial.host
-    is_cut = (host.pages[held].pp >= trial.nic.queues) | (trial.nic.pattern == FRAGMENTS)
+    is_cut = (host.pages[held].pp >= trial.nic.first_header_pool) | (trial.nic.pattern == FRAGMENTS)
     whole = held[~is_cut]
     held = held[is_cut]
     current = {int(owner.frag_page): owner for owner in host.pools if owner.frag_page != 0}

@@ -1,8 +1,9 @@
 """Freeing where the skb was made: what a TCP reader on another CPU has read (``skb_attempt_defer_free``).
 
-The CPU of a queue has a list of such skbs. It frees them, newest first, before its next poll, or in a softirq
-raised by an interrupt from the reader that finds the list half full. Who finds it full frees at once, as does
-who has an skb of a CPU without a queue, such as a CPU map's: those have no list here.
+The CPU of a queue has a list of such skbs, and so has that of a kthread of the CPU map. It frees them, newest
+first, before its next poll, or in a softirq raised by an interrupt from the reader that finds the list half
+full; a kthread's CPU polls nothing, and what is less than half a list waits there. Who finds it full frees at
+once.
 """
 
 from pool_impl.jit import compiled
@@ -19,9 +20,12 @@ MOST_SKBS = 64
 def defer(trial: Trial, skb: int) -> int:
     """Leave an skb to the CPU that made it; the skb to free now, or 0."""
     host = trial.host
-    owner = trial.packets[skb].cpu
-    if owner == host.context.cpu or owner >= trial.stack.defers:
+    cpu = trial.packets[skb].cpu
+    if cpu == host.context.cpu:
         return skb
+    owner = cpu
+    if cpu >= trial.stack.defers_to_queues:
+        owner = cpu - trial.stack.defers_from_cpu + trial.stack.defers_to_queues
     waiting = trial.deferred[owner]
     if waiting.count == MOST_SKBS:
         return skb
@@ -32,7 +36,7 @@ def defer(trial: Trial, skb: int) -> int:
     if waiting.count == MOST_SKBS // 2 + 1 and waiting.event_ps == FOREVER:
         host.observer.work(cost.IPI, 1)
         waiting.event_ps = cost.clock(host.observer.meter, host.context.cpu)
-        refresh(trial, owner)
+        refresh(trial, cpu)
     return 0
 
 

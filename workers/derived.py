@@ -35,6 +35,7 @@ SEED_FIELDS = (
     "xdp.tx_percent",
     "xdp.redirect_percent",
     "stack.capture_percent",
+    "app.hold_percent",
 )
 """what decides whether the seed matters, see :func:`seed_matters`"""
 
@@ -56,7 +57,7 @@ def seed_matters(config: TrialFields) -> bool:
         return False
     if app.reader in WORKING_READERS and app.work_distribution == "exponential":
         return True
-    if 0 < config.stack.capture_percent < 100:
+    if 0 < config.stack.capture_percent < 100 or (0 < app.hold_percent < 100 and reads_sockets(config)):
         return True
     if draws_verdicts(config):
         return True
@@ -84,14 +85,19 @@ def draws_verdicts(config: TrialFields) -> bool:
     return 100 not in (xdp.pass_percent, xdp.drop_percent, xdp.tx_percent, xdp.redirect_percent)
 
 
+def merges_in_hardware(config: TrialFields) -> bool:
+    """Whether the NIC finds anything to merge: it leaves other protocols alone."""
+    return config.nic.hw_gro and config.app.protocol == "tcp"
+
+
+def merges(config: TrialFields) -> bool:
+    """Whether skbs may have several packets before they come to a socket."""
+    return config.stack.gro or merges_in_hardware(config)
+
+
 def needs_whole_pages(config: TrialFields) -> bool:
     """Whether the receive pattern has to be a page for each packet and nothing else."""
-    return attaches_program(config) or config.app.reader == "forward" or loses_pools(config)
-
-
-def loses_pools(config: TrialFields) -> bool:
-    """Whether the device goes down, with its pools."""
-    return config.life.event in ("down", "resize")
+    return attaches_program(config) or config.app.reader == "forward"
 
 
 def moves_interrupts(config: TrialFields) -> bool:
@@ -99,11 +105,16 @@ def moves_interrupts(config: TrialFields) -> bool:
     return config.life.event == "irq-moved"
 
 
+def most_queues(config: TrialFields) -> int:
+    """Receive queues that there are before or after a change."""
+    return max(config.nic.queues, config.life.queues)
+
+
 def cpus_wanted(config: TrialFields) -> dict[str, int]:
     """CPUs that take part, by the field that asks for them."""
     app, stack = config.app, config.stack
     return {
-        "nic.queues": max(config.nic.queues, config.life.queues),
+        "nic.queues": most_queues(config),
         "app.readers": app.readers if reads_sockets(config) and app.reader_cpu == "other" else 0,
         "stack.rps": stack.rps,
         "stack.capture_percent": int(stack.capture_percent > 0),
@@ -115,6 +126,11 @@ def cpus_wanted(config: TrialFields) -> dict[str, int]:
 def redirects_to_cpus(config: TrialFields) -> bool:
     """Whether XDP frames go to targets with CPUs of their own."""
     return config.xdp.redirect_percent > 0 and config.xdp.redirect_to in ("device", "cpumap")
+
+
+def fills_cpumap(config: TrialFields) -> bool:
+    """Whether kthreads of the CPU map make skbs."""
+    return config.xdp.redirect_percent > 0 and config.xdp.redirect_to == "cpumap"
 
 
 def reads_sockets(config: TrialFields) -> bool:

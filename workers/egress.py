@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from pool_impl import xdp as xdp_memory
 from pool_impl.layout import Host, records
 from workers.config import TrialConfig
-from workers.derived import attaches_program, draws_verdicts, redirects_to_cpus
+from workers.derived import attaches_program, draws_verdicts, most_queues, redirects_to_cpus
 from workers.state import (
     FRAME,
     FRAME_QUEUE,
@@ -77,11 +77,14 @@ def new_egress(config: TrialConfig, first_cpu: int) -> Egress:
     )
 
 
-def register_pools(config: TrialConfig, host: Host, egress: Egress, queues: Any) -> None:
-    """Make each queue's pool the memory of its frames, where there is a program (spec 1.6)."""
+def register_pools(config: TrialConfig, host: Host, egress: Egress, queues: Any, pools: int) -> None:
+    """Make each queue's pool the memory of its frames, where there is a program (spec 1.6), and those for
+    later that of later ones: a pool's id is its number and one."""
     if attaches_program(config):
-        for number in range(len(queues)):
-            queues[number].memory_id = xdp_memory.register(host, egress.xdp_memory, number)
+        for number in range(pools):
+            identity = xdp_memory.register(host, egress.xdp_memory, number)
+            if number < len(queues):
+                queues[number].memory_id = identity
 
 
 def transmits(config: TrialConfig) -> bool:
@@ -105,7 +108,7 @@ def _program(config: TrialConfig) -> Any:
     if fields.redirect_percent > 0:
         xdp.redirect_to = REDIRECT_TO[fields.redirect_to]
         xdp.targets = fields.redirect_cpus if redirects_to_cpus(config) else 0
-    xdp.first_target = config.nic.queues if transmits(config) else 0
+    xdp.first_target = most_queues(config) if transmits(config) else 0
     xdp.first_bulk = xdp.first_target + xdp.targets
     return xdp
 
@@ -117,4 +120,4 @@ def _limits(config: TrialConfig, xdp: Any) -> list[int]:
     of_bulk = DEVICE_BULK_FRAMES if to_device else CPUMAP_BULK_FRAMES
     targets = int(xdp.targets)
     rings = [config.nic.tx_ring] * int(xdp.first_target)
-    return rings + [of_target] * targets + [of_bulk] * (config.nic.queues * targets)
+    return rings + [of_target] * targets + [of_bulk] * (most_queues(config) * targets)

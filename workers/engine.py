@@ -15,11 +15,13 @@ from workers import (
     deferred,
     drivers,
     gro,
+    hardware_gro,
     hold,
     moderation,
     nic,
     nodes,
     occupancy,
+    retention,
     sockets,
     stack,
     targets,
@@ -30,6 +32,7 @@ from workers.state import (
     BACKLOG_POLL,
     FLUSHING,
     IDLE,
+    LATE_FREE,
     NOBODY,
     POLL,
     POLLING,
@@ -50,7 +53,10 @@ def run(trial: Trial, until_ps: int) -> None:
         cpu = next_cpu(trial)
         start_ps = trial.machine.due_ps[cpu]
         if trial.nic.next_arrival_ps <= min(start_ps, until_ps - 1):
-            nic.receive_until(trial, min(start_ps, until_ps - 1))
+            if trial.nic.contexts:
+                hardware_gro.receive_until(trial, min(start_ps, until_ps - 1))
+            else:
+                nic.receive_until(trial, min(start_ps, until_ps - 1))
             cpu = next_cpu(trial)
             start_ps = trial.machine.due_ps[cpu]
         if start_ps >= until_ps:
@@ -163,12 +169,15 @@ def _flush(trial: Trial, queue: Any, number: int, now_ps: int) -> int:
 
 @compiled(inline=False)
 def _other_softirq(trial: Trial, kind: int, number: int, slept: bool) -> int:
-    """One step of a backlog's poll, or freeing what readers left; the skb to free, or 0."""
+    """One step of a backlog's poll, or freeing what readers left or have kept; the skb to free, or 0."""
     if kind == BACKLOG_POLL:
         skb = backlog.poll(trial, number)
         return 0 if skb == 0 else stack.receive(trial, skb)
     if slept:
         trial.host.observer.work(cost.INTERRUPT, 1)
+    if kind == LATE_FREE:
+        trial.host.context.in_softirq = PROCESS
+        return retention.free_oldest(trial, number)
     deferred.flush(trial, number)
     return 0
 
@@ -201,7 +210,7 @@ def _end_poll(trial: Trial, queue: Any, number: int) -> None:
     """Refill, then wait for an interrupt or, with more to do, for the next turn."""
     if trial.nic.frame_queues:
         targets.flush_all(trial, number)
-    drivers.refill(trial, number, drivers.REFILL_LIMIT)
+    drivers.refill(trial, number, trial.nic.refill_limit)
     cpu = trial.cpus[queue.cpu]
     cpu.poller = NOBODY
     if _completes(trial, queue):

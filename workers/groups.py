@@ -109,6 +109,29 @@ class NicConfig(Group):
             "0: nic.link_gbps",
         ),
     ] = 0
+    hw_gro: Annotated[
+        bool,
+        Field(
+            description="the NIC merges TCP packets of a flow before the driver sees them (ethtool's "
+            "rx-gro-hw): headers once, payload after payload into the same pages"
+        ),
+    ] = False
+    hw_gro_usecs: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=10_000,
+            description="microseconds from its first packet after which the NIC completes what it merges",
+        ),
+    ] = 32
+    hw_gro_flows: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=256,
+            description="flows that the NIC merges at a time, by queue; one more completes the oldest",
+        ),
+    ] = 64
 
 
 class DriverConfig(Group):
@@ -363,6 +386,18 @@ class AppConfig(Group):
             ge=1, le=65_536, description="received skbs that a hold reader has not freed yet, the last ones"
         ),
     ] = 256
+    hold_percent: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=100,
+            description="share of received skbs that the application frees only after app.hold_ms, as if "
+            "they waited for one that was lost; drawn",
+        ),
+    ] = 0
+    hold_ms: Annotated[
+        int, Field(ge=1, le=600_000, description="how long it keeps them, at most 65536 of a socket")
+    ] = 10
     readers: Annotated[
         int,
         Field(ge=1, le=16, description="sockets, each with its own reader; a packet's flow decides which"),

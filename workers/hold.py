@@ -47,12 +47,13 @@ def counted(trial: Trial, skb: int) -> int:
     found = 1 if trial.packets[skb].arrival_ps >= since_ps else 0
     first = trial.holds[trial.buffers.skbs[skb].shared].merged
     if first != 0:
-        found += _counted_merged(trial.merged, first, since_ps)
+        found += counted_merged(trial.merged, first, since_ps)
     return found
 
 
 @compiled(inline=False)
-def _counted_merged(merged: Any, number: int, since_ps: int) -> int:
+def counted_merged(merged: Any, number: int, since_ps: int) -> int:
+    """The same in a list of MERGED records."""
     found = 0
     while number != 0:
         found += 1 if merged[number].arrival_ps >= since_ps else 0
@@ -74,14 +75,14 @@ def join(trial: Trial, to: int, source: int, units: int, copied: bool) -> None:
     """
     target = trial.holds[trial.buffers.skbs[to].shared]
     moved = trial.holds[trial.buffers.skbs[source].shared]
-    _append(trial, target, trial.packets[source].arrival_ps, NO_PAGE if copied else moved.built_ps)
+    append(trial, target, trial.packets[source].arrival_ps, NO_PAGE if copied else moved.built_ps)
     target.units += units
     if moved.merged == 0:
         return
     if copied:
         number = moved.merged
         while number != 0:
-            _append(trial, target, trial.merged[number].arrival_ps, NO_PAGE)
+            append(trial, target, trial.merged[number].arrival_ps, NO_PAGE)
             number = trial.merged[number].next
         return
     trial.merged[target.last_merged].next = moved.merged
@@ -92,7 +93,8 @@ def join(trial: Trial, to: int, source: int, units: int, copied: bool) -> None:
 
 
 @compiled()
-def _append(trial: Trial, hold: Any, arrival_ps: int, built_ps: int) -> None:
+def append(trial: Trial, hold: Any, arrival_ps: int, built_ps: int) -> None:
+    """One more MERGED record in the list of a HOLD or AGGREGATE record."""
     stack = trial.stack
     stack.merged_room -= 1
     number = stack.merged_free
@@ -149,6 +151,12 @@ def _release_merged(trial: Trial, shared: int, now_ps: int) -> None:
         if record.built_ps != NO_PAGE:
             _count(trial, record.built_ps, now_ps)
         number = record.next
+    free_merged(trial, hold)
+
+
+@compiled(inline=False)
+def free_merged(trial: Trial, hold: Any) -> None:
+    """Free the MERGED records of a HOLD or AGGREGATE record, which has some."""
     trial.merged[hold.last_merged].next = trial.stack.merged_free
     trial.stack.merged_free = hold.merged
     trial.stack.merged_room += hold.merged_count

@@ -1,22 +1,25 @@
 """What happens to a device while traffic flows: it goes down, comes up with other rings or queues, or has its
 interrupts moved.
 
-Going down gives each posted page back, destroys the pools and leaves packets on the wire without a
-descriptor. Pages that sockets hold come back later: a destroyed pool still takes them into its ring, and
-looks once a second whether all are there (spec 4.2). Coming up makes new pools beside the old ones.
+Going down ends the polls, gives each posted buffer back, destroys the pools and leaves packets on the wire
+without a descriptor. What GRO holds goes up as the poll ends. Backlogs go on with what they have; a device
+that stays down does not run, and what would come to a backlog from it then is dropped
+(``enqueue_to_backlog``), while one that is to come up again counts as running. Pages that sockets hold come
+back later: a destroyed pool still takes them into its ring, and looks once a second whether all are there
+(spec 4.2). So it is with frames that were redirected. Coming up makes new pools beside the old ones.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from pool_impl import pool
+from pool_impl import page_alloc, pool
 from pool_impl.jit import compiled
 from pool_impl.layout import NO_CPU, PROCESS
-from workers import drivers, nodes
+from workers import backlog, drivers, gro, hardware_gro, hold, nodes, stack, targets, transmit
 from workers.config import TrialConfig
 from workers.cost import clock, idle
 from workers.rss import TABLE_ENTRIES
 from workers.schedule import refresh
-from workers.state import DOWN, IDLE, NOBODY, Trial
+from workers.state import DOWN, HEADER_SPLIT, IDLE, NOBODY, OWN_PAGES, Trial
 from workers.traffic import FOREVER, PS_PER_MS, PS_PER_SECOND
 
 MEASURE, GO_DOWN, COME_UP, TICK, RESERVES, PLENTY, MOVE_INTERRUPTS = range(7)
@@ -71,26 +74,116 @@ def _go_down(trial: Trial, at_ps: int) -> None:
         queue = trial.queues[number]
         start_ps = _begin(trial, queue.cpu, at_ps)
         # napi_disable() waits for the end of the poll; what it has not read is lost with the ring
+        _end_poll(trial, number)
         trial.cpus[queue.cpu].poller = NOBODY
         host.device.napi_owner[number] = NO_CPU
         host.device.napi_scheduled[number] = 1
         queue.phase = DOWN
         queue.event_ps = FOREVER
-        queue.waiting_frames = 0
-        owner = host.pools[queue.pool]
-        for position in range(queue.read, queue.posted):
-            descriptor = trial.descriptors[queue.first + (position & trial.nic.ring_mask)]
-            if position < queue.dma and descriptor.arrival_ps >= trial.tally.measure_from_ps:
-                trial.tally.missed += 1
-            pool.put(host, owner, descriptor.page, pool.WHOLE, False)
-            descriptor.page = 0
-        queue.read = queue.dma = queue.posted = 0
-        pool.destroy(host, owner)
-        trial.life.pages_left += pool.inflight(owner)
+        queue.waiting_frames = queue.to_clean = 0
+        _empty_ring(trial, queue)
+        if trial.nic.contexts:
+            _empty_contexts(trial, number)
+        if trial.nic.transmits:
+            _empty_transmit_ring(trial, number, start_ps)
+        queue.read = queue.dma = queue.merging = queue.posted = queue.kept_units = 0
+        _destroy(trial, queue.pool)
+        if trial.nic.pattern == HEADER_SPLIT:
+            _destroy(trial, trial.nic.first_header_pool + queue.pool)
         _end(trial, queue.cpu, start_ps)
     trial.life.down_at_ps = at_ps
     if trial.life.pages_left == 0:
         trial.life.drained_at_ps = at_ps
+
+
+@compiled(inline=False)
+def _end_poll(trial: Trial, number: int) -> None:
+    """Pass up what GRO holds and hand over what was redirected, in what is left of the poll."""
+    context = trial.host.context
+    context.in_softirq = trial.nic.poll_context
+    if trial.stack.gro:
+        skb = gro.next_to_flush(trial, number, FOREVER)
+        while skb != 0:
+            if trial.stack.backlogs and trial.life.stays_down:
+                trial.tally.dropped_backlog += hold.counted(trial, skb)
+            else:
+                skb = stack.pass_up(trial, number, skb)
+            if skb != 0:
+                hold.free(trial, skb)
+            skb = gro.next_to_flush(trial, number, FOREVER)
+    if trial.nic.frame_queues:
+        targets.flush_all(trial, number)
+    if trial.stack.backlogs:
+        backlog.send_interrupts(trial, number)
+    context.in_softirq = PROCESS
+
+
+@compiled(inline=False)
+def _empty_ring(trial: Trial, queue: Any) -> None:
+    """Give back all that the descriptors have, and lose the packets that were not read."""
+    mask = trial.nic.ring_mask
+    merges = trial.nic.contexts > 0
+    for position in range(queue.read, queue.read + mask + 1):
+        descriptor = trial.descriptors[queue.first + (position & mask)]
+        if position < queue.dma and descriptor.ends and not merges:
+            trial.tally.missed += 1 if descriptor.arrival_ps >= trial.tally.measure_from_ps else 0
+        _put(trial, queue, descriptor.header_page, descriptor.page)
+        descriptor.header_page = descriptor.page = 0
+
+
+@compiled(inline=False)
+def _empty_contexts(trial: Trial, number: int) -> None:
+    """The same for what the NIC merges or has merged."""
+    found = hardware_gro.give_up(trial, number)
+    while found != 0:
+        aggregate = trial.aggregates[found]
+        trial.tally.missed += hardware_gro.counted(trial, aggregate)
+        _put(trial, trial.queues[number], aggregate.header_page, 0)
+        for position in range(aggregate.pages):
+            _put(trial, trial.queues[number], 0, aggregate.page[position])
+        found = hardware_gro.give_up(trial, number)
+
+
+@compiled(inline=False)
+def _empty_transmit_ring(trial: Trial, number: int, now_ps: int) -> None:
+    """Free all frames of a queue's transmit ring: what has not left by now never does. It takes no more, as a
+    device that is down has no queueing discipline."""
+    ring = trial.frame_queues[number]
+    link = trial.links[ring.link]
+    link.free_ps = min(link.free_ps, now_ps)
+    sent = transmit.sent(trial.frames, ring, now_ps)
+    while ring.head != ring.tail:
+        skb = transmit.give_up(trial, number, sent > 0)
+        sent -= 1
+        if skb != 0:
+            hold.free(trial, skb)
+    ring.announced = ring.tail
+    ring.limit = 0
+
+
+@compiled(inline=False)
+def _put(trial: Trial, queue: Any, header_page: int, page: int) -> None:
+    """Give back a descriptor's buffers, those that it has."""
+    host = trial.host
+    if header_page != 0:
+        owner = host.pools[trial.nic.first_header_pool + queue.pool]
+        pool.put(host, owner, header_page, pool.WHOLE, False)
+    if page == 0:
+        return
+    if trial.nic.pattern >= OWN_PAGES:
+        drivers.unmap(trial)
+        page_alloc.put_page(host, page)
+    else:
+        pool.put(host, host.pools[queue.pool], page, pool.WHOLE, False)
+
+
+@compiled(inline=False)
+def _destroy(trial: Trial, number: int) -> None:
+    """Its queue's, and the XDP memory's if it is that (``xdp_rxq_info_unreg``)."""
+    owner = trial.host.pools[number]
+    while owner.user_cnt > 0:
+        pool.destroy(trial.host, owner)
+    trial.life.pages_left += pool.inflight(owner)
 
 
 @compiled(inline=False)
@@ -105,6 +198,9 @@ def _come_up(trial: Trial, at_ps: int) -> None:
         host.device.napi_scheduled[number] = 0
         queue.pool = life.first_pool + number
         queue.settled_ps = trial.tally.integrated_to_ps
+        queue.memory_id = queue.pool + 1
+        if nic.transmits:
+            trial.frame_queues[number].limit = life.tx_ring
         drivers.refill(trial, number, nic.ring_mask + 1)
         queue.phase = IDLE
         _end(trial, queue.cpu, start_ps)
@@ -120,9 +216,9 @@ def _tick(trial: Trial, at_ps: int) -> None:
         return
     start_ps = _begin(trial, 0, at_ps)
     waiting = 0
-    for number in range(life.first_pool):
+    for number in range(trial.machine.pools):
         owner = host.pools[number]
-        if not owner.freed and pool.release_tick(host, owner):
+        if owner.destroy_cnt != 0 and not owner.freed and pool.release_tick(host, owner):
             waiting += 1
     if waiting == 0:
         life.drained_at_ps = at_ps

@@ -158,7 +158,7 @@ MEASURES = (
     Measure("hold_p99_ns", "ns", "lower", "skb built until its page goes back, 99th percentile"),
     Measure("hold_max_ns", "ns", "lower", "skb built until its page goes back, longest"),
     Measure("socket_share_max", "ratio", "lower", "pages in use that one socket's reader holds, the most"),
-    Measure("gro_packets_per_skb", "packets", "higher", "wire packets in an skb that GRO has passed up"),
+    Measure("gro_packets_per_skb", "packets", "higher", "wire packets in an skb that GRO or the NIC merged"),
     Measure("packets_captured", "packets", "neither", "skbs that the tap's reader received as clones"),
     Measure("captures_dropped", "packets", "lower", "clones that found the tap's socket full"),
     Measure("busy_ratio_queue_cpu", "ratio", "lower", "busy share of the CPU of the receive queue"),

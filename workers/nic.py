@@ -63,7 +63,7 @@ def _scatter(trial: Trial, queue: Any, arrival_ps: int, frame_bytes: int, flow_h
         frame_bytes -= header_bytes
         descriptor = trial.descriptors[queue.first + (queue.dma & nic.ring_mask)]
         descriptor.header_bytes = header_bytes
-        _write(trial, queue, descriptor.header_page, descriptor.header_offset, header_bytes)
+        write_buffer(trial, queue, descriptor.header_page, descriptor.header_offset, header_bytes)
         if frame_bytes == 0:
             _complete(trial, queue, arrival_ps, 0, flow_hash, 1)
             return
@@ -77,12 +77,13 @@ def _scatter(trial: Trial, queue: Any, arrival_ps: int, frame_bytes: int, flow_h
 def _dma(trial: Trial, queue: Any, arrival_ps: int, frame_bytes: int, flow_hash: int, ends: int) -> None:
     """Write to the buffer of the next descriptor."""
     descriptor = trial.descriptors[queue.first + (queue.dma & trial.nic.ring_mask)]
-    _write(trial, queue, descriptor.page, descriptor.offset, frame_bytes)
+    write_buffer(trial, queue, descriptor.page, descriptor.offset, frame_bytes)
     _complete(trial, queue, arrival_ps, frame_bytes, flow_hash, ends)
 
 
 @compiled()
-def _write(trial: Trial, queue: Any, page: int, offset: int, size_bytes: int) -> None:
+def write_buffer(trial: Trial, queue: Any, page: int, offset: int, size_bytes: int) -> None:
+    """The device writes to a buffer from its start on."""
     observer = trial.host.observer
     line = observer.caches.line_bytes
     part = part_of_page(observer.caches, page, offset)

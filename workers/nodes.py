@@ -62,7 +62,7 @@ def update_pool(trial: Trial, number: int) -> None:
     """The driver tells the pool of a queue where its poll runs (``page_pool_nid_changed``)."""
     _update(trial, trial.queues[number].pool)
     if trial.nic.pattern == HEADER_SPLIT:
-        _update(trial, trial.nic.queues + number)
+        _update(trial, trial.nic.first_header_pool + trial.queues[number].pool)
 
 
 @compiled(inline=False)

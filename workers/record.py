@@ -137,7 +137,7 @@ def _drain(trial: Trial, end_ps: int) -> Record:
     drain |= dict.fromkeys(("drain_seconds", "drain_forecast_seconds"))
     if life.down_at_ps == 0:
         return drain
-    pools = trial.host.pools[: life.first_pool]
+    pools = trial.host.pools[trial.host.pools.destroy_cnt != 0]
     out = sum(audit.inflight(owner) - len(audit.idle_pages(trial.host, owner)) for owner in pools)
     elapsed = int(end_ps - life.down_at_ps) / PS_PER_SECOND
     drain["pages_left_behind"], drain["pages_not_returned"] = left, out

@@ -11,13 +11,11 @@ from workers.derived import (
     MOST_BYTES_OF_A_PAGE,
     PAGE_MODELS,
     UNPOOLED_MODELS,
-    attaches_program,
     cpus_wanted,
-    loses_pools,
     most_packets_per_second,
     moves_interrupts,
     needs_whole_pages,
-    redirects_to_cpus,
+    reads_sockets,
 )
 from workers.errors import ConfigError
 from workers.groups import NIC_WORKLOAD, DriverConfig, NicConfig, PoolConfig, TrafficConfig, TrialFields
@@ -132,16 +130,6 @@ def _redirects_have_a_target(config: TrialFields) -> None:
         raise ConfigError("xdp.redirect_to", "", "frames are redirected; name device, cpumap or af_xdp")
 
 
-def _a_device_that_sends_stays_as_it_is(config: TrialFields) -> None:
-    if loses_pools(config) and (attaches_program(config) or config.app.reader == "forward"):
-        raise ConfigError(
-            "life.event",
-            config.life.event,
-            "frames that wait to be sent would need their pools; use none, or neither xdp nor "
-            "app.reader = forward",
-        )
-
-
 def _warmup_ends_before_the_trial(config: TrialFields) -> None:
     if config.warmup_ms >= config.duration_ms:
         raise ConfigError("warmup_ms", config.warmup_ms, f"must be below duration_ms = {config.duration_ms}")
@@ -208,6 +196,15 @@ def _a_stall_ends_before_the_next(config: TrialFields) -> None:
         )
 
 
+def _who_keeps_packets_reads_them(config: TrialFields) -> None:
+    if config.app.hold_percent and not reads_sockets(config):
+        raise ConfigError(
+            "app.hold_percent",
+            config.app.hold_percent,
+            f"app.reader = {config.app.reader} has no application that keeps packets; use fast or slow",
+        )
+
+
 def _ports_are_udp(config: TrialFields) -> None:
     if config.app.reader == "udp-no-port" and config.app.protocol != "udp":
         raise ConfigError("app.protocol", config.app.protocol, "app.reader = udp-no-port needs udp")
@@ -223,28 +220,14 @@ def _cpus_are_enough(config: TrialFields) -> None:
         raise ConfigError(name, wanted[name], f"{parts} are {total} CPUs; use at most {MAX_CPUS} in all")
 
 
-def _what_cannot_go_together_stays_apart(config: TrialFields) -> None:
-    app, stack = config.app, config.stack
-    if loses_pools(config) and (stack.gro or stack.rps):
+def _what_is_sent_is_not_merged(config: TrialFields) -> None:
+    if config.app.reader == "forward" and config.stack.gro:
         raise ConfigError(
-            "life.event",
-            config.life.event,
-            "packets that GRO or a backlog holds would need their device; use none, or stack.gro = false and "
-            "stack.rps = 0",
-        )
-    if app.reader == "forward" and stack.gro:
-        raise ConfigError(
-            "stack.gro", stack.gro, "merged packets would have to be cut up to be sent (app.reader = forward)"
-        )
-    if redirects_to_cpus(config) and config.xdp.redirect_to == "cpumap" and app.protocol == "tcp":
-        raise ConfigError(
-            "app.protocol",
-            app.protocol,
-            "xdp.redirect_to = cpumap needs udp, whose frees are not deferred",
+            "stack.gro", True, "merged packets would have to be cut up to be sent (app.reader = forward)"
         )
 
 
-def _what_sends_or_ends_has_whole_pages(config: TrialFields) -> None:
+def _what_sends_has_whole_pages(config: TrialFields) -> None:
     driver, size = config.driver, config.traffic.packet_size
     whole = driver.model in PAGE_MODELS and driver.copybreak_bytes in ("usual", 0)
     whole = whole and (isinstance(size, str) or size <= MOST_BYTES_OF_A_PAGE)
@@ -252,8 +235,8 @@ def _what_sends_or_ends_has_whole_pages(config: TrialFields) -> None:
         raise ConfigError(
             "driver.model",
             driver.model,
-            "XDP, app.reader = forward and a device that goes down take packets of one page, none copied; "
-            "use page-per-packet, driver.copybreak_bytes = usual and smaller packets, or none of these three",
+            "XDP and app.reader = forward take packets of one page, none copied; use page-per-packet, "
+            "driver.copybreak_bytes = usual and smaller packets, or none of these two",
         )
 
 
@@ -285,6 +268,21 @@ def _headers_apart_are_not_copied(config: TrialFields) -> None:
             "driver.model = header-split has small packets in header buffers; leave it usual, or use "
             "fragments",
         )
+
+
+def _merged_payload_has_pages_of_its_own(config: TrialFields) -> None:
+    if config.nic.hw_gro and config.driver.model != "header-split":
+        raise ConfigError(
+            "nic.hw_gro",
+            True,
+            f"driver.model = {config.driver.model} has headers in front of each payload; use "
+            "header-split, or stack.gro",
+        )
+
+
+def _gro_is_done_once(config: TrialFields) -> None:
+    if config.nic.hw_gro and config.stack.gro:
+        raise ConfigError("stack.gro", True, "nic.hw_gro has merged before; leave one of them out")
 
 
 def _only_pools_recycle(leaf: str) -> Callable[[TrialFields], None]:
@@ -379,9 +377,6 @@ RULES = (
         ("xdp.pass_percent", "xdp.drop_percent", "xdp.tx_percent", "xdp.redirect_percent"), _verdicts_add_up
     ),
     Rule(("xdp.redirect_percent", "xdp.redirect_to"), _redirects_have_a_target),
-    Rule(
-        ("life.event", "app.reader", "xdp.attached", "xdp.pass_percent"), _a_device_that_sends_stays_as_it_is
-    ),
     Rule(("workload", "pool.recycle"), _loops_have_no_packets_to_mark),
     Rule(("nic.moderation", "nic.rx_usecs", "nic.rx_frames"), _adaptive_moderation_has_profiles_of_its_own),
     Rule(
@@ -396,12 +391,13 @@ RULES = (
             "xdp.attached",
             "xdp.pass_percent",
             "app.reader",
-            "life.event",
         ),
-        _what_sends_or_ends_has_whole_pages,
+        _what_sends_has_whole_pages,
     ),
     Rule(("driver.model", "kernel"), _release_has_fragments),
     Rule(("driver.model", "pool.recycle"), _pages_in_fragments_stay),
+    Rule(("nic.hw_gro", "driver.model"), _merged_payload_has_pages_of_its_own),
+    Rule(("nic.hw_gro", "stack.gro"), _gro_is_done_once),
     Rule(("driver.model", "driver.copybreak_bytes"), _headers_apart_are_not_copied),
     *(Rule(("driver.model", f"pool.{leaf}"), _only_pools_recycle(leaf)) for leaf in ("recycle", "variant")),
     Rule(("driver.model", "driver.sync"), _mapping_syncs),
@@ -411,6 +407,7 @@ RULES = (
     Rule(("warmup_ms", "duration_ms"), _warmup_ends_before_the_trial),
     Rule(("app.reader", "app.stall_ms", "app.stall_every_ms"), _a_stall_ends_before_the_next),
     Rule(("app.reader", "app.protocol"), _ports_are_udp),
+    Rule(("app.reader", "app.hold_percent"), _who_keeps_packets_reads_them),
     Rule(
         (
             "app.reader",
@@ -427,18 +424,7 @@ RULES = (
         ),
         _cpus_are_enough,
     ),
-    Rule(
-        (
-            "life.event",
-            "stack.gro",
-            "stack.rps",
-            "app.reader",
-            "app.protocol",
-            "xdp.redirect_percent",
-            "xdp.redirect_to",
-        ),
-        _what_cannot_go_together_stays_apart,
-    ),
+    Rule(("stack.gro", "app.reader"), _what_is_sent_is_not_merged),
     Rule(
         ("traffic.kind", "traffic.rate_pps", "traffic.packet_size", "nic.link_gbps"),
         _offered_load_fits_the_link,

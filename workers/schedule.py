@@ -8,7 +8,7 @@ long as it was: ksoftirqd and the application are equals to the scheduler.
 from typing import Any
 
 from pool_impl.jit import compiled
-from workers.state import BACKLOG_POLL, DEFERRED_FREE, IDLE, NOBODY, POLL, READER, Trial
+from workers.state import BACKLOG_POLL, DEFERRED_FREE, IDLE, LATE_FREE, NOBODY, POLL, READER, Trial
 from workers.traffic import FOREVER
 
 
@@ -33,18 +33,32 @@ def refresh(trial: Trial, number: int) -> None:
     elif cpu.actors == 1:
         actor = trial.actors[cpu.first_actor]
         event_ps = _event_ps(
-            actor, trial.queues, trial.readers, trial.backlogs, trial.deferred, trial.targets
+            actor,
+            trial.queues,
+            trial.readers,
+            trial.backlogs,
+            trial.deferred,
+            trial.retained,
+            trial.targets,
         )
         trial.machine.due_ps[number] = max(cpu.now_ps, event_ps)
     else:
-        due_ps = _choose(
-            cpu, trial.actors, trial.queues, trial.readers, trial.backlogs, trial.deferred, trial.targets
+        trial.machine.due_ps[number] = _choose(
+            cpu,
+            trial.actors,
+            trial.queues,
+            trial.readers,
+            trial.backlogs,
+            trial.deferred,
+            trial.retained,
+            trial.targets,
         )
-        trial.machine.due_ps[number] = due_ps
 
 
 @compiled()
-def _event_ps(actor: Any, queues: Any, readers: Any, backlogs: Any, deferred: Any, targets: Any) -> int:
+def _event_ps(
+    actor: Any, queues: Any, readers: Any, backlogs: Any, deferred: Any, retained: Any, targets: Any
+) -> int:
     """When what an actor waits for happened or will, FOREVER if nobody knows."""
     if actor.kind == READER:
         reader = readers[actor.number]
@@ -55,12 +69,21 @@ def _event_ps(actor: Any, queues: Any, readers: Any, backlogs: Any, deferred: An
         return int(backlogs[actor.number].event_ps)
     if actor.kind == DEFERRED_FREE:
         return int(deferred[actor.number].event_ps)
+    if actor.kind == LATE_FREE:
+        return int(retained[actor.number].event_ps)
     return int(targets[actor.number].event_ps)
 
 
 @compiled(inline=False)
 def _choose(
-    cpu: Any, actors: Any, queues: Any, readers: Any, backlogs: Any, deferred: Any, targets: Any
+    cpu: Any,
+    actors: Any,
+    queues: Any,
+    readers: Any,
+    backlogs: Any,
+    deferred: Any,
+    retained: Any,
+    targets: Any,
 ) -> int:
     """Among several on one CPU; returns when its step is due."""
     readers_turn = False
@@ -75,7 +98,7 @@ def _choose(
     kind = READER
     for index in range(cpu.first_actor, cpu.first_actor + cpu.actors):
         actor = actors[index]
-        event_ps = _event_ps(actor, queues, readers, backlogs, deferred, targets)
+        event_ps = _event_ps(actor, queues, readers, backlogs, deferred, retained, targets)
         if readers_turn and actor.kind == POLL and queues[actor.number].phase != IDLE:
             event_ps = FOREVER
         start_ps = max(cpu.now_ps, event_ps)

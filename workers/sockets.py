@@ -6,7 +6,7 @@ from pool_impl import skb as buffer
 from pool_impl.coalesce import try_coalesce
 from pool_impl.jit import compiled
 from pool_impl.observe import SHARED_INFO, SKB, SLAB_HEAD
-from workers import cost, deferred, hold, latency
+from workers import cost, deferred, hold, latency, retention
 from workers.cache import HEADER, PAYLOAD, part_of_page, stream
 from workers.gro import HEADERS_BYTES
 from workers.occupancy import settle_reader
@@ -159,9 +159,11 @@ def read_packet(trial: Trial, number: int, slept: bool) -> int:
 
 @compiled(inline=False)
 def _keep(trial: Trial, number: int, skb: int) -> int:
-    """The application keeps the last packets, and leaves what it gives up to the CPU that made it, where the
-    release does so for TCP; the skb to free now, or 0."""
+    """The application keeps some packets for long and the last ones, and leaves what it gives up to the CPU
+    that made it, where the release does so for TCP; the skb to free now, or 0."""
     reader = trial.readers[number]
+    if trial.stack.retains_percent != 0 and retention.retains(trial, number, skb):
+        return 0
     if reader.keeps != 0:
         trial.kept_slots[reader.kept_first + (reader.kept_tail & reader.kept_mask)] = skb
         reader.kept_tail += 1

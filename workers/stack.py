@@ -1,7 +1,7 @@
 """The network stack above the driver: protocol work, and where a packet goes from there."""
 
 from pool_impl.jit import compiled
-from workers import backlog, cost, gro, hold, latency, sockets, taps, transmit
+from workers import backlog, cost, gro, hardware_gro, hold, latency, sockets, taps, transmit
 from workers.state import Trial
 
 
@@ -24,6 +24,8 @@ def deliver(trial: Trial, number: int, skb: int) -> int:
 @compiled(inline=False)
 def _deliver_specially(trial: Trial, number: int, skb: int) -> int:
     """Where there is more than the shortest way."""
+    if trial.nic.contexts:
+        hardware_gro.adopt(trial, number, skb)
     if trial.stack.gro:
         skb = gro.receive(trial, number, skb)
         if skb == 0:

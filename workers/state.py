@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pool_impl.layout import MAX_CPUS, Buffers, Host
+from pool_impl.layout import MAX_CPUS, MAX_SKB_FRAGS, Buffers, Host
 from workers.measures import LOCATIONS, SLOW_CAUSES
 from workers.traffic import Arrivals
 
@@ -33,11 +33,13 @@ NIC = _words(
     "buffer_bytes",  # what the device may write to the buffer of one descriptor
     "buffer_units",  # of pages that a descriptor's buffers take, see UNIT_BYTES
     "part_units",  # of a page that a buffer takes which is cut off it
+    "first_header_pool",  # the header pool of a queue is as far from it as the queue's own from the first
     "split_bytes",  # headers that the device writes to a buffer of their own, 0: none
     "head_units",  # of a head that lies in a page
     "copybreak_bytes",  # packets up to this are copied
     "wanted",  # descriptors that the next packet on the wire needs
     "budget",
+    "refill_limit",  # descriptors filled after one poll at the most
     "adaptive",  # interrupt moderation
     "poll_context",  # value of in_softirq that polls run in
     "thread_wakes",  # context switches that an interrupt costs before the poll runs
@@ -47,6 +49,9 @@ NIC = _words(
     "frame_queues",
     "transmits",  # 1: each receive queue has a transmit ring beside it
     "updates_pool",  # 1: drivers tell their pools where polls run
+    "contexts",  # flows of a queue that hardware GRO merges at a time, 0 without it
+    "context_ps",  # how long it merges
+    "postponed_ps",  # not 0: the next arrival, while next_arrival_ps is when an aggregate's time is over
 )
 """the wire, and what all receive queues share"""
 
@@ -74,6 +79,7 @@ QUEUE = _words(
     "kept_units",  # of pages in descriptors that have been read and not posted again
     "settled_ps",  # until when the pages in its descriptors have been added up
     "irq_cpu",  # to which its interrupt goes: that of the next poll
+    "merging",  # descriptors that hardware GRO has filled and not completed, beyond ``dma``
 )
 """a receive queue; its NAPI instance has its number, and at first its pool"""
 
@@ -103,6 +109,44 @@ DESCRIPTOR = _words(
     "arrival_ps",
     "flow_hash",
 )
+
+AGGREGATE = np.dtype(
+    [
+        *(
+            (name, "<i8")
+            for name in (
+                "next",  # in the list of free ones, or of those that are completed
+                "flow_hash",
+                "arrival_ps",  # of its first packet
+                "segment_bytes",  # payload of that
+                "payload_bytes",  # of all
+                "header_page",
+                "header_offset",
+                "header_bytes",
+                "pages",
+                "merged",  # further packets, as in HOLD
+                "last_merged",
+                "merged_count",
+            )
+        ),
+        ("page", "<i8", (MAX_SKB_FRAGS,)),
+        ("frame_bytes", "<i8", (MAX_SKB_FRAGS,)),
+    ],
+    align=True,
+)
+"""packets of a flow that hardware GRO merges: the first one's headers, and the payload of all, page after
+page; buffers are here from when the device fills them until the driver takes them"""
+
+AGGREGATES = _words(
+    "open",  # that take in packets; the oldest first in context_slots
+    "first_completed",
+    "last_completed",
+    "taken",  # the last one that the driver took
+)
+"""the aggregates of a receive queue"""
+
+FREE_AGGREGATES = _words("first", "fresh")
+"""list of AGGREGATE records, and the first never used"""
 
 PACKET = _words(
     "arrival_ps",
@@ -167,10 +211,14 @@ STACK = _words(
     "forwards",
     "gro",
     "tcp",
-    "defers",  # CPUs, from the first, that skbs are left to: those of queues, or none
+    "defers",  # CPUs that skbs are left to: those of queues, from the first, and of the CPU map; or none
+    "defers_to_queues",
+    "defers_from_cpu",  # the first of the CPU map
     "backlogs",
     "tap_percent",
     "keeps",  # 1: readers may not free at once what they have read
+    "retains_percent",  # share of skbs that they keep for retains_ps
+    "retains_ps",
     "merged_free",  # list of free MERGED records, the first never used, and how many there are of both
     "merged_fresh",
     "merged_room",
@@ -185,6 +233,18 @@ they are sent again; ``backlogs`` is the number of RPS CPUs"""
 TAP = _words("draws", "key")
 """the draws of the packets that are captured; in this order, as numba takes a record that another one begins
 with for its base class"""
+
+RETAINED = _words(
+    "event_ps",  # when the oldest is to be freed
+    "first",  # slot
+    "head",  # skbs freed and kept since the start; slot = first + (count & mask)
+    "tail",
+    "key",  # of the draws that pick them
+    "draws",
+)
+"""skbs that an application keeps for a long time"""
+
+RETAINED_SLOT = _words("skb", "until_ps")
 
 GRO_BUCKETS = 8
 GRO_BUCKET_SKBS = 8
@@ -205,8 +265,9 @@ BACKLOG = _words(
 )
 """an RPS CPU's queue of packets, and its NAPI instance"""
 
-DEFERRED = _words("count", "event_ps")
-"""skbs that readers on other CPUs left to the CPU that made them, and when its softirq was raised for them"""
+DEFERRED = _words("count", "event_ps", "cpu")
+"""skbs that readers on other CPUs left to the CPU that made them, and when its softirq was raised for them;
+by queue, then by kthread of the CPU map"""
 
 FRAME = _words("page", "skb", "memory_id", "frame_bytes", "arrival_ps", "flow_hash", "sent_ps")
 """an XDP frame, or an skb that is sent (``page`` is 0 then): where it is, whose the page is, when its last
@@ -263,22 +324,29 @@ CPU = _words(
 """a CPU that takes part in the trial"""
 
 MACHINE = np.dtype([("cpus", "<i8"), ("pools", "<i8"), ("due_ps", "<i8", (MAX_CPUS,))], align=True)
-"""how many take part, and when each CPU's next step may start, FOREVER if nobody knows; a queue's pool has
-its number, one for headers comes after those of all queues"""
+"""how many take part, and when each CPU's next step may start, FOREVER if nobody knows; a queue's first pool
+has its number, see QUEUE; pools for headers come last"""
 
 LIFE = _words(
-    "queues", "ring_mask", "first_pool", "pages_left", "down_at_ps", "drained_at_ps", "first_irq_cpu"
+    "queues",  # with these it comes up again,
+    "ring_mask",
+    "tx_ring",
+    "first_pool",
+    "stays_down",  # unless this is 1
+    "pages_left",  # in flight as it went down
+    "down_at_ps",
+    "drained_at_ps",  # when the last of its pools was gone
+    "first_irq_cpu",  # to which the first queue's interrupt can move; those for the others are after it
 )
-"""queues, ring and pools that the device comes up with again; pages in flight as it went down, when that was,
-and when the last of its pools was gone; where the first queue's interrupt can move to, the CPUs for those of
-the others are after it"""
+"""the device before and after a change"""
 
-POLL, BACKLOG_POLL, DEFERRED_FREE, READER, TARGET_TURN = range(5)
+POLL, BACKLOG_POLL, DEFERRED_FREE, LATE_FREE, READER, TARGET_TURN = range(6)
 """kinds of actors"""
 
 ACTOR = _words("kind", "number")
-"""who takes steps on a CPU: a queue's poll, a backlog's, the softirq that frees what readers left, a reader
-or a redirect target, by its number; in the order of CPUs, softirqs first"""
+"""who takes steps on a CPU: a queue's poll, a backlog's, the softirq that frees what readers left, an
+application that frees what it has kept for long, a reader or a redirect target, by its number; in the order
+of CPUs, softirqs first"""
 
 TALLY = np.dtype(
     [
@@ -362,6 +430,13 @@ class Trial(NamedTuple):
     """queue by the low bits of a flow's hash"""
     descriptors: Any
     """of all queues"""
+    aggregates: Any
+    aggregates_of: Any
+    """by queue"""
+    free_aggregates: Any
+    """record"""
+    context_slots: Any
+    """slots of all queues' open aggregates"""
     blamed: Any
     """by pool"""
     stack: Any
@@ -378,7 +453,6 @@ class Trial(NamedTuple):
     backlogs: Any
     backlog_slots: Any
     deferred: Any
-    """by queue, whose CPU it is"""
     deferred_slots: Any
     socket_slots: Any
     """slots of all sockets: skbs in order of arrival"""
@@ -396,6 +470,9 @@ class Trial(NamedTuple):
     """record: what a target returns in bulk within a step"""
     kept_slots: Any
     """slots of all applications that keep packets"""
+    retained: Any
+    """by reader"""
+    retained_slots: Any
     frag_caches: Any
     """of the network core, by CPU"""
     arrivals: Arrivals

@@ -433,6 +433,11 @@ def tap_key(seed: int) -> int:
     return mix64(~work_key(~seed))
 
 
+def retention_key(seed: int, reader: int) -> int:
+    """Key of the numbers that decide which packets an application keeps for long."""
+    return mix64(work_key(~seed, reader) ^ _GAMMA)
+
+
 @compiled()
 def _draw(source: Any) -> int:
     """The next 63 random bits: splitmix64 of the source's key and the number of the draw. A source is any

@@ -179,3 +179,23 @@ def clean(trial: Trial, number: int) -> int:
         return int(frame.skb)
     xdp_memory.return_frame_rx_napi(host, trial.xdp_memory, frame.page, frame.memory_id)
     return 0
+
+
+@compiled(inline=False)
+def give_up(trial: Trial, number: int, was_sent: bool) -> int:
+    """Free the oldest descriptor of a ring as its device goes down, outside of any poll; the skb to free, or
+    0."""
+    host, tally = trial.host, trial.tally
+    frame = take(trial, trial.frame_queues[number])
+    host.observer.work(cost.TRANSMIT_CLEAN, 1)
+    if frame.arrival_ps >= tally.measure_from_ps:
+        if was_sent:
+            tally.transmitted += 1
+            latency.count_until(trial, frame.arrival_ps, frame.sent_ps)
+        else:
+            tally.dropped_tx += 1
+    if frame.skb != 0:
+        unmap(trial)
+        return int(frame.skb)
+    xdp_memory.return_frame(host, trial.xdp_memory, frame.page, frame.memory_id)
+    return 0

@@ -57,6 +57,16 @@ def test_a_run_without_recycling_on_and_off_shows_its_cells(farm: Farm, small_fi
     assert len(re.findall("broadwell-ep", out)) == 4
 
 
+def test_a_second_table_says_what_a_sweep_is_about(farm: Farm, small_file: str) -> None:
+    kept = ("app.hold_percent=0,20", "app.hold_ms=1", "traffic.kind=constant")
+    code, out, _ = farm("run", small_file, "pool.recycle=true", "pool.size=64", *kept, "--executor", "serial")
+    assert code == 0
+    table = out.split("\n\n")[1].splitlines()
+    assert table[1].split()[-3:] == ["held", "ns", "kept"]
+    assert [float(row.split()[-1]) > 0 for row in table[3:]] == [False, True, False, True]
+    assert all(len(line) <= 80 for line in table)
+
+
 def test_list_names_the_runs_and_survives_a_damaged_one(
     farm: Farm, small_file: str, last_run: Callable[[], Run]
 ) -> None:

@@ -142,6 +142,7 @@ OTHER_FIELDS = {
     "nic.queues": [1, 2],
     "nic.tx_gbps": [1, 10],
     "xdp.redirect_cpus": [1, 2],
+    "nic.hw_gro_flows": [1, 64],
     "life.queues": [1, 2],
     "stack.rps": [0, 2],
     "app.readers": [1, 2],
@@ -161,6 +162,7 @@ def test_only_the_seed_fields_decide_whether_the_seed_matters(field: TrialField)
         "xdp.tx_percent": [70],
         "xdp.redirect_percent": [0],
         "stack.capture_percent": [0, 50],
+        "app.hold_percent": [0, 50],
     }
     defaults = {f.name: [f.default] for f in fields()}
     values_of = {**defaults, **VALUES, **drawn, "workload": ["nic", "pool_ring"]}

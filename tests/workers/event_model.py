@@ -124,6 +124,7 @@ class Machine:
         self.interrupt = self.env.event()
         self.arrived_in_socket: simpy.Event | None = None
         self.wake_ps = 0
+        self.retained: deque[tuple[int, int]] = deque()
 
     def run(self, until_ps: int) -> None:
         """Everything that starts before a time."""
@@ -184,6 +185,7 @@ class Machine:
         self.page_ps["rx_ring"] += elapsed * (len(self.posted) + len(self.filled))
         self.page_ps["socket"] += elapsed * len(self.socket)
         self.page_ps["tx"] += elapsed * len(self.tx_ring)
+        self.page_ps["application"] += elapsed * len(self.retained)
         self.page_ps["target"] += elapsed * len(self.collected)
 
     # Processes
@@ -268,14 +270,32 @@ class Machine:
         return True
 
     def _reader_cpu(self) -> Steps:
+        """It frees what it has kept for long enough, or else reads."""
         while True:
-            slept = not self.socket
-            if slept:
+            free_ps = self.now_ps
+            while not self.socket:
                 self.arrived_in_socket = self.env.event()
-                yield self.arrived_in_socket
-            slept |= self.wake_ps > self.now_ps
-            yield self._until(max(self.wake_ps, self.now_ps), 2)
-            yield from self._read(slept)
+                waits = [self.arrived_in_socket]
+                if self.retained:
+                    waits.append(self._until(max(self.retained[0][1], free_ps), 2))
+                yield self.env.any_of(waits)
+                if not self.socket:
+                    break
+            start_ps = max(self.wake_ps, free_ps) if self.socket else self.now_ps
+            if self.retained:
+                start_ps = min(start_ps, max(self.retained[0][1], free_ps))
+            yield self._until(start_ps, 2)
+            if self.retained and self.retained[0][1] <= start_ps:
+                yield from self._free_retained(start_ps > free_ps)
+            else:
+                yield from self._read(start_ps > free_ps)
+
+    def _free_retained(self, slept: bool) -> Steps:
+        self._begin(READER)
+        if slept:
+            self._work("interrupt", "interrupt_ns")
+        self._free(self.retained.popleft()[0], in_softirq=False)
+        yield self._end()
 
     # What a packet goes through
 
@@ -434,7 +454,11 @@ class Machine:
         self._charge("copy", frame_bytes * kib_ps // 1024)
         self._consumed("delivered", arrival_ps)
         self._work("ring_lock", "bh_toggle_ns")
-        self._free(page, in_softirq=False)
+        if self.fields["app.hold_percent"]:
+            until_ps = self.now_ps + self.elapsed_ps + self.fields["app.hold_ms"] * 10**9
+            self.retained.append((page, until_ps))
+        else:
+            self._free(page, in_softirq=False)
         if self.fields["app.reader"] == "slow":
             self._charge("application", self.fields["app.work_ns"] * 1000)
         yield self._end()

@@ -20,6 +20,13 @@ CONSUMERS: dict[str, dict[str, Value]] = {
         "app.reader": "slow",
     },
     "tcp-kept": {"app.protocol": "tcp", "app.reader": "hold"},
+    "tcp-kept-for-long": {
+        "app.protocol": "tcp",
+        "stack.gro": True,
+        "app.reader": "hold",
+        "app.hold_percent": 40,
+        "app.hold_ms": 1,
+    },
     "udp-steered-and-captured": {"stack.rps": 2, "stack.capture_percent": 30, "app.reader": "slow"},
     "tcp-stalled": {
         "app.protocol": "tcp",
@@ -53,9 +60,22 @@ SIZES: tuple[tuple[Value, int], ...] = ((64, 300_000), (1500, 300_000), ("imix",
 """bytes and packets per second"""
 
 
+MERGING: dict[str, Value] = {"nic.hw_gro": True, "app.protocol": "tcp", "stack.gro": False}
+
+
 @pytest.mark.parametrize("consumer", CONSUMERS)
 @pytest.mark.parametrize("model", MODELS)
 def test_no_page_and_no_packet_is_lost(model: str, consumer: str) -> None:
+    _run(model, CONSUMERS[consumer])
+
+
+@pytest.mark.parametrize("consumer", CONSUMERS)
+def test_none_is_lost_where_the_nic_merges(consumer: str) -> None:
+    for more in ({}, {"nic.rx_ring": 64, "nic.hw_gro_flows": 2}, {"nic.queues": 2, "nic.budget": 2}):
+        _run("header-split", {**CONSUMERS[consumer], **MERGING, **more})
+
+
+def _run(model: str, more: dict[str, Value]) -> None:
     for kernel, (size, rate) in product(("6.1", "6.12"), SIZES):
         fields: dict[str, Value] = {
             "duration_ms": 3,
@@ -67,5 +87,5 @@ def test_no_page_and_no_packet_is_lost(model: str, consumer: str) -> None:
             "driver.model": model,
             "kernel": kernel,
         }
-        record = run_trial(TrialConfig.from_fields(fields | CONSUMERS[consumer]))
+        record = run_trial(TrialConfig.from_fields(fields | more))
         assert record["packets_offered"], (kernel, size)

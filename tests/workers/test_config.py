@@ -155,6 +155,8 @@ DRAWN = {"app.work_distribution": "exponential"}
         ({"traffic.kind": "constant", **DRAWN}, False),
         ({"traffic.kind": "constant", **DRAWN, "app.reader": "fast"}, False),
         ({"traffic.kind": "constant", **SLOW}, False),
+        ({"traffic.kind": "constant", **SLOW, "app.hold_percent": 50, "app.hold_ms": 1}, True),
+        ({"traffic.kind": "constant", **SLOW, "app.hold_percent": 100, "app.hold_ms": 1}, False),
     ],
 )
 def test_a_seed_matters_only_where_something_is_drawn(fields: dict[str, config.Value], matters: bool) -> None:

@@ -24,6 +24,7 @@ DROP: dict[str, Value] = {"app.reader": "drop"}
 SLOW: dict[str, Value] = {"app.reader": "slow", "app.work_ns": 2_000}
 OVERFLOW: dict[str, Value] = {**SLOW, "app.work_ns": 9_000, "app.socket_bytes": 60 * 4352}
 SHARED: dict[str, Value] = {**SLOW, "app.reader_cpu": "same", "app.work_ns": 1_000}
+KEPT: dict[str, Value] = {"app.hold_percent": 100, "app.hold_ms": 1}
 CONSTANT: dict[str, Value] = {"traffic.kind": "constant"}
 REPLACE: dict[str, Value] = {"driver.model": "replace-before-pass", "driver.sync": "driver"}
 XDP_DROP: dict[str, Value] = {"xdp.pass_percent": 0, "xdp.drop_percent": 100}
@@ -87,6 +88,9 @@ SCENARIOS: dict[str, dict[str, Value]] = {
         **REPLACE,
         "numa.readers": 1,
     },
+    "constant-kept-for-long": {**SLOW, **CONSTANT, **KEPT},
+    "poisson-kept-for-long-local": {**KEPT, "app.reader": "fast", "kernel": "6.12"},
+    "bursts-kept-for-long-by-a-slow-reader": {**OVERFLOW, **BURSTS, **KEPT, "pool.size": 40},
     "poisson-same-cpu": SHARED,
     "bursts-same-cpu": {**SHARED, **BURSTS, "nic.budget": 32},
     "constant-same-cpu-overload": {**SHARED, **CONSTANT, "traffic.rate_pps": 1_500_000, "nic.budget": 32},

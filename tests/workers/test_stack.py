@@ -215,6 +215,38 @@ def test_an_application_that_keeps_packets_holds_them_by_littles_law() -> None:
     assert record["socket_share_max"] == pytest.approx(100 / in_use, rel=0.01)
 
 
+def test_a_share_that_is_kept_for_long_is_held_by_littles_law() -> None:
+    """A tenth of a packet each microsecond, for two milliseconds each: 200, and they are the longest."""
+    fields = {**EVERY_MICROSECOND, "duration_ms": 9, "warmup_ms": 4}
+    plain, kept = (
+        run(fields, app__reader="fast", app__hold_percent=percent, app__hold_ms=2, nic__rx_usecs=0)
+        for percent in (0, 10)
+    )
+    assert kept["packets_delivered"] == plain["packets_delivered"]
+    assert plain["pages_in_application"] == plain["hold_max_ns"] == 0
+    # four standard deviations of as many draws as are held
+    assert kept["pages_in_application"] == pytest.approx(200, abs=4 * 180**0.5)
+    assert kept["hold_p50_ns"] == 0
+    assert kept["hold_p99_ns"] == pytest.approx(2_000_000, rel=1 / 32)
+    assert kept["hold_max_ns"] == 2_000_000
+    assert kept["pages_inflight"] > plain["pages_inflight"] + 100
+
+
+def test_a_reader_that_is_never_idle_frees_what_it_kept() -> None:
+    """It takes two microseconds for what comes each microsecond, and keeps a half for a millisecond."""
+    fields = {
+        **EVERY_MICROSECOND,
+        "duration_ms": 9,
+        "warmup_ms": 4,
+        "app.reader": "slow",
+        "app.work_ns": 2_000,
+    }
+    record = run(fields, app__hold_percent=50, app__hold_ms=1, app__socket_bytes=1 << 20)
+    assert record["packets_dropped_socket"] > 0
+    assert record["pages_in_application"] == pytest.approx(250, abs=4 * 125**0.5)
+    assert record["hold_max_ns"] < 2_000_000
+
+
 def test_the_socket_holds_pages_for_as_long_as_packets_wait() -> None:
     """Little's law for pages: with nothing else that takes time, a page is held for its packet's latency."""
     record = run(
@@ -345,6 +377,10 @@ def test_books_balance_whatever_is_switched_on(kernel: str, recycle: bool) -> No
         (
             {"app.reader": "stalled", "app.stall_ms": 10},
             r"app\.stall_ms = 10: must be below app\.stall_every_ms = 10",
+        ),
+        (
+            {"app.reader": "forward", "app.hold_percent": 1},
+            r"app\.hold_percent = 1: app\.reader = forward has no application",
         ),
         ({"app.reader": "udp-no-port", "app.protocol": "tcp"}, r"app\.protocol = 'tcp': .* needs udp"),
         (

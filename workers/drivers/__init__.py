@@ -6,6 +6,7 @@ A pattern takes the next packet from a queue's ring and builds an skb, and posts
 from pool_impl.jit import compiled
 from workers.drivers import gather, header_split, page
 from workers.drivers.refill import refill as refill
+from workers.drivers.unpooled import unmap as unmap
 from workers.state import HEADER_SPLIT, PAGE_ALONE, Trial
 
 REFILL_LIMIT = 64

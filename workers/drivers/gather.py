@@ -129,7 +129,7 @@ def _post_again(trial: Trial, number: int, its_page: int, offset: int) -> None:
         unpooled.sync_for_device(trial)
         post(trial, trial.queues[number], its_page, offset)
         return
-    owner = host.pools[number]
+    owner = host.pools[trial.queues[number].pool]
     host.observer.touch(STRUCT_PAGE, its_page, False)
     record = host.pages[its_page]
     if record.nid != host.context.nid or record.magic & PFMEMALLOC:

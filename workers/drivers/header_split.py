@@ -5,6 +5,10 @@ The skb is built around the header buffer and has the payload as fragments; one 
 page knows its own pool. A small packet fits into the header buffer. What a packet leaves unused stays in its
 descriptor until that is posted again.
 
+What the NIC has merged (``workers.hardware_gro``) is one skb of the first packet's headers and all pages of
+payload. It is one completion and one unit of the budget, as in bnxt, where only the end of an aggregate
+counts; the work for each buffer is that of a descriptor.
+
 As with the network core's blocks, the header buffers of a page share the stamp of their shared info.
 """
 
@@ -14,7 +18,7 @@ from pool_impl import skb as buffer
 from pool_impl.jit import compiled
 from pool_impl.observe import SHARED_INFO, SKB
 from pool_impl.pool import PAGE_BYTES
-from workers import cost
+from workers import cost, hardware_gro
 from workers.cache import DESCRIPTOR, HEADER, part_of_page
 from workers.drivers.buffers import allocate_fragment, allocate_page, post
 from workers.state import UNIT_BYTES, UNITS_OF_A_PAGE, Trial
@@ -23,6 +27,8 @@ from workers.state import UNIT_BYTES, UNITS_OF_A_PAGE, Trial
 @compiled(inline=False)
 def receive_packet(trial: Trial, number: int) -> int:
     """Take the next packet from a queue's ring and make an skb."""
+    if trial.nic.contexts:
+        return _receive_aggregate(trial, number)
     queue = trial.queues[number]
     observer = trial.host.observer
     descriptor = _take(trial, queue)
@@ -41,6 +47,29 @@ def receive_packet(trial: Trial, number: int) -> int:
         queue.polled += 1
         descriptor = _take(trial, queue)
         queue.kept_units += trial.nic.part_units
+    buffer.mark_for_recycle(trial.buffers, skb)
+    return skb
+
+
+@compiled(inline=False)
+def _receive_aggregate(trial: Trial, number: int) -> int:
+    queue = trial.queues[number]
+    aggregate = hardware_gro.take(trial, number)
+    _take(trial, queue)
+    skb = _around_header(trial, aggregate)
+    for position in range(aggregate.pages):
+        if position > 0:
+            _take(trial, queue)
+            queue.kept_units += trial.nic.part_units
+        length = aggregate.frame_bytes[position]
+        trial.host.observer.work(cost.SYNC_FOR_CPU, length)
+        buffer.add_rx_frag(trial.buffers, skb, aggregate.page[position], 0, length, PAGE_BYTES)
+        trial.packets[skb].units += UNITS_OF_A_PAGE
+    if aggregate.pages == 0:
+        queue.kept_units += UNITS_OF_A_PAGE
+    if aggregate.merged_count > 0:
+        trial.buffers.shared[trial.buffers.skbs[skb].shared].gso_size = aggregate.segment_bytes
+        trial.tally.read += aggregate.merged_count
     buffer.mark_for_recycle(trial.buffers, skb)
     return skb
 
@@ -83,7 +112,7 @@ def post_new(trial: Trial, number: int) -> bool:
     queue = trial.queues[number]
     descriptor = trial.descriptors[queue.first + (queue.posted & nic.ring_mask)]
     if descriptor.header_page == 0:
-        page, offset = allocate_fragment(trial, nic.queues + number)
+        page, offset = allocate_fragment(trial, nic.first_header_pool + queue.pool)
         if page == 0:
             return False
         descriptor.header_page = page

@@ -16,7 +16,7 @@ def _post_new(trial: Trial, number: int) -> bool:
     if trial.nic.pattern >= OWN_PAGES:
         page, offset = unpooled.allocate(trial)
     elif trial.nic.pattern == FRAGMENTS:
-        page, offset = allocate_fragment(trial, number)
+        page, offset = allocate_fragment(trial, trial.queues[number].pool)
     else:
         page = allocate_page(trial, number)
     if page == 0:

@@ -158,6 +158,15 @@ def test_each_node_has_a_last_level_cache_of_its_own() -> None:
     assert machine.touch([1], cpu=0).tolist() == [cache.DRAM]
 
 
+def test_what_another_node_had_stays_in_its_cache_until_that_is_filled() -> None:
+    machine = TwoNodes()
+    machine.touch([1, 2], cpu=1)
+    machine.touch(np.arange(100, 6000), cpu=0)
+    assert machine.touch([1], cpu=0).tolist() == [cache.OTHER_CPU_FAR]
+    machine.touch(np.arange(6000, 11000), cpu=3)
+    assert machine.touch([2], cpu=0).tolist() == [cache.DRAM]
+
+
 def test_what_the_device_put_into_its_cache_is_far_from_the_other_node() -> None:
     machine = TwoNodes()
     dma(machine.caches, machine.stamps, 1, 64)

@@ -154,6 +154,17 @@ def test_packets_arrive_while_interrupts_move(model: str) -> None:
         assert moved["pages_from_page_allocator"] > 0
 
 
+@pytest.mark.parametrize("readers", [1, 2])
+def test_a_reader_stays_where_the_poll_was(readers: int) -> None:
+    """It has the CPU to itself then, and what it reads comes from the other node."""
+    stays, moves = (
+        run(FAST, on(0), part, app__reader_cpu="same", app__readers=readers, traffic__flows=64)
+        for part in ({}, MOVED)
+    )
+    assert moves["packets_delivered"] == pytest.approx(stays["packets_delivered"], rel=0.02)
+    assert moves["busy_ns_per_packet"] > stays["busy_ns_per_packet"] + 100
+
+
 def test_a_poll_with_more_to_do_ends_to_move_with_its_interrupt() -> None:
     """At saturation no poll would ever wait for an interrupt."""
     moved = run(SATURATED, MOVED)

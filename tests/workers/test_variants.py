@@ -112,6 +112,10 @@ def test_local_only_is_the_kernels_pool_where_all_returns_are_local() -> None:
     assert run("local_only", app__reader="drop", pool__size=1024) == run(app__reader="drop", pool__size=1024)
 
 
+def test_near_only_is_the_kernels_pool_on_one_node() -> None:
+    assert run("near_only") == run()
+
+
 @pytest.mark.parametrize("recycle", [True, False])
 def test_asking_the_page_instead_of_the_bit_costs_a_trial_no_time(recycle: bool) -> None:
     """Without recycling each free reads the page first; what it waits for there, the next write does not."""

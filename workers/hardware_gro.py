@@ -315,6 +315,8 @@ def adopt(trial: Trial, number: int, skb: int) -> None:
         if record.built_ps != NO_PAGE:
             record.built_ps = held.built_ps
         position = record.next
-    trial.tally.gro_skbs += 1
-    trial.tally.gro_packets += held.merged_count + 1
+    if not trial.stack.gro:
+        # which counts what it passes up
+        trial.tally.gro_skbs += 1
+        trial.tally.gro_packets += held.merged_count + 1
     _free(trial, found)

@@ -280,11 +280,6 @@ def _merged_payload_has_pages_of_its_own(config: TrialFields) -> None:
         )
 
 
-def _gro_is_done_once(config: TrialFields) -> None:
-    if config.nic.hw_gro and config.stack.gro:
-        raise ConfigError("stack.gro", True, "nic.hw_gro has merged before; leave one of them out")
-
-
 def _only_pools_recycle(leaf: str) -> Callable[[TrialFields], None]:
     """The check that this field of the pool is left alone where there is no pool."""
     default = PoolConfig.model_fields[leaf].default
@@ -397,7 +392,6 @@ RULES = (
     Rule(("driver.model", "kernel"), _release_has_fragments),
     Rule(("driver.model", "pool.recycle"), _pages_in_fragments_stay),
     Rule(("nic.hw_gro", "driver.model"), _merged_payload_has_pages_of_its_own),
-    Rule(("nic.hw_gro", "stack.gro"), _gro_is_done_once),
     Rule(("driver.model", "driver.copybreak_bytes"), _headers_apart_are_not_copied),
     *(Rule(("driver.model", f"pool.{leaf}"), _only_pools_recycle(leaf)) for leaf in ("recycle", "variant")),
     Rule(("driver.model", "driver.sync"), _mapping_syncs),

@@ -27,10 +27,22 @@ def _deliver_specially(trial: Trial, number: int, skb: int) -> int:
     if trial.nic.contexts:
         hardware_gro.adopt(trial, number, skb)
     if trial.stack.gro:
+        if trial.nic.contexts:
+            _make_way(trial, number, skb)
         skb = gro.receive(trial, number, skb)
         if skb == 0:
             return 0
     return pass_up(trial, number, skb)
+
+
+@compiled(inline=False)
+def _make_way(trial: Trial, number: int, skb: int) -> None:
+    """Pass up what GRO holds before what the NIC has merged, where it does not merge both."""
+    held = gro.make_way(trial, number, skb)
+    if held != 0:
+        held = pass_up(trial, number, held)
+    if held != 0:
+        hold.free(trial, held)
 
 
 @compiled(inline=False)

@@ -60,7 +60,7 @@ SIZES: tuple[tuple[Value, int], ...] = ((64, 300_000), (1500, 300_000), ("imix",
 """bytes and packets per second"""
 
 
-MERGING: dict[str, Value] = {"nic.hw_gro": True, "app.protocol": "tcp", "stack.gro": False}
+MERGING: dict[str, Value] = {"nic.hw_gro": True, "app.protocol": "tcp"}
 
 
 @pytest.mark.parametrize("consumer", CONSUMERS)

@@ -201,16 +201,39 @@ def test_udp_is_left_alone() -> None:
     assert merged == alone
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"nic.hw_gro": True}, r"nic\.hw_gro = True: driver\.model = page-per-packet .* use header-split"),
-        (
-            {"nic.hw_gro": True, "driver.model": "header-split", "stack.gro": True},
-            r"stack\.gro = True: nic\.hw_gro has merged before",
-        ),
-    ],
-)
-def test_what_cannot_merge_is_refused(fields: dict[str, Value], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        TrialConfig.from_fields(fields)
+@pytest.mark.parametrize(("kernel", "continues"), [("6.1", False), ("6.12", True)])
+def test_the_kernel_goes_on_merging_where_the_release_does(kernel: str, continues: bool) -> None:
+    """A NIC with one context for flows that take turns of two packets, and polls of many aggregates."""
+    turns: dict[str, Value] = {**AT_ONCE, "traffic.train_packets": 2, "nic.hw_gro_flows": 1}
+    turns |= {"nic.rx_usecs": 200, "kernel": kernel}
+    alone, both = (run(turns, stack__gro=gro) for gro in (False, True))
+    assert both["packets_delivered"] + both["packets_queued"] == both["packets_offered"]
+    gained = both["gro_packets_per_skb"] / alone["gro_packets_per_skb"]
+    # without, packets that the NIC has merged with no other are still merged with each other
+    assert gained > 3 if continues else 1 < gained < 1.3
+
+
+@pytest.mark.parametrize("kernel", ["6.1", "6.12"])
+def test_no_packet_of_a_flow_overtakes_another(kernel: str) -> None:
+    """What waits in the socket is in order of arrival, flow by flow."""
+    mixed: dict[str, Value] = {**AT_ONCE, "traffic.packet_size": "imix", "nic.hw_gro_flows": 2}
+    mixed |= {"nic.rx_usecs": 200, "kernel": kernel, "stack.gro": True, "nic.hw_gro_usecs": 200}
+    found = assemble.new_trial(config_of({**mixed, "app.reader": "stalled", "app.stall_ms": 9}))
+    trial._run(found, 3 * 10**9)
+    audit.check(found)
+    last: dict[int, int] = {}
+    reader = found.readers[0]
+    assert reader.tail - reader.head > 100
+    for position in range(reader.head, reader.tail):
+        skb = int(found.socket_slots[reader.first + (position & reader.mask)])
+        flow = int(found.packets[skb].flow_hash)
+        for arrival_ps in audit._arrivals(found, skb):
+            assert last.get(flow, -1) < arrival_ps
+            last[flow] = arrival_ps
+
+
+def test_headers_in_front_of_each_payload_are_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"nic\.hw_gro = True: driver\.model = page-per-packet .* header-split"
+    ):
+        TrialConfig.from_fields({"nic.hw_gro": True})

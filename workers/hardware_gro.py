@@ -53,7 +53,7 @@ def receive_until(trial: Trial, until_ps: int) -> None:
             if state != WAITS:
                 advance(trial)
                 nic.wanted = 0
-        until_ps = min(until_ps, trial.cpus[trial.queues[number].cpu].due_ps)
+        until_ps = min(until_ps, trial.machine.due_ps[trial.queues[number].cpu])
     if expires_ps < nic.next_arrival_ps:
         nic.postponed_ps = nic.next_arrival_ps
         nic.next_arrival_ps = expires_ps

@@ -41,7 +41,8 @@ DMA_UNMAP = 14
 DMA_SYNC_FOR_DEVICE = 15  # bytes; each report is one call
 CONSUMER_LOCK = 16  # lock and unlock
 PAGE_SINGLE_ALLOC = 17  # pages taken one at a time, of any order
-FIRST_OWN_WORK = 18  # a user's further kinds start here
+PAGE_BULK_CALL = 18  # requests for a bulk, beside its pages
+FIRST_OWN_WORK = 19  # a user's further kinds start here
 
 # changes of who owns a page (spec 6.1), and what number means
 PAGE_TAKEN = 0  # out of the page allocator, with one plain reference

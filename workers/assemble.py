@@ -238,6 +238,7 @@ def _pool_params(config: TrialConfig, geometry: Geometry, queue: int) -> PoolPar
         max_len=geometry.synced,
         offset=geometry.headroom,
         napi=queue,
+        slow_batch=config.pool.slow_batch,
     )
 
 

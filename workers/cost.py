@@ -10,7 +10,7 @@ import numpy as np
 
 from pool_impl import observe
 from pool_impl.jit import compiled
-from pool_impl.layout import MAX_CPUS, records
+from pool_impl.layout import MAX_CPUS, REFILL, records
 from workers.arch import Profile
 from workers.cache import (
     CACHES,
@@ -99,7 +99,8 @@ PRICES: dict[int, tuple[str, str]] = {
     IPI: ("steering", "ipi_ns"),
     DEFER: ("skb_free", "lock_unlock_ns"),
 }
-"""category and profile parameter of each kind of work; COPY is priced by bandwidth"""
+"""category and profile parameter of each kind of work; COPY is priced by bandwidth, PAGE_BULK_CALL by the
+difference between two of these"""
 
 CACHE_MISSES = CATEGORIES.index("cache_misses")
 APPLICATION = CATEGORIES.index("application")
@@ -227,6 +228,7 @@ def new_pricing(profile: Profile, context: Any, stamps_of_kind: dict[int, int]) 
         meter.price_ps[kind] = picoseconds(profile[parameter])
         meter.category[kind] = CATEGORIES.index(category)
     meter.category[COPY] = CATEGORIES.index("copy")
+    _price_bulk_call(meter)
     meter.sync_call_ps = picoseconds(profile["dma_sync_call_ns"])
     meter.copy_ps_per_kib = round(1024 * PS_PER_NS / profile["copy_bytes_per_ns"])
     meter.ordered_atomic_drains = int(profile["ordered_atomic_drains"])
@@ -245,6 +247,16 @@ def new_pricing(profile: Profile, context: Any, stamps_of_kind: dict[int, int]) 
         caches.latency_ps[level] = picoseconds(profile[parameter])
         caches.exposed_ps[level] = picoseconds(profile[parameter] * profile["miss_exposed_ratio"])
     return Pricing(meter, caches, stamps, context)
+
+
+def _price_bulk_call(meter: Any) -> None:
+    """A bulk costs beside its pages what a page asked for alone costs more than one of them. The price of a
+    page in bulk is that of one of 64, so it holds a 64th of the call."""
+    single_ps, of_64_ps = meter.price_ps[observe.PAGE_SINGLE_ALLOC], meter.price_ps[observe.PAGE_BULK_ALLOC]
+    share_ps = round((single_ps - of_64_ps) / (REFILL - 1))
+    meter.price_ps[observe.PAGE_BULK_ALLOC] -= share_ps
+    meter.price_ps[observe.PAGE_BULK_CALL] = REFILL * share_ps
+    meter.category[observe.PAGE_BULK_CALL] = meter.category[observe.PAGE_BULK_ALLOC]
 
 
 def _lay_out_stamps(caches: Any, stamps_of_kind: dict[int, int]) -> Any:

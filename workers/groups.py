@@ -41,6 +41,15 @@ class PoolConfig(Group):
         bool,
         Field(description="mark skbs for recycling; false releases each page with its packet"),
     ] = True
+    slow_batch: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=64,
+            description="pages that a slow allocation asks the page allocator for at the most; 0: as many as "
+            "a refill brings, 64 in the kernel; 1: one alone and not in bulk, as before 5.13",
+        ),
+    ] = 0
     variant: Annotated[
         str,
         Field(

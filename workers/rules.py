@@ -236,6 +236,9 @@ def _headers_apart_are_not_copied(config: TrialFields) -> None:
         )
 
 
+ONLY_OF_POOLS = ("recycle", "variant", "slow_batch")
+
+
 def _only_pools_recycle(leaf: str) -> Callable[[TrialFields], None]:
     """The check that this field of the pool is left alone where there is no pool."""
     default = PoolConfig.model_fields[leaf].default
@@ -339,7 +342,7 @@ RULES = (
     Rule(("driver.model", "kernel"), _release_has_fragments),
     Rule(("driver.model", "pool.recycle"), _pages_in_fragments_stay),
     Rule(("driver.model", "driver.copybreak_bytes"), _headers_apart_are_not_copied),
-    *(Rule(("driver.model", f"pool.{leaf}"), _only_pools_recycle(leaf)) for leaf in ("recycle", "variant")),
+    *(Rule(("driver.model", f"pool.{leaf}"), _only_pools_recycle(leaf)) for leaf in ONLY_OF_POOLS),
     Rule(("driver.model", "driver.sync"), _mapping_syncs),
     Rule(("driver.model", "driver.buffer_bytes"), _only_fragments_have_a_size),
     Rule(("driver.model", "traffic.kind", "traffic.packet_size"), _replaced_packets_have_one_page),

@@ -138,6 +138,7 @@ OTHER_FIELDS = {
     "nic.link_gbps": [1, 10],
     "nic.budget": [16, 64],
     "nic.queues": [1, 2],
+    "pool.slow_batch": [1, 64],
     "nic.tx_gbps": [1, 10],
     "xdp.redirect_cpus": [1, 2],
     "life.queues": [1, 2],

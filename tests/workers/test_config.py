@@ -79,6 +79,7 @@ def test_every_rule_reads_only_the_fields_it_names() -> None:
         "driver.buffer_bytes": 1024,
         "pool.recycle": False,
         "pool.variant": "local_only",
+        "pool.slow_batch": 1,
         "driver.sync": "driver",
         "driver.copybreak_bytes": 64,
         "kernel": "5.14",

@@ -32,6 +32,7 @@ from workers.derived import (
     WORKING_READERS,
     attaches_program,
     cpus_wanted,
+    keeps_by_reference,
     reads_sockets,
 )
 from workers.drivers.geometry import Geometry, geometry_of
@@ -57,6 +58,8 @@ from workers.state import (
     GRO_BUCKETS,
     HOLD,
     IDLE,
+    IN_FRAGMENTS,
+    IN_PAGE_CACHE,
     LIFE,
     MACHINE,
     MERGED,
@@ -72,6 +75,7 @@ from workers.state import (
     TAP,
     TARGET_TURN,
     UNIT_BYTES,
+    WHOLE_PAGE_PATTERNS,
     Trial,
 )
 from workers.traffic import (
@@ -116,6 +120,8 @@ def new_trial(config: TrialConfig) -> Trial:
     # in the worst case each buffer is all that is left of its page
     of_packet = -(-largest_bytes // geometry.writable) + (1 if geometry.split else 0)
     pages = (waiting + 1) * of_packet + pools * (rx_ring + ring_slots + 5 * CACHE_CAPACITY)
+    page_cache_slots = len(queues) * config.driver.page_cache
+    pages += page_cache_slots
     skbs = waiting + 2 * len(queues) + config.xdp.redirect_cpus
     if most > unmerged + MERGED_PAGES:
         # pages are what runs short, and each may be in an skb
@@ -126,6 +132,7 @@ def new_trial(config: TrialConfig) -> Trial:
         pages=pages,
         descriptors=descriptors,
         skbs=skbs,
+        page_cache_slots=page_cache_slots,
         parts_shift=geometry.parts_shift,
         part_bytes_shift=geometry.part_bytes_shift,
     )
@@ -156,10 +163,12 @@ def new_trial(config: TrialConfig) -> Trial:
         cpus=cpus,
         actors=actors,
         life=_life(config),
-        nic=_nic(config, geometry, arrivals, len(egress.frame_queues)),
+        nic=_nic(config, geometry, arrivals, len(egress.frame_queues), len(host.slots)),
         queues=queues,
         indirection=indirection(config.nic.queues),
         descriptors=records(DESCRIPTOR, descriptors),
+        page_cache_slots=words(page_cache_slots),
+        parts_used=words(len(host.pages) if geometry.keeps_pages else 0),
         blamed=records(BLAMED, pools),
         stack=stack,
         readers=readers,
@@ -219,6 +228,7 @@ def _queues(config: TrialConfig) -> Any:
         queues[number].first = number * max(config.nic.rx_ring, config.life.rx_ring)
         queues[number].cpu = queues[number].pool = number
         queues[number].event_ps = FOREVER
+        queues[number].first_cached_page = number * config.driver.page_cache
         if config.nic.moderation == "adaptive":
             queues[number].profile = FIRST_PROFILE
             queues[number].frames = PROFILE_FRAMES
@@ -230,10 +240,11 @@ def _queues(config: TrialConfig) -> Any:
 
 
 def _pool_params(config: TrialConfig, geometry: Geometry, queue: int) -> PoolParams:
-    syncs = 0 if config.driver.sync == "driver" else FLAG_DMA_SYNC_DEV
+    maps = 0 if keeps_by_reference(config) else FLAG_DMA_MAP
+    syncs = FLAG_DMA_SYNC_DEV if maps and config.driver.sync == "pool" else 0
     return PoolParams(
         pool_size=config.pool.size,
-        flags=geometry.flags | FLAG_DMA_MAP | syncs,
+        flags=geometry.flags | maps | syncs,
         dma_dir=DMA_BIDIRECTIONAL if attaches_program(config) else DMA_FROM_DEVICE,
         max_len=geometry.synced,
         offset=geometry.headroom,
@@ -256,7 +267,9 @@ def _header_pool_params(config: TrialConfig, geometry: Geometry, queue: int) -> 
     return params._replace(flags=params.flags | fragments)
 
 
-def _nic(config: TrialConfig, geometry: Geometry, arrivals: Arrivals, frame_queues: int) -> Any:
+def _nic(
+    config: TrialConfig, geometry: Geometry, arrivals: Arrivals, frame_queues: int, ring_slots: int
+) -> Any:
     nic = records(NIC, 1)[0]
     nic.queues = config.nic.queues
     nic.ring_mask = config.nic.rx_ring - 1
@@ -270,6 +283,12 @@ def _nic(config: TrialConfig, geometry: Geometry, arrivals: Arrivals, frame_queu
     nic.head_units = 0 if geometry.pattern == FRAGMENTS else nic.part_units
     nic.split_bytes = geometry.split
     nic.copybreak_bytes = geometry.copybreak
+    nic.page_parts = PAGE_BYTES // geometry.taken
+    nic.references = int(keeps_by_reference(config))
+    nic.page_cache_mask = max(0, config.driver.page_cache - 1)
+    nic.first_page_cache_slot = ring_slots
+    nic.whole_pages = int(geometry.pattern in WHOLE_PAGE_PATTERNS)
+    nic.rest_location = IN_PAGE_CACHE if config.driver.page_cache else IN_FRAGMENTS
     nic.wanted = 1
     nic.budget = config.nic.budget
     nic.adaptive = int(config.nic.moderation == "adaptive")

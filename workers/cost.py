@@ -53,7 +53,8 @@ BACKLOG = observe.FIRST_OWN_WORK + 21
 IPI = observe.FIRST_OWN_WORK + 22
 DEFER = observe.FIRST_OWN_WORK + 23
 PAGE_FRAGMENT = observe.FIRST_OWN_WORK + 24
-KINDS_OF_WORK = observe.FIRST_OWN_WORK + 25
+PAGE_CACHE = observe.FIRST_OWN_WORK + 25  # entries of a driver's page cache, looked at or put in
+KINDS_OF_WORK = observe.FIRST_OWN_WORK + 26
 
 PRICES: dict[int, tuple[str, str]] = {
     observe.POOL_ALLOC: ("pool_alloc", "pool_alloc_ns"),
@@ -98,6 +99,7 @@ PRICES: dict[int, tuple[str, str]] = {
     BACKLOG: ("steering", "backlog_ns"),
     IPI: ("steering", "ipi_ns"),
     DEFER: ("skb_free", "lock_unlock_ns"),
+    PAGE_CACHE: ("driver", "page_cache_ns"),
 }
 """category and profile parameter of each kind of work; COPY is priced by bandwidth, PAGE_BULK_CALL by the
 difference between two of these"""

@@ -1,7 +1,8 @@
 """Where the pages are: time averages by place, which add up to all pages in use.
 
 What buffers take is counted in parts of a page (UNIT_BYTES). Where each buffer is a whole page, so are all
-sums; elsewhere the rest of the pages in use is parts that are in no buffer: ``fragments``.
+sums; elsewhere the rest of the pages in use is in no buffer: parts of pages (``fragments``), or what a
+driver's page cache has to itself (``page_cache``).
 """
 
 from typing import Any
@@ -13,7 +14,6 @@ from workers.state import (
     IN_BACKLOG,
     IN_CACHE,
     IN_DEFERRED,
-    IN_FRAGMENTS,
     IN_GRO,
     IN_RING,
     IN_RX_RING,
@@ -33,7 +33,7 @@ def integrate(trial: Trial, now_ps: int) -> None:
     if elapsed_ps <= 0:
         return
     tally.integrated_to_ps = now_ps
-    in_cache = in_ring = in_rx_ring = in_socket = in_application = 0
+    in_cache = in_ring = in_rx_ring = in_socket = in_application = in_frames = 0
     for number in range(trial.machine.pools):
         in_cache += trial.host.pools[number].cache_count
         in_ring += _ring_pages(trial, number)
@@ -47,13 +47,14 @@ def integrate(trial: Trial, now_ps: int) -> None:
         reader.page_ps += ((reader.units + reader.held_units) * elapsed_ps) >> UNITS_SHIFT
     for number in range(trial.nic.frame_queues):
         frames = trial.frame_queues[number]
+        in_frames += frames.tail - frames.head
         tally.page_ps[frames.location] += (frames.tail - frames.head) * elapsed_ps
     used = used_pages(trial.host)
     tally.page_ps[IN_CACHE] += in_cache * elapsed_ps
     tally.page_ps[IN_RING] += in_ring * elapsed_ps
     tally.used_page_ps += used * elapsed_ps
     stack = trial.stack
-    if trial.nic.buffer_units == UNITS_OF_A_PAGE:
+    if trial.nic.whole_pages:
         tally.page_ps[IN_RX_RING] += (in_rx_ring >> UNITS_SHIFT) * elapsed_ps
         tally.page_ps[IN_SOCKET] += (in_socket >> UNITS_SHIFT) * elapsed_ps
         if stack.special or stack.keeps:
@@ -63,7 +64,7 @@ def integrate(trial: Trial, now_ps: int) -> None:
             tally.page_ps[IN_DEFERRED] += (stack.deferred_units >> UNITS_SHIFT) * elapsed_ps
             tally.page_ps[IN_TAP] += (stack.tap_units >> UNITS_SHIFT) * elapsed_ps
     else:
-        rest = (used - in_cache - in_ring) << UNITS_SHIFT
+        rest = (used - in_cache - in_ring - in_frames) << UNITS_SHIFT
         rest -= in_rx_ring + in_socket + in_application
         rest -= stack.gro_units + stack.backlog_units + stack.deferred_units + stack.tap_units
         _add_part(tally, IN_RX_RING, in_rx_ring * elapsed_ps)
@@ -73,7 +74,7 @@ def integrate(trial: Trial, now_ps: int) -> None:
         _add_part(tally, IN_BACKLOG, stack.backlog_units * elapsed_ps)
         _add_part(tally, IN_DEFERRED, stack.deferred_units * elapsed_ps)
         _add_part(tally, IN_TAP, stack.tap_units * elapsed_ps)
-        _add_part(tally, IN_FRAGMENTS, rest * elapsed_ps)
+        _add_part(tally, trial.nic.rest_location, rest * elapsed_ps)
 
 
 @compiled(inline=False)

@@ -78,18 +78,18 @@ TRIALS: dict[str, dict[str, Value]] = {
 }
 
 PINNED: dict[str, str] = {
-    "drop-constant": "f4fa872cb3784441",
-    "drop-saturation": "ed43842683c5131e",
-    "drop-poisson-local": "66af20057c6cd1a6",
-    "drop-bursts-without-recycling": "4082a75c0db9d945",
-    "fast-imix-software-coherence": "8626f44b4539a3d5",
-    "fast-capture": "d7c4346c82799858",
-    "slow-bursts-small-pool": "84b4de3359b1f1ee",
-    "slow-poisson-drawn-work": "efbf6521dd65410d",
-    "slow-same-cpu-oldest-release": "f372e1a75889b657",
-    "slow-posted-registers-driver-syncs": "1a87042c321477fe",
-    "xdp-all-verdicts-forwarded-to-a-slow-link": "b201ba57f3f25f4f",
-    "xdp-to-two-kthreads-replaced-before": "ac24086e255d300c",
+    "drop-constant": "77ee0346356ef45d",
+    "drop-saturation": "3b52df99073d148f",
+    "drop-poisson-local": "36827562575538dd",
+    "drop-bursts-without-recycling": "ae7a4c78332e7420",
+    "fast-imix-software-coherence": "cb43516824214f1a",
+    "fast-capture": "bbbc627c6cb7fa86",
+    "slow-bursts-small-pool": "a4b5dba48c26118d",
+    "slow-poisson-drawn-work": "3666a9434c16abc3",
+    "slow-same-cpu-oldest-release": "5c74108ffcfeef8c",
+    "slow-posted-registers-driver-syncs": "1631d37bfced77e7",
+    "xdp-all-verdicts-forwarded-to-a-slow-link": "ca5924680c38bc9e",
+    "xdp-to-two-kthreads-replaced-before": "df3c75eab78af178",
 }
 
 

@@ -92,6 +92,7 @@ POOL = _lines(
         *_words("cache_count", "hold", "frag_page", "frag_offset", "frag_users"),
         *_words("alloc_fast", "alloc_slow", "alloc_slow_high_order"),
         *_words("alloc_empty", "alloc_refill", "alloc_waive", "ring_head", "ring_tail", "consumer_lock"),
+        *_words("slow_batch"),
         ("cache", "<i8", (CACHE_CAPACITY,)),
     ],
     producer=_words("ring_prod"),

@@ -41,9 +41,10 @@ DMA_UNMAP = 14
 DMA_SYNC_FOR_DEVICE = 15  # bytes; each report is one call
 CONSUMER_LOCK = 16  # lock and unlock
 PAGE_SINGLE_ALLOC = 17  # pages taken one at a time, of any order
-ZONE_LOCK = 18  # node whose free lists are locked now
-ZONE_UNLOCK = 19  # node whose free lists are unlocked now
-FIRST_OWN_WORK = 20  # a user's further kinds start here
+PAGE_BULK_CALL = 18  # requests for a bulk, beside its pages
+ZONE_LOCK = 19  # node whose free lists are locked now
+ZONE_UNLOCK = 20  # node whose free lists are unlocked now
+FIRST_OWN_WORK = 21  # a user's further kinds start here
 
 # changes of who owns a page (spec 6.1), and what number means
 PAGE_TAKEN = 0  # out of the page allocator, with one plain reference

@@ -15,6 +15,7 @@ from pool_impl.layout import NO_NODE, NO_POOL, PCP_CAPACITY, PFMEMALLOC, Host
 from pool_impl.observe import (
     BUDDY_PAGE,
     PAGE_BULK_ALLOC,
+    PAGE_BULK_CALL,
     PAGE_FREE,
     PAGE_GIVEN,
     PAGE_REF,
@@ -68,6 +69,7 @@ def alloc_bulk(host: Host, nid: int, count: int, into: Any) -> int:
     allocator = host.page_allocator
     cpu = host.context.cpu
     count = _granted(allocator, count)
+    host.observer.work(PAGE_BULK_CALL, 1)
     got = 0
     while got < count:
         taken = min(_listed(host, node), count - got)

@@ -90,6 +90,8 @@ class PoolParams(NamedTuple):
     """the CPU that alone allocates from the pool (``page_pool_create_percpu``)"""
     nosync: int = 0
     """1: the device is coherent and needs no syncs"""
+    slow_batch: int = 0
+    """most pages of one bulk fill; 0: as many as a refill may bring; 1: single allocations, as before 5.13"""
 
 
 def create(host: Host, index: int, params: PoolParams) -> None:
@@ -131,6 +133,7 @@ def create(host: Host, index: int, params: PoolParams) -> None:
     pool.offset = params.offset
     pool.napi = params.napi
     pool.cpuid = params.cpuid
+    pool.slow_batch = params.slow_batch
     pool.user_cnt = 1
     if params.nosync:
         pool.pool_flags &= ~FLAG_DMA_SYNC_DEV
@@ -212,8 +215,7 @@ def _refill_limit(host: Host, pool: Any) -> int:
 
 @compiled(inline=False)
 def _alloc_bulk(host: Host, pool: Any) -> int:
-    node = pool.nid if host.rules.bulk_honours_nid else NO_NODE
-    got = page_alloc.alloc_bulk(host, node, _refill_limit(host, pool), pool.cache)
+    got = _from_page_allocator(host, pool)
     count = 0
     for position in range(got):
         page = pool.cache[position]
@@ -228,6 +230,19 @@ def _alloc_bulk(host: Host, pool: Any) -> int:
     pool.alloc_slow += 1
     pool.cache_count = count - 1
     return _handed_out(host, pool, pool.cache[count - 1])
+
+
+@compiled()
+def _from_page_allocator(host: Host, pool: Any) -> int:
+    """Fill the empty cache with new pages; returns how many."""
+    if pool.slow_batch == 1:
+        pool.cache[0] = page_alloc.alloc(host, pool.nid, 0)
+        return 1 if pool.cache[0] != 0 else 0
+    count = _refill_limit(host, pool)
+    if pool.slow_batch != 0:
+        count = min(count, pool.slow_batch)
+    node = pool.nid if host.rules.bulk_honours_nid else NO_NODE
+    return page_alloc.alloc_bulk(host, node, count, pool.cache)
 
 
 @compiled(inline=False)

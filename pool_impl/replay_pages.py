@@ -152,7 +152,7 @@ class PageReplay:
     def create(self, arguments: Mapping[str, Any]) -> Results:
         number = arguments["pool"]
         later = () if self.host.rules.local_recycling else ("napi", "cpuid", "nosync")
-        names = [name for name in pool.PoolParams._fields if name not in later]
+        names = [name for name in pool.PoolParams._fields if name not in ("slow_batch", *later)]
         params = pool.PoolParams(**{name: arguments[name] for name in names})
         unknown = sorted(set(arguments) - set(names) - {"pool"})
         if unknown:

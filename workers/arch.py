@@ -64,6 +64,7 @@ PARAMETERS: Mapping[str, str] = MappingProxyType(
         "ring_slot_ns": "produce or consume one ptr_ring entry, without lock and misses",
         "page_adopt_ns": "instructions that bring one page into the pool",
         "page_release_ns": "instructions that make one page leave the pool, without atomic and misses",
+        "page_cache_ns": "one page into or out of a driver's own page cache, without misses",
         "page_bulk_alloc_ns": "one page of a bulk of 64 from the per-CPU list",
         "page_single_alloc_ns": "one page asked for alone, from the per-CPU list",
         "page_fragment_ns": "part of a block cut off, as the network core does, without a new block",

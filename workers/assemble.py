@@ -33,6 +33,7 @@ from workers.derived import (
     attaches_program,
     cpus_wanted,
     fills_cpumap,
+    keeps_by_reference,
     merges,
     merges_in_hardware,
     most_queues,
@@ -67,6 +68,8 @@ from workers.state import (
     GRO_BUCKETS,
     HOLD,
     IDLE,
+    IN_FRAGMENTS,
+    IN_PAGE_CACHE,
     LATE_FREE,
     LIFE,
     MACHINE,
@@ -85,6 +88,7 @@ from workers.state import (
     TAP,
     TARGET_TURN,
     UNIT_BYTES,
+    WHOLE_PAGE_PATTERNS,
     Trial,
 )
 from workers.traffic import (
@@ -134,6 +138,8 @@ def new_trial(config: TrialConfig) -> Trial:
     # in the worst case each buffer is all that is left of its page
     of_packet = -(-largest_bytes // geometry.writable) + (1 if geometry.split else 0)
     pages = (waiting + 1) * of_packet + pools * (rx_ring + ring_slots + 5 * CACHE_CAPACITY) + aggregates
+    page_cache_slots = len(queues) * config.driver.page_cache
+    pages += page_cache_slots
     skbs = waiting + 2 * len(queues) + config.xdp.redirect_cpus
     if most > unmerged + MERGED_PAGES:
         # pages are what runs short, and each may be in an skb
@@ -144,9 +150,11 @@ def new_trial(config: TrialConfig) -> Trial:
         pages=pages,
         descriptors=descriptors,
         skbs=skbs,
+        page_cache_slots=page_cache_slots,
         parts_shift=geometry.parts_shift,
         part_bytes_shift=geometry.part_bytes_shift,
     )
+    nic.first_page_cache_slot = len(host.slots)
     if config.memory.pages:
         host.page_allocator.end = config.memory.pages + 1
     for number in range(pools):
@@ -191,6 +199,8 @@ def new_trial(config: TrialConfig) -> Trial:
         aggregates_of=records(AGGREGATES, len(queues)),
         free_aggregates=free_aggregates,
         context_slots=words(len(queues) * int(nic.contexts)),
+        page_cache_slots=words(page_cache_slots),
+        parts_used=words(len(host.pages) if geometry.keeps_pages else 0),
         blamed=records(BLAMED, pools),
         stack=stack,
         readers=readers,
@@ -252,6 +262,7 @@ def _queues(config: TrialConfig) -> Any:
         queues[number].first = number * max(config.nic.rx_ring, config.life.rx_ring)
         queues[number].cpu = queues[number].irq_cpu = queues[number].pool = number
         queues[number].event_ps = FOREVER
+        queues[number].first_cached_page = number * config.driver.page_cache
         if config.nic.moderation == "adaptive":
             queues[number].profile = FIRST_PROFILE
             queues[number].frames = PROFILE_FRAMES
@@ -263,15 +274,17 @@ def _queues(config: TrialConfig) -> Any:
 
 
 def _pool_params(config: TrialConfig, geometry: Geometry, queue: int) -> PoolParams:
-    syncs = 0 if config.driver.sync == "driver" else FLAG_DMA_SYNC_DEV
+    maps = 0 if keeps_by_reference(config) else FLAG_DMA_MAP
+    syncs = FLAG_DMA_SYNC_DEV if maps and config.driver.sync == "pool" else 0
     return PoolParams(
         pool_size=config.pool.size,
-        flags=geometry.flags | FLAG_DMA_MAP | syncs,
+        flags=geometry.flags | maps | syncs,
         dma_dir=DMA_BIDIRECTIONAL if attaches_program(config) else DMA_FROM_DEVICE,
         max_len=geometry.synced,
         offset=geometry.headroom,
         napi=queue,
         nid=nodes.preferred(config),
+        slow_batch=config.pool.slow_batch,
     )
 
 
@@ -306,6 +319,11 @@ def _nic(config: TrialConfig, geometry: Geometry, arrivals: Arrivals) -> Any:
     nic.head_units = 0 if geometry.pattern == FRAGMENTS else nic.part_units
     nic.split_bytes = geometry.split
     nic.copybreak_bytes = geometry.copybreak
+    nic.page_parts = PAGE_BYTES // geometry.taken
+    nic.references = int(keeps_by_reference(config))
+    nic.page_cache_mask = max(0, config.driver.page_cache - 1)
+    nic.whole_pages = int(geometry.pattern in WHOLE_PAGE_PATTERNS)
+    nic.rest_location = IN_PAGE_CACHE if config.driver.page_cache else IN_FRAGMENTS
     nic.wanted = 1
     nic.budget = config.nic.budget
     nic.refill_limit = REFILL_LIMIT

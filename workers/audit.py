@@ -9,15 +9,18 @@ import numpy as np
 from pool_impl.layout import COUNT_MASK, MAX_SKB_FRAGS, SIGNATURE, SIGNATURE_MASK, Buffers, Host
 from workers.backlog import SLOTS
 from workers.deferred import MOST_SKBS
+from workers.drivers.split import BIAS
 from workers.errors import CheckError
 from workers.retention import MOST_RETAINED
 from workers.state import (
+    FIRST_UNPOOLED,
     FRAGMENTS,
     GRO_BUCKET_SKBS,
     GRO_BUCKETS,
     HEADER_SPLIT,
+    KEPT_PAGES,
     OWN_FRAGMENTS,
-    OWN_PAGES,
+    OWN_KEPT_PAGES,
     UNIT_BYTES,
     UNITS_OF_A_PAGE,
     Trial,
@@ -262,6 +265,8 @@ def _pages(trial: Trial) -> None:
     held = held[held != 0]
     if trial.nic.pattern in (FRAGMENTS, HEADER_SPLIT):
         held = _cut_pages(trial, held)
+    elif trial.nic.pattern in (KEPT_PAGES, OWN_KEPT_PAGES):
+        held = _kept_pages(trial, _data_pages(trial.buffers, skbs))
     elif trial.nic.pattern == OWN_FRAGMENTS:
         held = _cut_blocks(trial, held)
     pooled = (host.pages[held].magic & SIGNATURE_MASK) == SIGNATURE
@@ -301,6 +306,32 @@ def _cut_pages(trial: Trial, held: Any) -> Any:
         counted = int(host.pages[page].frag_count)
         _equal(f"fragment count of page {page}", counted, "its shares", shares[page] + int(unused))
     return np.concatenate([whole, np.array(sorted(shares.keys() | current.keys()), np.int64)])
+
+
+def _kept_pages(trial: Trial, in_skbs: Any) -> Any:
+    """The pages behind buffers of skbs, with those that the driver has; each has a count of who holds it: the
+    skbs' references and the driver's own, or their shares and what the driver has not handed out."""
+    pages, nic = trial.host.pages, trial.nic
+    holders = Counter(in_skbs.tolist())
+    slots = [
+        queue.first_cached_page + (np.arange(queue.cached_head, queue.cached_tail) & nic.page_cache_mask)
+        for queue in trial.queues
+    ]
+    cached = trial.page_cache_slots[np.concatenate(slots)] if nic.page_cache_mask else NONE[0]
+    places = (trial.descriptors.page, trial.descriptors.spent_page, trial.queues.split_page, cached)
+    kept = {int(page) for page in np.concatenate(places) if page != 0}
+    for page in sorted(holders.keys() | kept):
+        own = int(page in kept)
+        if nic.references:
+            count, name = int(pages[page].refcount), "references"
+        else:
+            own *= BIAS - int(trial.parts_used[page])
+            count, name = int(pages[page].frag_count), "shares"
+        _equal(f"{name} of page {page}", count, "its holders", holders[page] + own)
+    if nic.references and not nic.transmits:
+        mapped = int(trial.host.device.maps - trial.host.device.unmaps)
+        _equal("pages that the driver has mapped", mapped, "pages that it has", len(kept))
+    return np.array(sorted(holders.keys() | kept), np.int64)
 
 
 def _cut_blocks(trial: Trial, held: Any) -> Any:
@@ -348,11 +379,11 @@ def _counters(trial: Trial) -> None:
     """Identities of spec 8.2."""
     pools = trial.host.pools
     served = pools.alloc_fast + pools.alloc_slow + pools.alloc_slow_high_order + pools.alloc_refill
-    if trial.nic.pattern < OWN_PAGES:
-        _equal("pages allocated", int(trial.tally.pages_allocated), "alloc counters", int(served.sum()))
-    else:
-        maps = int(trial.host.device.maps)
-        _equal("buffers allocated", int(trial.tally.pages_allocated), "mappings", maps)
+    allocated = int(trial.tally.pages_allocated - trial.tally.page_cache_reuse)
+    if trial.nic.pattern < FIRST_UNPOOLED:
+        _equal("pages allocated", allocated, "alloc counters", int(served.sum()))
+    elif not trial.nic.transmits:
+        _equal("buffers allocated", allocated, "mappings", int(trial.host.device.maps))
     for owner in pools:
         if owner.alloc_waive > owner.alloc_refill + owner.alloc_slow:
             raise CheckError(f"waive {owner.alloc_waive} exceeds refill + slow")

@@ -10,7 +10,7 @@ import numpy as np
 
 from pool_impl import observe
 from pool_impl.jit import compiled, methods
-from pool_impl.layout import MAX_CPUS, MAX_NODES, records
+from pool_impl.layout import MAX_CPUS, MAX_NODES, REFILL, records
 from workers.arch import Profile
 from workers.cache import (
     CACHES,
@@ -56,7 +56,8 @@ BACKLOG = observe.FIRST_OWN_WORK + 21
 IPI = observe.FIRST_OWN_WORK + 22
 DEFER = observe.FIRST_OWN_WORK + 23
 PAGE_FRAGMENT = observe.FIRST_OWN_WORK + 24
-KINDS_OF_WORK = observe.FIRST_OWN_WORK + 25
+PAGE_CACHE = observe.FIRST_OWN_WORK + 25  # entries of a driver's page cache, looked at or put in
+KINDS_OF_WORK = observe.FIRST_OWN_WORK + 26
 
 PRICES: dict[int, tuple[str, str]] = {
     observe.POOL_ALLOC: ("pool_alloc", "pool_alloc_ns"),
@@ -101,13 +102,15 @@ PRICES: dict[int, tuple[str, str]] = {
     BACKLOG: ("steering", "backlog_ns"),
     IPI: ("steering", "ipi_ns"),
     DEFER: ("skb_free", "lock_unlock_ns"),
+    PAGE_CACHE: ("driver", "page_cache_ns"),
 }
-"""category and profile parameter of each kind of work; COPY is priced by bandwidth, and a zone's lock by the
-time until it is free"""
+"""category and profile parameter of each kind of work; COPY is priced by bandwidth, a zone's lock by the time
+until it is free, PAGE_BULK_CALL by the difference between two of these"""
 
 CATEGORY = np.zeros(KINDS_OF_WORK, np.int64)
 """of each kind of work, as constants that the compiler can fold"""
 CATEGORY[COPY] = CATEGORIES.index("copy")
+CATEGORY[observe.PAGE_BULK_CALL] = CATEGORIES.index("page_alloc")
 CATEGORY[[observe.ZONE_LOCK, observe.ZONE_UNLOCK]] = CATEGORIES.index("zone_lock")
 for _kind, (_category, _) in PRICES.items():
     CATEGORY[_kind] = CATEGORIES.index(_category)
@@ -273,6 +276,7 @@ def new_pricing(profile: Profile, context: Any, pages: Any, stamps_of_kind: dict
     stamps = _lay_out_stamps(caches, stamps_of_kind)
     for kind, (_, parameter) in PRICES.items():
         meter.price_ps[kind] = picoseconds(profile[parameter])
+    _price_bulk_call(meter)
     meter.sync_call_ps = picoseconds(profile["dma_sync_call_ns"])
     meter.copy_ps_per_kib = round(1024 * PS_PER_NS / profile["copy_bytes_per_ns"])
     meter.ordered_atomic_drains = int(profile["ordered_atomic_drains"])
@@ -293,6 +297,15 @@ def new_pricing(profile: Profile, context: Any, pages: Any, stamps_of_kind: dict
         caches.latency_ps[level] = picoseconds(profile[parameter])
         caches.exposed_ps[level] = picoseconds(profile[parameter] * profile["miss_exposed_ratio"])
     return Pricing(meter, caches, stamps, pages, context, records(IDLE, 1)[0], None, None)
+
+
+def _price_bulk_call(meter: Any) -> None:
+    """A bulk costs beside its pages what a page asked for alone costs more than one of them. The price of a
+    page in bulk is that of one of 64, so it holds a 64th of the call."""
+    single_ps, of_64_ps = meter.price_ps[observe.PAGE_SINGLE_ALLOC], meter.price_ps[observe.PAGE_BULK_ALLOC]
+    share_ps = round((single_ps - of_64_ps) / (REFILL - 1))
+    meter.price_ps[observe.PAGE_BULK_ALLOC] -= share_ps
+    meter.price_ps[observe.PAGE_BULK_CALL] = REFILL * share_ps
 
 
 def _lay_out_stamps(caches: Any, stamps_of_kind: dict[int, int]) -> Any:

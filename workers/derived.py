@@ -7,7 +7,8 @@ WIRE_OVERHEAD_BYTES = 20
 
 FRAGMENT_MODELS = ("fragments", "header-split")
 PAGE_MODELS = ("page-per-packet", "replace-before-pass")
-UNPOOLED_MODELS = ("page-allocator", "slab")
+SPLIT_MODELS = ("split", "split-unpooled")
+UNPOOLED_MODELS = ("page-allocator", "slab", "split-unpooled")
 
 MOST_BYTES_OF_A_PAGE = 3520
 """what the device may write to a page: without 256 bytes of headroom and 320 of shared info"""
@@ -108,6 +109,14 @@ def moves_interrupts(config: TrialFields) -> bool:
 def most_queues(config: TrialFields) -> int:
     """Receive queues that there are before or after a change."""
     return max(config.nic.queues, config.life.queues)
+
+
+def keeps_by_reference(config: TrialFields) -> bool:
+    """Whether the driver keeps pages that skbs have plain references to, and maps them itself."""
+    driver = config.driver
+    if driver.page_cache > 0 or driver.model == "split-unpooled":
+        return True
+    return driver.model == "split" and not config.pool.recycle
 
 
 def cpus_wanted(config: TrialFields) -> dict[str, int]:

@@ -41,6 +41,15 @@ class PoolConfig(Group):
         bool,
         Field(description="mark skbs for recycling; false releases each page with its packet"),
     ] = True
+    slow_batch: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=64,
+            description="pages that a slow allocation asks the page allocator for at the most; 0: as many as "
+            "a refill brings, 64 in the kernel; 1: one alone and not in bulk, as before 5.13",
+        ),
+    ] = 0
     variant: Annotated[
         str,
         Field(
@@ -143,19 +152,23 @@ class DriverConfig(Group):
             "replace-before-pass",
             "fragments",
             "header-split",
+            "split",
             "page-allocator",
             "slab",
+            "split-unpooled",
         ],
         Field(
             description="receive pattern: page-per-packet refills after the poll, as mvneta; "
             "replace-before-pass has a new page before it lets go of the packet's, as mvpp2; "
             "fragments has several buffers in a page, as hns3; header-split has headers in parts of pages "
-            "and payload in pages of another pool; without a pool: page-allocator has a page, "
-            "slab part of a block of the network core for each packet"
+            "and payload in pages of another pool; split has a page that the driver itself cuts into several "
+            "buffers and keeps until the last is used, as mlx5; without a pool: page-allocator has a page, "
+            "slab part of a block of the network core for each packet, split-unpooled splits pages as split"
         ),
     ] = "page-per-packet"
     buffer_bytes: Annotated[
-        Literal[1024, 2048, 4096], Field(description="buffer of each descriptor, for fragments")
+        Literal[1024, 2048, 4096],
+        Field(description="buffer of each descriptor, for fragments and split pages"),
     ] = 2048
     copybreak_bytes: Annotated[
         Annotated[int, Field(ge=0, le=1024)] | Literal["usual"],
@@ -164,6 +177,16 @@ class DriverConfig(Group):
             "0: none; usual: as in the modelled driver, 256 for fragments and else 0"
         ),
     ] = "usual"
+    page_cache: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=4096,
+            description="slots of a ring of mapped pages that the driver keeps for itself, a power of two: "
+            "256 in mlx5 until 6.3, 0 for none. The oldest page is used again if no skb has it any more. For "
+            "split and page-per-packet with pool.recycle = false, split-unpooled and page-allocator",
+        ),
+    ] = 0
     sync: Annotated[
         Literal["pool", "driver"],
         Field(

@@ -5,6 +5,7 @@ What the kernel's own benchmark prints on a machine can so be predicted like eve
 
 from typing import Any
 
+from pool_impl import pool
 from workers import audit, micro
 from workers.config import TrialConfig
 from workers.cost import PS_PER_NS
@@ -25,7 +26,7 @@ def run(config: TrialConfig) -> dict[str, Any]:
     """
     [loop] = [loop for loop in micro.LOOPS if loop.name == config.workload]
     host = new_machine(config, pages=4096 + config.pool.size)
-    micro.fill(host, config.pool.size)
+    micro.fill(host, pool.PoolParams(pool_size=config.pool.size, slow_batch=config.pool.slow_batch))
     loop.run(host, WARM_UP_TURNS)
     ledger = host.observer.meter.ledger
     before = ledger.sum(axis=0)

@@ -21,6 +21,7 @@ def new_machine(
     pools: int = 1,
     descriptors: int = 0,
     skbs: int = 0,
+    page_cache_slots: int = 0,
     parts_shift: int = 0,
     part_bytes_shift: int = PAGE_BYTES.bit_length() - 1,
 ) -> Host:
@@ -31,6 +32,7 @@ def new_machine(
         pools: that can be created.
         descriptors: receive descriptors whose cache lines are followed.
         skbs: likewise.
+        page_cache_slots: likewise, of drivers' page caches.
         parts_shift: ``1 << parts_shift`` parts of a page are followed.
         part_bytes_shift: each of ``1 << part_bytes_shift`` bytes.
     """
@@ -49,7 +51,7 @@ def new_machine(
         pcp_batch=int(profile["pcp_batch_pages"]),
     )
     host.context.in_softirq = SERVING_SOFTIRQ
-    stamps = stamps_needed(pages + 1, len(host.slots), descriptors, skbs, 1 << parts_shift)
+    stamps = stamps_needed(pages + 1, len(host.slots) + page_cache_slots, descriptors, skbs, 1 << parts_shift)
     pricing = new_pricing(profile, host.context, host.pages, stamps)
     pricing = pricing._replace(pools=host.pools, slots=host.slots)
     if config.numa.nodes > 1:

@@ -81,6 +81,23 @@ _COUNTER_HELP = (
     "returns refused for other references or emergency pages",
 )
 
+PAGE_CACHE_COUNTERS = (
+    "page_cache_reuse",
+    "page_cache_empty",
+    "page_cache_busy",
+    "page_cache_full",
+    "page_cache_waive",
+)
+"""statistics of a driver's page cache, as mlx5 had them (``rx_cache_reuse``, ...)"""
+
+_PAGE_CACHE_HELP = (
+    "pages that the driver's page cache gave back to the receive ring",
+    "allocations that found the page cache empty",
+    "allocations that found the oldest page of the page cache still held by the stack",
+    "pages that found the page cache full",
+    "emergency pages that the page cache did not take",
+)
+
 LOCATIONS = (
     "cache",
     "ring",
@@ -94,11 +111,13 @@ LOCATIONS = (
     "tx",
     "target",
     "fragments",
+    "page_cache",
 )
 """where a page taken from the page allocator can be; a packet in the driver's or reader's hands counts
 to where it came from; ``deferred`` is read and left to its CPU to be freed, ``tap`` only a clone holds. Of a
 page in several buffers each part counts to where its buffer is, and those that are in no descriptor and no
-packet, not yet or no longer, to ``fragments``"""
+packet, not yet or no longer, to ``fragments``; to ``page_cache`` where the driver has one, whose pages
+count there only if the stack has let go of them"""
 
 SLOW_CAUSES = ("not_recycled", "overflow", "wrong_node", "declined", "held")
 """why an allocation went to the page allocator"""
@@ -197,6 +216,7 @@ MEASURES = (
     Measure("dma_sync_bytes", "bytes", "lower", "bytes that they covered"),
     *(Measure(n, "events", "neither", t) for n, t in zip(COUNTERS, _COUNTER_HELP, strict=True)),
     Measure("returns_declined", "events", "neither", "returns that the pool's variant did not want back"),
+    *(Measure(n, "pages", "neither", t) for n, t in zip(PAGE_CACHE_COUNTERS, _PAGE_CACHE_HELP, strict=True)),
     *(Measure(f"{n}_ns_per_packet", "ns", "lower", f"busy time per packet: {n}") for n in CATEGORIES),
     *(Measure(f"pages_in_{n}", "pages", "neither", f"pages in the {n}, time average") for n in LOCATIONS),
     *(

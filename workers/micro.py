@@ -35,13 +35,13 @@ def bench_host() -> Host:
     host = new_host(rules_of(DEFAULT_RELEASE), pages=4096, pools=2, access=Threads())
     host.context.in_softirq = SERVING_SOFTIRQ
     pool.create(host, 1, pool.PoolParams())
-    fill(host, 0)
+    fill(host, pool.PoolParams())
     return host
 
 
-def fill(host: Host, pool_size: int) -> None:
+def fill(host: Host, params: pool.PoolParams) -> None:
     """Create the first pool, with 64 pages in its ring."""
-    pool.create(host, 0, pool.PoolParams(pool_size=pool_size))
+    pool.create(host, 0, params)
     _prefill(host, np.zeros(REFILL, np.int64))
 
 

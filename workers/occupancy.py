@@ -1,7 +1,8 @@
 """Where the pages are: time averages by place, which add up to all pages in use.
 
 What buffers take is counted in parts of a page (UNIT_BYTES). Where each buffer is a whole page, so are all
-sums; elsewhere the rest of the pages in use is parts that are in no buffer: ``fragments``.
+sums; elsewhere the rest of the pages in use is in no buffer: parts of pages (``fragments``), or what a
+driver's page cache has to itself (``page_cache``).
 """
 
 from typing import Any
@@ -15,7 +16,6 @@ from workers.state import (
     IN_BACKLOG,
     IN_CACHE,
     IN_DEFERRED,
-    IN_FRAGMENTS,
     IN_GRO,
     IN_RING,
     IN_RX_RING,
@@ -91,8 +91,8 @@ def settle_all(trial: Trial, now_ps: int) -> None:
     tally = trial.tally
     tally.page_ps[IN_CACHE] = idle.cache_page_ps
     tally.page_ps[IN_RING] = idle.ring_page_ps
-    if trial.nic.buffer_units != UNITS_OF_A_PAGE:
-        _name_the_rest(tally, IN_FRAGMENTS)
+    if not trial.nic.whole_pages:
+        _name_the_rest(tally, trial.nic.rest_location)
 
 
 @compiled(inline=False)

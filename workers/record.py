@@ -10,8 +10,16 @@ from workers import audit
 from workers.cache import KIND_OF_OBJECT
 from workers.cost import PS_PER_NS
 from workers.latency import bucket_low_ps
-from workers.measures import CATEGORIES, COUNTERS, LOCATIONS, MEASURES, OBJECTS, SLOW_CAUSES
-from workers.state import OWN_PAGES, Trial
+from workers.measures import (
+    CATEGORIES,
+    COUNTERS,
+    LOCATIONS,
+    MEASURES,
+    OBJECTS,
+    PAGE_CACHE_COUNTERS,
+    SLOW_CAUSES,
+)
+from workers.state import FIRST_UNPOOLED, Trial
 from workers.traffic import PS_PER_SECOND
 
 DMA_COUNTS = ("maps", "unmaps", "syncs", "sync_bytes")
@@ -35,6 +43,7 @@ def counts(trial: Trial) -> dict[str, Any]:
         "interrupts": int(tally.interrupts),
         "pages_allocated": int(tally.pages_allocated),
         "pages_taken": int(tally.pages_taken),
+        "page_cache": np.array([tally[name] for name in PAGE_CACHE_COUNTERS]),
         "hold": host.pools.hold.copy(),
         "dma": np.array([host.device[name] for name in DMA_COUNTS]),
         "page_ps": tally.page_ps.copy(),
@@ -66,7 +75,8 @@ def record_of(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
     lost = int(in_driver + tally.dropped_backlog + tally.dropped_socket + tally.dropped_tx)
     held = int(trial.hold_times.sum())
     allocated = delta["pages_allocated"]
-    pooled = trial.nic.pattern < OWN_PAGES
+    pooled = trial.nic.pattern < FIRST_UNPOOLED
+    recycles = pooled or trial.nic.page_cache_mask
     entered = int((delta["hold"] & COUNT_MASK).sum()) if pooled else delta["pages_taken"]
     record: Record = {
         "measured_seconds": seconds,
@@ -103,7 +113,7 @@ def record_of(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
         "busy_ratio_target_cpu": int(busy_ps[trial.targets.cpu].max(initial=0)) / window_ps,
         "interrupts": delta["interrupts"],
         # a bulk fill at the edge of the window may bring in more pages than were allocated
-        "recycle_ratio": max(0.0, 1 - entered / allocated) if allocated and pooled else None,
+        "recycle_ratio": max(0.0, 1 - entered / allocated) if allocated and recycles else None,
         "pages_allocated": allocated,
         "pages_from_page_allocator": entered,
         "pages_inflight": int(((pools.hold - pools.release) & COUNT_MASK).sum()),
@@ -115,6 +125,7 @@ def record_of(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
     record |= zip((f"dma_{name}" for name in DMA_COUNTS), delta["dma"].tolist(), strict=True)
     record |= zip(COUNTERS, delta["counters"].tolist(), strict=True)
     record["returns_declined"] = delta["declined"]
+    record |= zip(PAGE_CACHE_COUNTERS, delta["page_cache"].tolist(), strict=True)
     for name, spent in zip(CATEGORIES, delta["ledger"].sum(axis=0).tolist(), strict=True):
         record[f"{name}_ns_per_packet"] = _ratio(spent, packets * PS_PER_NS)
     for name, page_ps in zip(LOCATIONS, delta["page_ps"].tolist(), strict=True):

@@ -10,15 +10,25 @@ from workers.derived import (
     FRAGMENT_MODELS,
     MOST_BYTES_OF_A_PAGE,
     PAGE_MODELS,
+    SPLIT_MODELS,
     UNPOOLED_MODELS,
     cpus_wanted,
+    keeps_by_reference,
     most_packets_per_second,
     moves_interrupts,
     needs_whole_pages,
     reads_sockets,
 )
 from workers.errors import ConfigError
-from workers.groups import NIC_WORKLOAD, DriverConfig, NicConfig, PoolConfig, TrafficConfig, TrialFields
+from workers.groups import (
+    KERNEL_VARIANT,
+    NIC_WORKLOAD,
+    DriverConfig,
+    NicConfig,
+    PoolConfig,
+    TrafficConfig,
+    TrialFields,
+)
 
 
 class Rule(NamedTuple):
@@ -249,6 +259,84 @@ def _release_has_fragments(config: TrialFields) -> None:
         )
 
 
+def _split_pages_have_shares_or_references(config: TrialFields) -> None:
+    shares = config.pool.recycle and rules_of(config.kernel).frag_bias == 0
+    if config.driver.model == "split" and shares:
+        raise ConfigError(
+            "pool.recycle",
+            True,
+            f"kernel = {config.kernel} has no shares for driver.model = split to give to skbs; use false "
+            "for plain references, or a later kernel",
+        )
+
+
+def _a_page_cache_is_a_ring(config: TrialFields) -> None:
+    slots = config.driver.page_cache
+    if slots == 1 or slots & (slots - 1):
+        raise ConfigError(
+            "driver.page_cache",
+            slots,
+            f"use a power of two from 2, such as {1 << max(1, slots.bit_length())}, or 0",
+        )
+
+
+def _a_page_cache_keeps_pages_by_reference(config: TrialFields) -> None:
+    driver = config.driver
+    if driver.page_cache == 0 or driver.model in ("page-allocator", "split-unpooled"):
+        return
+    if driver.model not in ("page-per-packet", "split"):
+        raise ConfigError(
+            "driver.page_cache",
+            driver.page_cache,
+            f"driver.model = {driver.model} keeps no pages; leave it 0, or use split, page-per-packet or "
+            "page-allocator",
+        )
+    if config.pool.recycle:
+        raise ConfigError(
+            "pool.recycle",
+            True,
+            "pages that skbs return to the pool cannot wait in driver.page_cache for them; use false, or "
+            "driver.page_cache = 0",
+        )
+
+
+def _pages_kept_by_reference_are_the_drivers(config: TrialFields) -> None:
+    """What the pool would do, or decide, for pages that are not its."""
+    if not keeps_by_reference(config):
+        return
+    for name, value, default in (
+        ("pool.variant", config.pool.variant, KERNEL_VARIANT),
+        ("driver.sync", config.driver.sync, "pool"),
+    ):
+        if value != default:
+            raise ConfigError(
+                name,
+                value,
+                "with driver.page_cache, or driver.model = split and pool.recycle = false, the driver maps, "
+                f"syncs and keeps pages; leave it {default}",
+            )
+
+
+def _pages_in_a_page_cache_stay(config: TrialFields) -> None:
+    xdp = config.xdp
+    if config.driver.page_cache and (xdp.tx_percent or xdp.redirect_percent or config.life.event != "none"):
+        raise ConfigError(
+            "driver.page_cache",
+            config.driver.page_cache,
+            "XDP_TX, redirected frames and life.event take pages past it; leave it 0, or use none of these",
+        )
+
+
+def _a_device_that_splits_pages_stays_up(config: TrialFields) -> None:
+    if config.driver.model in SPLIT_MODELS and config.life.event in ("down", "resize"):
+        raise ConfigError(
+            "life.event",
+            config.life.event,
+            f"with driver.model = {config.driver.model} pages that are split in part would have to be given up, "
+            "which is not modelled; use none, or fragments",
+        )
+
+
 def _pages_in_fragments_stay(config: TrialFields) -> None:
     if config.driver.model in FRAGMENT_MODELS and not config.pool.recycle:
         raise ConfigError(
@@ -278,6 +366,9 @@ def _merged_payload_has_pages_of_its_own(config: TrialFields) -> None:
             f"driver.model = {config.driver.model} has headers in front of each payload; use "
             "header-split, or stack.gro",
         )
+
+
+ONLY_OF_POOLS = ("recycle", "variant", "slow_batch")
 
 
 def _only_pools_recycle(leaf: str) -> Callable[[TrialFields], None]:
@@ -318,12 +409,12 @@ def _only_pools_prefer_a_node(config: TrialFields) -> None:
 
 def _only_fragments_have_a_size(config: TrialFields) -> None:
     default = DriverConfig.model_fields["buffer_bytes"].default
-    if config.driver.model != "fragments" and config.driver.buffer_bytes != default:
+    if config.driver.model not in ("fragments", *SPLIT_MODELS) and config.driver.buffer_bytes != default:
         raise ConfigError(
             "driver.buffer_bytes",
             config.driver.buffer_bytes,
             f"with driver.model = {config.driver.model} a buffer is a page; leave it {default}, or use "
-            "fragments",
+            "fragments or split",
         )
 
 
@@ -392,8 +483,20 @@ RULES = (
     Rule(("driver.model", "kernel"), _release_has_fragments),
     Rule(("driver.model", "pool.recycle"), _pages_in_fragments_stay),
     Rule(("nic.hw_gro", "driver.model"), _merged_payload_has_pages_of_its_own),
+    Rule(("driver.model", "pool.recycle", "kernel"), _split_pages_have_shares_or_references),
+    Rule(("driver.page_cache",), _a_page_cache_is_a_ring),
+    Rule(("driver.page_cache", "driver.model", "pool.recycle"), _a_page_cache_keeps_pages_by_reference),
+    Rule(
+        ("driver.page_cache", "driver.model", "pool.recycle", "pool.variant", "driver.sync"),
+        _pages_kept_by_reference_are_the_drivers,
+    ),
+    Rule(
+        ("driver.page_cache", "xdp.tx_percent", "xdp.redirect_percent", "life.event"),
+        _pages_in_a_page_cache_stay,
+    ),
+    Rule(("driver.model", "life.event"), _a_device_that_splits_pages_stays_up),
     Rule(("driver.model", "driver.copybreak_bytes"), _headers_apart_are_not_copied),
-    *(Rule(("driver.model", f"pool.{leaf}"), _only_pools_recycle(leaf)) for leaf in ("recycle", "variant")),
+    *(Rule(("driver.model", f"pool.{leaf}"), _only_pools_recycle(leaf)) for leaf in ONLY_OF_POOLS),
     Rule(("driver.model", "driver.sync"), _mapping_syncs),
     Rule(("driver.model", "driver.pool_node"), _only_pools_prefer_a_node),
     Rule(("driver.model", "driver.buffer_bytes"), _only_fragments_have_a_size),

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pool_impl.layout import MAX_CPUS, MAX_SKB_FRAGS, Buffers, Host
-from workers.measures import LOCATIONS, SLOW_CAUSES
+from workers.measures import LOCATIONS, PAGE_CACHE_COUNTERS, SLOW_CAUSES
 from workers.traffic import Arrivals
 
 
@@ -45,6 +45,12 @@ NIC = _words(
     "thread_wakes",  # context switches that an interrupt costs before the poll runs
     "saturated",
     "end_ps",  # what arrives before it is offered, also if no poll sees it
+    "page_parts",  # buffers that a driver that keeps pages splits one into
+    "references",  # 1: it keeps them by plain references, and maps them itself
+    "page_cache_mask",  # slots of a queue's page cache less one, 0: it has none
+    "first_page_cache_slot",  # counted over all rings, those of pools come first
+    "whole_pages",  # 1: see WHOLE_PAGE_PATTERNS
+    "rest_location",  # of what is in no buffer, where it is not so
     "program",  # 1: an XDP program is attached
     "frame_queues",
     "transmits",  # 1: each receive queue has a transmit ring beside it
@@ -80,6 +86,11 @@ QUEUE = _words(
     "settled_ps",  # until when the pages in its descriptors have been added up
     "irq_cpu",  # to which its interrupt goes: that of the next poll
     "merging",  # descriptors that hardware GRO has filled and not completed, beyond ``dma``
+    "split_page",  # page that is being split, 0: none; where its next buffer starts, bytes
+    "split_offset",
+    "first_cached_page",  # slot of the page cache
+    "cached_head",  # pages taken out of it and put in since the start; slot = first + (count & mask)
+    "cached_tail",
 )
 """a receive queue; its NAPI instance has its number, and at first its pool"""
 
@@ -88,10 +99,25 @@ BLAMED = _words("overflow", "node", "declined", "empty", "flushed", "detached", 
 pages that left its cache when it was told of another node; pages that left it with a frame that became an
 skb, and those already blamed"""
 
-PAGE_ALONE, PAGES, FRAGMENTS, HEADER_SPLIT, OWN_PAGES, OWN_FRAGMENTS = range(6)
+(
+    PAGE_ALONE,
+    PAGES,
+    FRAGMENTS,
+    HEADER_SPLIT,
+    KEPT_PAGES,
+    OWN_KEPT_PAGES,
+    OWN_PAGES,
+    OWN_FRAGMENTS,
+) = range(8)
 """receive patterns: a page for each packet and nothing else; pages also for packets that are copied or
-take several; fragments of a pool's pages; headers in fragments and payload in pages; without a pool, pages or
-parts of the network core's blocks"""
+take several; fragments of a pool's pages; headers in fragments and payload in pages; pages of a pool that the
+driver keeps until their last buffer has been used; the same without a pool, and pages or parts of the network
+core's blocks that it does not keep"""
+
+FIRST_UNPOOLED = OWN_KEPT_PAGES
+"""receive patterns from this one on have no pool"""
+WHOLE_PAGE_PATTERNS = (PAGE_ALONE, PAGES, OWN_PAGES)
+"""receive patterns in which a page is in one buffer or idle"""
 
 UNIT_BYTES = 64
 """in which parts of a page are counted: all buffers are multiples of a cache line"""
@@ -106,6 +132,7 @@ DESCRIPTOR = _words(
     "header_page",
     "header_offset",
     "header_bytes",
+    "spent_page",  # the last buffer of a page was here; its pool gets the rest at the next refill
     "arrival_ps",
     "flow_hash",
 )
@@ -378,6 +405,7 @@ TALLY = np.dtype(
                 "buffers_written",  # by the device; counted where there are several nodes
                 "buffers_far_from_cpu",  # of these, on another node than the CPU that polls
                 "buffers_far_from_nic",
+                *PAGE_CACHE_COUNTERS,
                 "latency_max_ps",
                 "latency_sum_ps",
                 "integrated_to_ps",
@@ -408,6 +436,7 @@ NOT_RECYCLED, OVERFLOW, WRONG_NODE, DECLINED, HELD = range(len(SLOW_CAUSES))
     IN_TX,
     IN_TARGET,
     IN_FRAGMENTS,
+    IN_PAGE_CACHE,
 ) = range(len(LOCATIONS))
 
 
@@ -437,6 +466,10 @@ class Trial(NamedTuple):
     """record"""
     context_slots: Any
     """slots of all queues' open aggregates"""
+    page_cache_slots: Any
+    """slots of all page caches"""
+    parts_used: Any
+    """by page that a driver keeps: buffers of it that packets have taken"""
     blamed: Any
     """by pool"""
     stack: Any

@@ -27,7 +27,8 @@ def _verdict(xdp: Any) -> int:
 @compiled(inline=False)
 def passes(trial: Trial, number: int, index: int, page: int) -> bool:
     """Run the program on the packet of a descriptor, synced for the CPU; True if it goes on to the stack,
-    else its page has gone where the verdict sends it. The program leaves the packet's length as it is."""
+    else its page has gone where the verdict sends it, or is still the driver's where that keeps it. The
+    program leaves the packet's length as it is."""
     host = trial.host
     tally = trial.tally
     descriptor = trial.descriptors[index]
@@ -52,5 +53,7 @@ def passes(trial: Trial, number: int, index: int, page: int) -> bool:
     elif counted:
         tally.dropped_xdp += 1
         latency.count(trial, descriptor.arrival_ps)
+    if trial.nic.references:
+        return False
     pool.put(host, host.pools[trial.queues[number].pool], page, written_bytes, True)
     return False

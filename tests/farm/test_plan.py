@@ -140,6 +140,7 @@ OTHER_FIELDS = {
     "numa.nodes": [1, 2],
     **{f"numa.{who}": [0, 1] for who in ("nic", "queues", "readers", "steering")},
     "nic.queues": [1, 2],
+    "pool.slow_batch": [1, 64],
     "nic.tx_gbps": [1, 10],
     "xdp.redirect_cpus": [1, 2],
     "nic.hw_gro_flows": [1, 64],

@@ -150,6 +150,25 @@ def test_leaving_a_pool_clears_the_name_where_the_pool_set_it(release: str) -> N
     assert host.pages[page].pp == (0 if release == "5.14" else NO_POOL)
 
 
+@pytest.mark.parametrize("release", ["5.14", "6.1", "6.12"])
+@pytest.mark.parametrize("batch", [1, 2, 5, 64])
+def test_how_many_pages_a_slow_allocation_asks_for(release: str, batch: int) -> None:
+    """One alone is no bulk: it comes from the pool's node in all releases, as before 5.13."""
+    host = machine(release, nid=1, slow_batch=batch)
+    page = do(host, ALLOC, 0)
+    assert host.pages[page].nid == (0 if release == "5.14" and batch > 1 else 1)
+    assert host.pools[0].hold == host.pools[0].cache_count + 1 == batch
+    assert host.pools[0].alloc_slow == 1
+
+
+def test_a_single_slow_allocation_may_fail() -> None:
+    host = machine("6.1", slow_batch=1)
+    host.page_allocator.fail_count = 1
+    assert do(host, ALLOC, 0) == 0
+    assert host.pools[0].hold == host.pools[0].alloc_slow == 0
+    assert do(host, ALLOC, 0) != 0
+
+
 @pytest.mark.parametrize(("release", "nid"), [("5.14", 0), ("6.1", 1), ("6.12", 1)])
 def test_whether_a_bulk_fill_honours_the_pools_node(release: str, nid: int) -> None:
     host = machine(release, nid=1)

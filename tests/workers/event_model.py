@@ -83,6 +83,9 @@ class Machine:
         self.drops = fields["xdp.drop_percent"] == 100
         self.transmits = fields["xdp.tx_percent"] == 100
         self.redirects = fields["xdp.redirect_percent"] == 100
+        self.pool_maps = True
+        self.truesize_bytes = TRUESIZE_BYTES
+        self.synced_bytes = self.posted_bytes = WRITABLE_BYTES
         self.link_gbps = fields["nic.tx_gbps"] or fields["nic.link_gbps"]
 
         self.poll_cpu = self.irq_cpu = QUEUE
@@ -105,7 +108,7 @@ class Machine:
         self.counters: Counter[str] = Counter()
         self.latency_sum_ps = self.latency_max_ps = 0
 
-        self.last_page = 0
+        self.last_page = self.pages_in_use = 0
         self.page_node: dict[int, int] = {}
         self.listed: Counter[tuple[int, int]] = Counter()
         self.zone_free_ps = [0, 0]
@@ -312,8 +315,7 @@ class Machine:
         self._work("skb_alloc", "skb_alloc_ns")
         if self.fields["driver.model"] == "replace-before-pass":
             self._post()
-        if not self.recycles:
-            self._leave_pool()
+        self._pass_on(page)
         self._work("protocol", "protocol_ns")
         if self.fields["app.reader"] == "drop":
             self._consumed("dropped_early", arrival_ps)
@@ -323,7 +325,7 @@ class Machine:
             self._forward(page, arrival_ps, frame_bytes)
             return
         self._work("protocol", "udp_ns")
-        if (len(self.socket) + 1) * TRUESIZE_BYTES > self.fields["app.socket_bytes"]:
+        if (len(self.socket) + 1) * self.truesize_bytes > self.fields["app.socket_bytes"]:
             self.fates["dropped_socket"] += 1
             self._free(page)
             return
@@ -335,11 +337,16 @@ class Machine:
                 self.arrived_in_socket = None
         self.socket.append((page, arrival_ps, frame_bytes))
 
+    def _pass_on(self, _page: int) -> None:
+        """The page goes with an skb."""
+        if not self.recycles:
+            self._leave_pool()
+
     def _run_program(self, page: int, arrival_ps: int, frame_bytes: int) -> None:
         """A page that is not sent is returned at once, where the poll may put it into the cache."""
         if self.drops:
             self._consumed("dropped_xdp", arrival_ps)
-            self._put(page, True, frame_bytes)
+            self._drop_in_driver(page, frame_bytes)
         elif self.redirects:
             self._work("xdp", "xdp_redirect_ns")
             if len(self.collected) == COLLECTED_FRAMES:
@@ -352,6 +359,9 @@ class Machine:
             self._work("transmit", "transmit_ns")
             self._sync_for_device(frame_bytes)
             self.tx_ring.append([page, arrival_ps, frame_bytes, 0])
+
+    def _drop_in_driver(self, page: int, frame_bytes: int) -> None:
+        self._put(page, True, frame_bytes)
 
     def _forward(self, page: int, arrival_ps: int, frame_bytes: int) -> None:
         self._work("protocol", "forward_ns")
@@ -488,10 +498,13 @@ class Machine:
             self.unannounced = False
 
     def _post(self) -> None:
-        self.posted.append(self._alloc())
+        self.posted.append(self._buffer())
         if not self.pool_syncs:
-            self._sync_for_device()
+            self._sync_for_device(self.posted_bytes)
         self.unannounced = True
+
+    def _buffer(self) -> int:
+        return self._alloc()
 
     # The pool and the page allocator
 
@@ -523,12 +536,17 @@ class Machine:
         self.counters["alloc_slow"] += 1
         is_local = self.bulk_is_local or self.pool_node is None
         node = self.nodes[self.cpu] if is_local else self.pool_node
-        for _ in range(REFILL_PAGES):
-            self._take_page(node)
-        for _ in range(REFILL_PAGES):
-            self.counters["maps"] += 1
-            self._work("dma_map", "dma_map_ns")
-            if self.pool_syncs:
+        batch = self.fields["pool.slow_batch"] or REFILL_PAGES
+        if batch > 1:
+            # what a bulk costs beside its pages, most of which the price of one of 64 holds already
+            self._charge("page_alloc", (REFILL_PAGES - batch) * self._share_of_bulk_ps())
+        for _ in range(batch):
+            self._take_page(node, "page_single_alloc_ns" if batch == 1 else "page_bulk_alloc_ns")
+        for _ in range(batch):
+            if self.pool_maps:
+                self.counters["maps"] += 1
+                self._work("dma_map", "dma_map_ns")
+            if self.pool_maps and self.pool_syncs:
                 self._sync_for_device()
             self._work("pool_refill", "page_adopt_ns")
             self.counters["hold"] += 1
@@ -537,9 +555,15 @@ class Machine:
             self.cache.append(self.last_page)
         return self.cache.pop()
 
-    def _put(self, page: int, direct: bool, written_bytes: int = WRITABLE_BYTES) -> None:
+    def _share_of_bulk_ps(self) -> int:
+        """A page's part of what a bulk of 64 costs once: a bulk of one costs as much as a page asked for
+        alone."""
+        one_ps = self._price_ps("page_single_alloc_ns")
+        return round((one_ps - self._price_ps("page_bulk_alloc_ns")) / (REFILL_PAGES - 1))
+
+    def _put(self, page: int, direct: bool, written_bytes: int | None = None) -> None:
         self._work("pool_put", "pool_put_ns")
-        if self.pool_syncs:
+        if self.pool_maps and self.pool_syncs:
             self._sync_for_device(written_bytes)
         if direct:
             if len(self.cache) < CACHE_PAGES:
@@ -561,27 +585,33 @@ class Machine:
 
     def _leave_pool(self) -> None:
         self.counters["release"] += 1
-        self.counters["unmaps"] += 1
         self._work("pool_release", "page_release_ns")
-        self._work("dma_unmap", "dma_unmap_ns")
+        if self.pool_maps:
+            self._unmap()
         self._work("pool_release", "atomic_ns")
 
-    def _sync_for_device(self, size_bytes: int = WRITABLE_BYTES) -> None:
-        self.counters["syncs"] += 1
-        self._sync("sync_for_device", size_bytes)
+    def _unmap(self) -> None:
+        self.counters["unmaps"] += 1
+        self._work("dma_unmap", "dma_unmap_ns")
 
-    def _take_page(self, node: int) -> None:
+    def _sync_for_device(self, size_bytes: int | None = None) -> None:
+        self.counters["syncs"] += 1
+        self._sync("sync_for_device", self.synced_bytes if size_bytes is None else size_bytes)
+
+    def _take_page(self, node: int, price: str) -> None:
         """From this CPU's list, which takes a batch from the shared lists when it is empty."""
         if self.listed[self.cpu, node] == 0:
             self._move(node, int(self.prices["pcp_batch_pages"]))
         self.listed[self.cpu, node] -= 1
-        self._work("page_alloc", "page_bulk_alloc_ns")
+        self.pages_in_use += 1
+        self._work("page_alloc", price)
 
     def _give_page(self, page: int) -> None:
         """Drop the last reference; a list that has reached its limit gives a batch away."""
         node = self.page_node[page]
         self._work("page_free", "atomic_ns")
         self._work("page_free", "page_free_ns")
+        self.pages_in_use -= 1
         self.listed[self.cpu, node] += 1
         if self.listed[self.cpu, node] >= self.prices["pcp_high_pages"]:
             self._move(node, -int(self.prices["pcp_batch_pages"]))

@@ -109,6 +109,8 @@ SUMS = (
         },
         ("page_pool_slow",),
     ),
+    # what a page cache in the driver does inline: an entry out and one in
+    Sum("broadwell-ep", {"page_cache_ns": 2, "call_ns": 3}, ("page_pool_fast",)),
     Sum("broadwell-ep", {"dma_sync_call_ns": 4}, ("noop_dma_sync_calls_per_packet",)),
     Sum(
         "broadwell-ep",

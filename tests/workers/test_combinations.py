@@ -8,7 +8,24 @@ from workers import run_trial
 from workers.config import TrialConfig
 from workers.groups import Value
 
-MODELS = ("page-per-packet", "fragments", "header-split", "page-allocator", "slab")
+MODELS: dict[str, dict[str, Value]] = {
+    **{
+        model: {"driver.model": model}
+        for model in (
+            "page-per-packet",
+            "fragments",
+            "header-split",
+            "split",
+            "page-allocator",
+            "slab",
+            "split-unpooled",
+        )
+    },
+    "split-by-reference": {"driver.model": "split", "pool.recycle": False, "driver.buffer_bytes": 1024},
+    "split-and-cached": {"driver.model": "split", "pool.recycle": False, "driver.page_cache": 16},
+    "cached": {"pool.recycle": False, "driver.page_cache": 64, "driver.copybreak_bytes": 256},
+    "unpooled-and-cached": {"driver.model": "page-allocator", "driver.page_cache": 32},
+}
 
 CONSUMERS: dict[str, dict[str, Value]] = {
     "gro-to-tcp": {"app.protocol": "tcp", "stack.gro": True, "app.reader": "fast"},
@@ -84,8 +101,7 @@ def _run(model: str, more: dict[str, Value]) -> None:
             "traffic.train_packets": 8,
             "traffic.packet_size": size,
             "traffic.rate_pps": rate,
-            "driver.model": model,
             "kernel": kernel,
         }
-        record = run_trial(TrialConfig.from_fields(fields | more))
+        record = run_trial(TrialConfig.from_fields(fields | MODELS[model] | more))
         assert record["packets_offered"], (kernel, size)

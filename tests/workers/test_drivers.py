@@ -14,7 +14,8 @@ from workers.cost import POLL
 from workers.derived import FRAGMENT_MODELS, UNPOOLED_MODELS
 from workers.errors import CheckError, ConfigError
 from workers.groups import Value
-from workers.measures import COUNTERS, LOCATIONS
+from workers.measures import COUNTERS
+from workers.state import IN_FRAGMENTS
 
 SHORT: dict[str, Value] = {"duration_ms": 2, "warmup_ms": 0, "traffic.kind": "constant", "nic.rx_ring": 256}
 HELD: dict[str, Value] = {**SHORT, "app.reader": "slow", "app.work_ns": 4_000, "app.socket_bytes": 1 << 20}
@@ -117,7 +118,7 @@ def test_fragments_hold_half_the_pages_of_whole_ones() -> None:
 def test_pages_by_place_are_all_pages_where_they_are_cut() -> None:
     config = configured(HELD, FRAGMENTS, LARGE, driver__buffer_bytes=1024)
     finished = stopped(config, 2 * traffic.PS_PER_MS)
-    assert finished.tally.page_ps[len(LOCATIONS) - 1] > 0
+    assert finished.tally.page_ps[IN_FRAGMENTS] > 0
     finished.readers[0].units += 1
     with pytest.raises(CheckError, match="parts of pages in sockets"):
         audit.check(finished)
@@ -138,7 +139,16 @@ def test_shares_and_buffers_that_do_not_add_up_are_refused(spoil: Any, message: 
 
 
 @pytest.mark.parametrize(
-    "model", ["page-per-packet", "replace-before-pass", "fragments", "page-allocator", "slab"]
+    "model",
+    [
+        "page-per-packet",
+        "replace-before-pass",
+        "fragments",
+        "split",
+        "page-allocator",
+        "slab",
+        "split-unpooled",
+    ],
 )
 def test_copied_packets_leave_their_buffers_in_the_ring(model: str) -> None:
     """Spec 7.3: the buffer is posted again: no put, no alloc, no count; however slow the reader."""
@@ -146,7 +156,8 @@ def test_copied_packets_leave_their_buffers_in_the_ring(model: str) -> None:
     assert record["packets_delivered"] > 400
     assert record["pages_allocated"] == record["pages_from_page_allocator"] == 0
     assert record["recycle_ring"] == record["recycle_cached"] == record["pages_in_socket"] == 0
-    of_a_page = {"fragments": 2048 / 4096, "slab": 1920 / 4096}.get(model, 1)
+    parts = {"fragments": 2048, "split": 2048, "split-unpooled": 2048, "slab": 1920}
+    of_a_page = parts.get(model, 4096) / 4096
     assert record["pages_in_rx_ring"] == 256 * of_a_page
 
 

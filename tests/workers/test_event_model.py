@@ -9,10 +9,12 @@ import pytest
 
 from pool_impl.jit import entry
 from tests.workers.event_model import Machine
+from tests.workers.event_model_split import KeepingMachine
 from workers import arch, assemble, audit, lifecycle, traffic, trial
 from workers.config import TrialConfig
+from workers.derived import SPLIT_MODELS
 from workers.groups import Value
-from workers.measures import CATEGORIES, COUNTERS, LOCATIONS
+from workers.measures import CATEGORIES, COUNTERS, LOCATIONS, PAGE_CACHE_COUNTERS
 from workers.state import Trial
 
 PRICED = Path(__file__).parent / "profiles" / "priced.toml"
@@ -37,6 +39,10 @@ REDIRECT: dict[str, Value] = {
 FORWARD: dict[str, Value] = {"app.reader": "forward"}
 SLOW_LINK: dict[str, Value] = {"nic.tx_gbps": 1, "nic.tx_ring": 64, "traffic.packet_size": "imix"}
 BURSTS: dict[str, Value] = {"traffic.kind": "bursts", "traffic.burst_packets": 300}
+SPLIT: dict[str, Value] = {"driver.model": "split"}
+REFERENCES: dict[str, Value] = {"driver.model": "split", "pool.recycle": False}
+PAGE_CACHE: dict[str, Value] = {"pool.recycle": False, "driver.page_cache": 16}
+UNPOOLED: dict[str, Value] = {"driver.model": "split-unpooled"}
 
 MOVED: dict[str, Value] = {"numa.nodes": 2, "life.event": "irq-moved", "life.at_ms": 3}
 
@@ -93,6 +99,26 @@ SCENARIOS: dict[str, dict[str, Value]] = {
     "bursts-kept-for-long-by-a-slow-reader": {**OVERFLOW, **BURSTS, **KEPT, "pool.size": 40},
     "poisson-same-cpu": SHARED,
     "bursts-same-cpu": {**SHARED, **BURSTS, "nic.budget": 32},
+    "bursts-slow-without-recycling-or-bulk": {**SLOW, **BURSTS, "pool.recycle": False, "pool.slow_batch": 1},
+    "bursts-overflow-in-small-bulks": {**OVERFLOW, **BURSTS, "pool.size": 24, "pool.slow_batch": 5},
+    "bursts-drop-split": {**DROP, **BURSTS, **SPLIT},
+    "bursts-drop-split-local": {**DROP, **BURSTS, **SPLIT, "kernel": "6.12", "driver.sync": "driver"},
+    "bursts-overflow-split-in-four": {
+        **OVERFLOW,
+        **BURSTS,
+        **SPLIT,
+        "driver.buffer_bytes": 1024,
+        "pool.size": 24,
+    },
+    "poisson-same-cpu-split-in-one": {**SHARED, **SPLIT, "driver.buffer_bytes": 4096},
+    "bursts-slow-split-by-reference": {**SLOW, **BURSTS, **REFERENCES, "kernel": "5.14"},
+    "bursts-overflow-split-cached": {**OVERFLOW, **BURSTS, **REFERENCES, **PAGE_CACHE},
+    "bursts-slow-cached": {**SLOW, **BURSTS, **PAGE_CACHE},
+    "bursts-xdp-drop-cached": {**XDP_DROP, **BURSTS, **PAGE_CACHE},
+    "poisson-same-cpu-cached-by-6.12": {**SHARED, **PAGE_CACHE, "kernel": "6.12"},
+    "bursts-slow-split-unpooled": {**SLOW, **BURSTS, **UNPOOLED},
+    "bursts-slow-split-unpooled-cached": {**SLOW, **BURSTS, **UNPOOLED, "driver.page_cache": 64},
+    "poisson-drop-unpooled-cached": {**DROP, "driver.model": "page-allocator", "driver.page_cache": 8},
     "constant-same-cpu-overload": {**SHARED, **CONSTANT, "traffic.rate_pps": 1_500_000, "nic.budget": 32},
 }
 
@@ -121,6 +147,7 @@ def of_engine(finished: Trial) -> dict[str, Any]:
     recycled = pool.recycle.sum(axis=0).tolist()
     alloc = {name: int(pool[name]) for name in COUNTERS if name.startswith("alloc_")}
     other = dict(zip([name for name in COUNTERS if name not in alloc], recycled, strict=False))
+    other |= {name: int(tally[name]) for name in PAGE_CACHE_COUNTERS}
     device = {name: int(host.device[name]) for name in ("maps", "unmaps", "syncs")}
     pages = {"hold": int(pool.hold), "release": int(pool.release)}
     fates = ("offered", "delivered", "dropped_early", "missed", "dropped_socket", "dropped_driver", "read")
@@ -180,17 +207,19 @@ def test_the_engine_is_equal_to_an_event_simulation_to_the_picosecond(name: str)
     config = config_of(SCENARIOS[name])
     profile = arch.load(str(PRICED))
     prices = {parameter.name: parameter.value for parameter in profile.parameters.values()}
-    machine = Machine(config.to_fields(), prices, arrivals_of(config, UNTIL_PS))
+    keeps = config.driver.model in SPLIT_MODELS or config.driver.page_cache > 0
+    kind = KeepingMachine if keeps else Machine
+    machine = kind(config.to_fields(), prices, arrivals_of(config, UNTIL_PS))
     machine.run(UNTIL_PS)
     assert without_zeros(simulate(config)) == without_zeros(of_model(machine))
 
 
 def test_the_scenarios_reach_all_that_can_happen() -> None:
-    """But what such a trial has none of: high orders, references beside the skb's, a lack of memory."""
+    """But what such a trial has none of: high orders, a lack of memory."""
     found = [simulate(config_of(scenario)) for scenario in SCENARIOS.values()]
     for group, impossible in (
         ("fates", {"dropped_driver"}),
-        ("counters", {"alloc_slow_high_order", "recycle_released_refcnt"}),
+        ("counters", {"alloc_slow_high_order", "page_cache_waive"}),
     ):
         never = {name for name in found[0][group] if not any(one[group][name] for one in found)}
         assert never == impossible

@@ -2,6 +2,7 @@
 
 import pytest
 
+from pool_impl import PoolParams
 from workers import arch as arch_profiles
 from workers import audit, machine, micro, run_trial
 from workers.config import TrialConfig
@@ -65,7 +66,7 @@ def test_seeds_do_not_matter_and_recycling_off_is_refused() -> None:
 
 def test_books_of_a_loop_that_do_not_balance_are_refused() -> None:
     host = machine.new_machine(TrialConfig(), pages=4096)
-    micro.fill(host, 0)
+    micro.fill(host, PoolParams())
     audit.check_idle_pool(host)
     host.pools[0].hold += 1
     with pytest.raises(CheckError, match="pages in flight: 65, but pages in cache and ring: 64"):

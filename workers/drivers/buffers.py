@@ -25,6 +25,16 @@ from workers.state import (
 @compiled()
 def allocate_page(trial: Trial, number: int) -> int:
     """A page that the device may write to, 0 if there is none."""
+    page = take_page(trial, number)
+    if page != 0 and trial.nic.driver_syncs:
+        # all that the device may write; who used the page before, and how much of it, nobody knows here
+        pool.sync_for_device(trial.host, trial.host.pools[trial.queues[number].pool], pool.WHOLE)
+    return page
+
+
+@compiled()
+def take_page(trial: Trial, number: int) -> int:
+    """A page of the pool, whoever has to sync it; 0 if there is none."""
     host = trial.host
     owner = host.pools[trial.queues[number].pool]
     held_before = owner.hold
@@ -36,9 +46,6 @@ def allocate_page(trial: Trial, number: int) -> int:
     trial.queues[number].starved = 1 if page == 0 else 0
     if page != 0:
         trial.tally.pages_allocated += 1
-        if trial.nic.driver_syncs:
-            # all that the device may write; who used the page before, and how much of it, nobody knows here
-            pool.sync_for_device(host, owner, pool.WHOLE)
     return int(page)
 
 

@@ -19,7 +19,7 @@ from workers import cost
 from workers.cache import DESCRIPTOR, HEADER, PAYLOAD, part_of_page, stream
 from workers.drivers import page, unpooled
 from workers.drivers.buffers import post
-from workers.state import FRAGMENTS, OWN_PAGES, UNIT_BYTES, Trial
+from workers.state import FRAGMENTS, KEPT_PAGES, OWN_PAGES, UNIT_BYTES, Trial
 
 HEAD_BYTES = 256
 """room for data in a head that is not part of a buffer (spec 7.3)"""
@@ -34,7 +34,7 @@ def receive_packet(trial: Trial, number: int) -> int:
     queue = trial.queues[number]
     first = trial.descriptors[queue.first + (queue.read & nic.ring_mask)]
     if first.frame_bytes <= nic.copybreak_bytes:
-        return _copy_packet(trial, number)
+        return copy_packet(trial, number)
     if nic.pattern == FRAGMENTS:
         return _gather_fragments(trial, number)
     if nic.pattern >= OWN_PAGES:
@@ -42,17 +42,17 @@ def receive_packet(trial: Trial, number: int) -> int:
     ends = first.ends
     skb = page.receive_packet(trial, number)
     while not ends:
-        taken = _take(trial, queue, False)
+        taken = take(trial, queue, False)
         queue.polled += 1
         page.pass_on(trial, number, taken.page)
-        _add_buffer(trial, skb, taken.page, page.HEADROOM_BYTES, taken.frame_bytes)
+        add_buffer(trial, skb, taken.page, page.HEADROOM_BYTES, taken.frame_bytes)
         taken.page = 0
         ends = taken.ends
     return skb
 
 
 @compiled()
-def _take(trial: Trial, queue: Any, unmaps: bool) -> Any:
+def take(trial: Trial, queue: Any, unmaps: bool) -> Any:
     """The next descriptor of the ring, with what the driver does for each one: its buffer, or what was
     written to it, is the CPU's then."""
     observer = trial.host.observer
@@ -102,7 +102,7 @@ def _copy(trial: Trial, skb: int, descriptor: Any, length: int) -> None:
 
 
 @compiled()
-def _add_buffer(trial: Trial, skb: int, its_page: int, offset: int, length: int) -> None:
+def add_buffer(trial: Trial, skb: int, its_page: int, offset: int, length: int) -> None:
     """A buffer goes with the skb: all that it takes of its page counts, however little is in it."""
     units = trial.nic.buffer_units
     buffer.add_rx_frag(trial.buffers, skb, its_page, offset, length, units * UNIT_BYTES)
@@ -110,9 +110,10 @@ def _add_buffer(trial: Trial, skb: int, its_page: int, offset: int, length: int)
 
 
 @compiled(inline=False)
-def _copy_packet(trial: Trial, number: int) -> int:
+def copy_packet(trial: Trial, number: int) -> int:
+    """Copy the next packet of the ring, which is in one buffer, into an skb's own head."""
     queue = trial.queues[number]
-    descriptor = _take(trial, queue, False)
+    descriptor = take(trial, queue, False)
     skb = _new_skb(trial, descriptor, max(HEAD_BYTES, descriptor.frame_bytes))
     _copy(trial, skb, descriptor, descriptor.frame_bytes)
     its_page = descriptor.page
@@ -123,9 +124,9 @@ def _copy_packet(trial: Trial, number: int) -> int:
 
 @compiled()
 def _post_again(trial: Trial, number: int, its_page: int, offset: int) -> None:
-    """Nobody else has the buffer: post it, unless its page should not stay (spec 7.3)."""
+    """Nobody else has the buffer: post it, unless its page is the pool's and should not stay (spec 7.3)."""
     host = trial.host
-    if trial.nic.pattern >= OWN_PAGES:
+    if trial.nic.pattern >= KEPT_PAGES:
         unpooled.sync_for_device(trial)
         post(trial, trial.queues[number], its_page, offset)
         return
@@ -143,30 +144,28 @@ def _post_again(trial: Trial, number: int, its_page: int, offset: int) -> None:
 @compiled(inline=False)
 def _gather_fragments(trial: Trial, number: int) -> int:
     queue = trial.queues[number]
-    descriptor = _take(trial, queue, False)
+    descriptor = take(trial, queue, False)
     skb = _new_skb(trial, descriptor, HEAD_BYTES)
     copied = HEADERS_BYTES
     _copy(trial, skb, descriptor, copied)
     while True:
         offset = descriptor.offset + copied
-        _add_buffer(trial, skb, descriptor.page, offset, descriptor.frame_bytes - copied)
+        add_buffer(trial, skb, descriptor.page, offset, descriptor.frame_bytes - copied)
         descriptor.page = 0
         if descriptor.ends:
             break
         queue.polled += 1
         copied = 0
-        descriptor = _take(trial, queue, False)
+        descriptor = take(trial, queue, False)
     buffer.mark_for_recycle(trial.buffers, skb)
     return skb
 
 
-@compiled(inline=False)
-def _gather_unpooled(trial: Trial, number: int) -> int:
-    queue = trial.queues[number]
+@compiled()
+def around_buffer(trial: Trial, descriptor: Any) -> int:
+    """An skb whose head is the buffer of a packet's first descriptor."""
     units = trial.nic.buffer_units
     observer = trial.host.observer
-    descriptor = _take(trial, queue, True)
-    observer.touch(HEADER, part_of_page(observer.caches, descriptor.page, descriptor.offset), False)
     observer.work(cost.SKB_ALLOC, 1)
     skb = buffer.build(trial.buffers, descriptor.page, descriptor.offset, units * UNIT_BYTES)
     observer.touch(SKB, skb, True)
@@ -174,10 +173,20 @@ def _gather_unpooled(trial: Trial, number: int) -> int:
     buffer.extend(trial.buffers, skb, descriptor.frame_bytes)
     _name_packet(trial, skb, descriptor)
     trial.packets[skb].units = units
+    return int(skb)
+
+
+@compiled(inline=False)
+def _gather_unpooled(trial: Trial, number: int) -> int:
+    queue = trial.queues[number]
+    observer = trial.host.observer
+    descriptor = take(trial, queue, True)
+    observer.touch(HEADER, part_of_page(observer.caches, descriptor.page, descriptor.offset), False)
+    skb = around_buffer(trial, descriptor)
     descriptor.page = 0
     while not descriptor.ends:
         queue.polled += 1
-        descriptor = _take(trial, queue, True)
-        _add_buffer(trial, skb, descriptor.page, descriptor.offset, descriptor.frame_bytes)
+        descriptor = take(trial, queue, True)
+        add_buffer(trial, skb, descriptor.page, descriptor.offset, descriptor.frame_bytes)
         descriptor.page = 0
-    return int(skb)
+    return skb

@@ -8,10 +8,21 @@ from pool_impl.pool import PAGE_BYTES
 from pool_impl.release import rules_of
 from pool_impl.skb import SMALLEST_PAGE_HEAD_BYTES
 from workers.config import TrialConfig
+from workers.derived import SPLIT_MODELS, keeps_by_reference
 from workers.drivers.gather import HEADERS_BYTES
 from workers.drivers.page import HEADROOM_BYTES, MOST_BYTES, TRUESIZE_BYTES
 from workers.nic import HEADER_BUFFER_BYTES
-from workers.state import FRAGMENTS, HEADER_SPLIT, OWN_FRAGMENTS, OWN_PAGES, PAGE_ALONE, PAGES, UNIT_BYTES
+from workers.state import (
+    FRAGMENTS,
+    HEADER_SPLIT,
+    KEPT_PAGES,
+    OWN_FRAGMENTS,
+    OWN_KEPT_PAGES,
+    OWN_PAGES,
+    PAGE_ALONE,
+    PAGES,
+    UNIT_BYTES,
+)
 
 USUAL_COPYBREAK_BYTES = {"fragments": 256}
 """what the modelled driver copies (hns3, spec 7.3); others copy nothing"""
@@ -57,6 +68,11 @@ class Geometry(NamedTuple):
         return (self.taken + self.beside) // UNIT_BYTES
 
     @property
+    def keeps_pages(self) -> bool:
+        """Whether the driver keeps a page until its last buffer has been used."""
+        return self.pattern in (KEPT_PAGES, OWN_KEPT_PAGES)
+
+    @property
     def part_bytes_shift(self) -> int:
         """Of parts of a page that no two buffers share."""
         return self.taken.bit_length() - 1
@@ -79,7 +95,7 @@ def geometry_of(config: TrialConfig, largest_frame_bytes: int) -> Geometry:
             taken=driver.buffer_bytes,
             headroom=0,
             synced=PAGE_BYTES,
-            flags=FLAG_PAGE_FRAG if rules_of(config.kernel).frag_flag_needed else 0,
+            flags=_fragment_flag(config),
             copybreak=copybreak,
             least_truesize=COPIED_TRUESIZE_BYTES,
             most_buffers=MAX_SKB_FRAGS,
@@ -111,9 +127,27 @@ def geometry_of(config: TrialConfig, largest_frame_bytes: int) -> Geometry:
             beside=PAGE_BYTES,
             split=HEADERS_BYTES,
         )
-    pattern = PAGES if copybreak or largest_frame_bytes > MOST_BYTES else PAGE_ALONE
+    if driver.model in SPLIT_MODELS:
+        truesize = driver.buffer_bytes + SKB_BYTES
+        return Geometry(
+            pattern=KEPT_PAGES if driver.model == "split" else OWN_KEPT_PAGES,
+            writable=driver.buffer_bytes - NET_SKB_PAD - SHARED_INFO_BYTES,
+            taken=driver.buffer_bytes,
+            headroom=0,
+            synced=PAGE_BYTES,
+            flags=0 if keeps_by_reference(config) else _fragment_flag(config),
+            copybreak=copybreak,
+            least_truesize=min(truesize, COPIED_TRUESIZE_BYTES) if copybreak else truesize,
+            most_buffers=1 + MAX_SKB_FRAGS,
+        )
+    if driver.model == "page-allocator":
+        pattern = OWN_KEPT_PAGES if driver.page_cache else OWN_PAGES
+    elif driver.page_cache:
+        pattern = KEPT_PAGES
+    else:
+        pattern = PAGES if copybreak or largest_frame_bytes > MOST_BYTES else PAGE_ALONE
     return Geometry(
-        pattern=OWN_PAGES if driver.model == "page-allocator" else pattern,
+        pattern=pattern,
         writable=MOST_BYTES,
         taken=PAGE_BYTES,
         headroom=HEADROOM_BYTES,
@@ -123,3 +157,8 @@ def geometry_of(config: TrialConfig, largest_frame_bytes: int) -> Geometry:
         least_truesize=COPIED_TRUESIZE_BYTES if copybreak else TRUESIZE_BYTES,
         most_buffers=1 if driver.model == "replace-before-pass" else 1 + MAX_SKB_FRAGS,
     )
+
+
+def _fragment_flag(config: TrialConfig) -> int:
+    """What a pool needs for its pages to have several users."""
+    return FLAG_PAGE_FRAG if rules_of(config.kernel).frag_flag_needed else 0

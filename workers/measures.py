@@ -143,7 +143,10 @@ MEASURES = (
     Measure("packets_dropped_socket", "packets", "lower", "packets that found the socket full"),
     Measure("packets_dropped_driver", "packets", "lower", "packets without a page to replace theirs"),
     Measure(
-        "packets_dropped_backlog", "packets", "lower", "packets that found the backlog of an RPS CPU full"
+        "packets_dropped_backlog",
+        "packets",
+        "lower",
+        "packets that found an RPS CPU's backlog full, or their device down",
     ),
     Measure("packets_dropped_xdp", "packets", "neither", "packets dropped by the XDP program on purpose"),
     Measure("packets_transmitted", "packets", "higher", "packets sent again, by XDP_TX or forwarded"),
@@ -153,7 +156,12 @@ MEASURES = (
         "higher",
         "frames that another device has sent or an AF_XDP socket has got",
     ),
-    Measure("packets_dropped_tx", "packets", "lower", "packets that found a transmit ring or target full"),
+    Measure(
+        "packets_dropped_tx",
+        "packets",
+        "lower",
+        "packets that a transmit ring or target had no room for, or lost as its device went down",
+    ),
     Measure("packets_queued", "packets", "lower", "packets still queued at the end"),
     Measure(
         "packets_handled_rate",

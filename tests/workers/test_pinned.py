@@ -88,19 +88,19 @@ TRIALS: dict[str, dict[str, Value]] = {
 }
 
 PINNED: dict[str, str] = {
-    "drop-constant": "fa73aded54424c3c",
-    "drop-saturation": "ac12c8f7f0a1e530",
-    "drop-poisson-local": "c436b11223d205d6",
-    "drop-bursts-without-recycling": "c503ba6ad471570c",
-    "fast-imix-software-coherence": "e0abf1ca65ecbd32",
-    "fast-capture": "c9c865bd7bc6bac1",
-    "slow-bursts-small-pool": "989511750d3d6228",
-    "slow-poisson-drawn-work": "e40aa83d2d8ad100",
-    "slow-same-cpu-oldest-release": "09ebf670ad9144aa",
-    "slow-posted-registers-driver-syncs": "fb29c4faca2f2a77",
-    "xdp-all-verdicts-forwarded-to-a-slow-link": "fcbdd47c5bfba417",
-    "slow-bursts-moved-to-the-other-node": "64b6c7462643ae40",
-    "xdp-to-two-kthreads-replaced-before": "c327d68e5f3b548e",
+    "drop-constant": "c03ce6c058ff0ee9",
+    "drop-saturation": "520e3cc80202c5e2",
+    "drop-poisson-local": "105f2f43e8844b9f",
+    "drop-bursts-without-recycling": "a4883400c094273c",
+    "fast-imix-software-coherence": "2687781d12a56cf8",
+    "fast-capture": "c854b95ce5902f2b",
+    "slow-bursts-small-pool": "de12044d240052b3",
+    "slow-poisson-drawn-work": "8f5a365dbbc8b7ba",
+    "slow-same-cpu-oldest-release": "fa1b2ca62f3c8f00",
+    "slow-posted-registers-driver-syncs": "a9440cb46483a0ac",
+    "xdp-all-verdicts-forwarded-to-a-slow-link": "9df3117a1b1c4066",
+    "slow-bursts-moved-to-the-other-node": "e1e68ebc75380ed3",
+    "xdp-to-two-kthreads-replaced-before": "af398d17a493cd1e",
 }
 
 

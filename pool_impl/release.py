@@ -26,8 +26,6 @@ class SkbRules(NamedTuple):
     """1: GRO does not merge a marked skb with one that is not (spec 6.6)"""
     gro_limits_list_heads: int
     """1: no list member whose head has more data than a segment"""
-    gro_continues_merged: int
-    """1: GRO also merges what a NIC has merged before"""
     unclone_restores_end: int
     """1: uncloning with the truesize kept keeps the end of the head as well"""
     tcp_defers_frees: int
@@ -144,7 +142,6 @@ SKB_RELEASES = {
         coalesce_marked_clone=REFERENCE,
         gro_compares_marks=0,
         gro_limits_list_heads=0,
-        gro_continues_merged=0,
         unclone_restores_end=0,
         tcp_defers_frees=0,
     ),
@@ -154,7 +151,6 @@ SKB_RELEASES = {
         coalesce_marked_clone=REFUSE,
         gro_compares_marks=1,
         gro_limits_list_heads=0,
-        gro_continues_merged=0,
         unclone_restores_end=1,
         tcp_defers_frees=1,
     ),
@@ -164,7 +160,6 @@ SKB_RELEASES = {
         coalesce_marked_clone=SHARE,
         gro_compares_marks=1,
         gro_limits_list_heads=1,
-        gro_continues_merged=1,
         unclone_restores_end=1,
         tcp_defers_frees=1,
     ),

@@ -34,7 +34,7 @@ def receive(trial: Trial, number: int, skb: int) -> int:
     found = _find(trial, number, skb)
     if size == 0:
         size = payload
-    elif not trial.buffers.rules.gro_continues_merged or (found == NOBODY and payload % size != 0):
+    elif found == NOBODY and payload % size != 0:
         _count(trial, skb)
         return skb
     passed = 0
@@ -62,7 +62,7 @@ def make_way(trial: Trial, number: int, skb: int) -> int:
     held = trial.gro_slots[_slot(number, bucket, found)]
     together = trial.buffers.skbs[held].len + trial.buffers.skbs[skb].len - HEADERS_BYTES
     fits = size == _segment_bytes(trial, held) and together < GRO_MAX_BYTES
-    if fits and trial.buffers.rules.gro_continues_merged:
+    if fits:
         return 0
     return _take(trial, number, bucket, found)
 

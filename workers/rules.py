@@ -332,8 +332,8 @@ def _a_device_that_splits_pages_stays_up(config: TrialFields) -> None:
         raise ConfigError(
             "life.event",
             config.life.event,
-            f"with driver.model = {config.driver.model} pages that are split in part would have to be given up, "
-            "which is not modelled; use none, or fragments",
+            f"giving up pages that driver.model = {config.driver.model} has split in part is "
+            "not modelled; use none, or fragments",
         )
 
 

@@ -24,6 +24,10 @@ MISUSES = {
         ),
         "a plain reference given up that nobody has",  # pages of a pool in skbs without a mark
     ),
+    **dict.fromkeys(
+        ("random-page-06-odd-1024", "random-page-12-odd-1", "random-page-18-odd-1024"),
+        "a plain reference given up that nobody has",  # leak_page
+    ),
 }
 """recordings in which a kernel was made to lose pages, or to count shares below zero, and how"""
 

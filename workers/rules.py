@@ -319,11 +319,13 @@ def _pages_kept_by_reference_are_the_drivers(config: TrialFields) -> None:
 
 def _pages_in_a_page_cache_stay(config: TrialFields) -> None:
     xdp = config.xdp
-    if config.driver.page_cache and (xdp.tx_percent or xdp.redirect_percent or config.life.event != "none"):
+    goes_down = config.life.event in ("down", "resize")
+    if config.driver.page_cache and (xdp.tx_percent or xdp.redirect_percent or goes_down):
         raise ConfigError(
             "driver.page_cache",
             config.driver.page_cache,
-            "XDP_TX, redirected frames and life.event take pages past it; leave it 0, or use none of these",
+            "XDP_TX, redirected frames and a device that goes down take pages past it; leave it 0, or use none of "
+            "these",
         )
 
 

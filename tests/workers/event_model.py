@@ -537,12 +537,12 @@ class Machine:
         is_local = self.bulk_is_local or self.pool_node is None
         node = self.nodes[self.cpu] if is_local else self.pool_node
         batch = self.fields["pool.slow_batch"] or REFILL_PAGES
-        if batch > 1:
-            # what a bulk costs beside its pages, most of which the price of one of 64 holds already
-            self._charge("page_alloc", (REFILL_PAGES - batch) * self._share_of_bulk_ps())
-        for _ in range(batch):
-            self._take_page(node, "page_single_alloc_ns" if batch == 1 else "page_bulk_alloc_ns")
-        for _ in range(batch):
+        share_ps = self._share_of_bulk_ps() if batch > 1 else 0
+        # what a bulk costs beside its pages; the price of a page in one of 64 holds its share of that
+        self._charge("page_alloc", REFILL_PAGES * share_ps)
+        price_ps = self._price_ps("page_single_alloc_ns" if batch == 1 else "page_bulk_alloc_ns") - share_ps
+        pages = [self._take_page(node, price_ps) for _ in range(batch)]
+        for page in pages:
             if self.pool_maps:
                 self.counters["maps"] += 1
                 self._work("dma_map", "dma_map_ns")
@@ -550,9 +550,7 @@ class Machine:
                 self._sync_for_device()
             self._work("pool_refill", "page_adopt_ns")
             self.counters["hold"] += 1
-            self.last_page += 1
-            self.page_node[self.last_page] = node
-            self.cache.append(self.last_page)
+            self.cache.append(page)
         return self.cache.pop()
 
     def _share_of_bulk_ps(self) -> int:
@@ -598,13 +596,16 @@ class Machine:
         self.counters["syncs"] += 1
         self._sync("sync_for_device", self.synced_bytes if size_bytes is None else size_bytes)
 
-    def _take_page(self, node: int, price: str) -> None:
+    def _take_page(self, node: int, price_ps: int) -> int:
         """From this CPU's list, which takes a batch from the shared lists when it is empty."""
         if self.listed[self.cpu, node] == 0:
             self._move(node, int(self.prices["pcp_batch_pages"]))
         self.listed[self.cpu, node] -= 1
         self.pages_in_use += 1
-        self._work("page_alloc", price)
+        self._charge("page_alloc", price_ps)
+        self.last_page += 1
+        self.page_node[self.last_page] = node
+        return self.last_page
 
     def _give_page(self, page: int) -> None:
         """Drop the last reference; a list that has reached its limit gives a batch away."""

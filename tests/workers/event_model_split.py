@@ -131,9 +131,7 @@ class KeepingMachine(Machine):
         if self.pooled:
             page = self._alloc()
         else:
-            self._take_page("page_single_alloc_ns")
-            self.last_page += 1
-            page = self.last_page
+            page = self._take_page(self.nodes[self.cpu], self._price_ps("page_single_alloc_ns"))
         self.counters["maps"] += 1
         self._work("dma_map", "dma_map_ns")
         self._work("sync_for_device", "dma_sync_line_ns", -(-self.synced_bytes // LINE_BYTES))
@@ -158,6 +156,6 @@ class KeepingMachine(Machine):
     def _drop_reference(self, page: int) -> None:
         self.holders[page] -= 1
         if self.holders[page] == 0:
-            self._give_page()
+            self._give_page(page)
         else:
             self._work("page_free", "atomic_ns")

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from pool_impl.coalesce import GRO_MAX_BYTES
 from pool_impl.host import new_buffers, new_frag_caches
 from pool_impl.layout import (
     BH_DISABLED,
@@ -12,10 +11,8 @@ from pool_impl.layout import (
     FLAG_DMA_MAP,
     FLAG_DMA_SYNC_DEV,
     FLAG_PAGE_FRAG,
-    MAX_SKB_FRAGS,
     PCP_CAPACITY,
     SERVING_SOFTIRQ,
-    SKB_BYTES,
     records,
     words,
 )
@@ -34,7 +31,6 @@ from workers.derived import (
     cpus_wanted,
     fills_cpumap,
     keeps_by_reference,
-    merges,
     merges_in_hardware,
     most_queues,
     moves_interrupts,
@@ -44,8 +40,15 @@ from workers.drivers import REFILL_LIMIT
 from workers.drivers.geometry import Geometry, geometry_of
 from workers.egress import most_frames, new_egress, register_pools, transmits
 from workers.errors import ConfigError
-from workers.gro import HEADERS_BYTES
 from workers.latency import BUCKETS
+from workers.limits import (
+    kept_packets,
+    most_in_stack,
+    most_merged,
+    packets_of_a_page,
+    socket_packets,
+    tap_packets,
+)
 from workers.machine import new_machine
 from workers.moderation import FIRST_PROFILE, PROFILE_FRAMES, PROFILE_USECS
 from workers.retention import MOST_RETAINED
@@ -103,8 +106,6 @@ from workers.traffic import (
     work_key,
 )
 
-LEAST_FRAME_BYTES = 64
-
 MERGED_PAGES = 1 << 18
 """memory for what GRO and TCP merge beyond one page for each skb, 1 GiB; without, allocations fail"""
 MOST_MERGED = 1 << 20
@@ -131,7 +132,7 @@ def new_trial(config: TrialConfig) -> Trial:
     payload_pools = config.nic.queues + (len(queues) if config.life.event == "resize" else 0)
     nic.first_header_pool = payload_pools
     pools = payload_pools * (2 if geometry.split else 1)
-    limits = (_most_in_stack(config, geometry, merged) for merged in (_most_merged(config), 1))
+    limits = (most_in_stack(config, geometry, merged) for merged in (most_merged(config), 1))
     most, unmerged = limits
     waiting = min(most, unmerged + MERGED_PAGES) + most_frames(config)
     ring_slots = min(config.pool.size or 1024, rules_of(config.kernel).ring_size_limit)
@@ -143,7 +144,7 @@ def new_trial(config: TrialConfig) -> Trial:
     skbs = waiting + 2 * len(queues) + config.xdp.redirect_cpus
     if most > unmerged + MERGED_PAGES:
         # pages are what runs short, and each may be in an skb
-        skbs = pages + PCP_CAPACITY * sum(cpus_wanted(config).values()) + _tap_packets(config, geometry)
+        skbs = pages + PCP_CAPACITY * sum(cpus_wanted(config).values()) + tap_packets(config, geometry)
     host = new_machine(
         config,
         pools=pools,
@@ -365,7 +366,7 @@ def _stack(config: TrialConfig, in_stack: int) -> Any:
     record.keeps = int(record.defers > 0 or app.reader == "hold" or app.hold_percent > 0)
     record.special = int(record.no_port or record.gro or record.tcp or record.backlogs or record.tap_percent)
     record.merged_fresh = 1
-    record.merged_room = min(in_stack * _packets_of_a_page(config), MOST_MERGED) if record.tcp else 0
+    record.merged_room = min(in_stack * packets_of_a_page(config), MOST_MERGED) if record.tcp else 0
     return record
 
 
@@ -393,10 +394,10 @@ def _readers(config: TrialConfig, geometry: Geometry) -> Any:
             reader.work_varies = int(app.work_distribution == "exponential")
             reader.stall_ps = app.stall_ms * PS_PER_MS if app.reader == "stalled" else 0
             reader.every_ps = app.stall_every_ms * PS_PER_MS
-            reader.keeps = _kept_packets(config)
+            reader.keeps = kept_packets(config)
         reader.key = work_key(config.seed, number)
         reader.first = first
-        reader.mask = _mask(_tap_packets(config, geometry) if is_tap else _socket_packets(config, geometry))
+        reader.mask = _mask(tap_packets(config, geometry) if is_tap else socket_packets(config, geometry))
         reader.limit_bytes = stack.capture_bytes if is_tap else app.socket_bytes
         reader.kept_first = kept_first
         reader.kept_mask = _mask(int(reader.keeps) + 1)
@@ -408,59 +409,6 @@ def _readers(config: TrialConfig, geometry: Geometry) -> Any:
 def _mask(slots: int) -> int:
     """Of the power of two that holds so many."""
     return (1 << slots.bit_length()) - 1
-
-
-def _socket_packets(config: TrialConfig, geometry: Geometry) -> int:
-    """How many skbs a socket holds at the most; one that was merged counts less than one alone."""
-    size = geometry.least_truesize - (SKB_BYTES if config.app.protocol == "tcp" else 0)
-    return config.app.socket_bytes // size + 1
-
-
-def _tap_packets(config: TrialConfig, geometry: Geometry) -> int:
-    """Clones that the packet socket holds at the most: the last one is let in below the limit."""
-    return config.stack.capture_bytes // geometry.least_truesize + 2 if config.stack.capture_percent else 0
-
-
-def _kept_packets(config: TrialConfig) -> int:
-    return config.app.hold_packets if config.app.reader == "hold" else 0
-
-
-def _most_merged(config: TrialConfig) -> int:
-    """Pages of one skb at the most: head and fragments in the socket, or all that GRO merged."""
-    if config.app.protocol != "tcp":
-        return 1
-    merged = MAX_SKB_FRAGS + 1
-    # what the NIC merges lies in as many pages as an skb has fragments
-    return max(merged, GRO_MAX_BYTES // _payload_bytes(config) + 2) if config.stack.gro else merged
-
-
-def _most_in_stack(config: TrialConfig, geometry: Geometry, merged: int) -> int:
-    """Pages above the driver at the most, and skbs, if so many packets are merged into one."""
-    app, stack, queues = config.app, config.stack, config.nic.queues
-    found = _tap_packets(config, geometry)
-    if app.protocol == "tcp" and stack.gro:
-        found += merged * GRO_BUCKETS * GRO_BUCKET_SKBS * queues
-    if stack.rps:
-        found += stack.rps * 2 * (backlog.MOST_WAITING + 1) * (merged if merges(config) else 1)
-    if reads_sockets(config):
-        kept = _kept_packets(config) + 1 + (MOST_RETAINED if app.hold_percent else 0)
-        found += app.readers * (_socket_packets(config, geometry) + kept * merged)
-        lists = queues + config.xdp.redirect_cpus
-        found += lists * MOST_SKBS * merged if app.protocol == "tcp" else 0
-    return found
-
-
-def _payload_bytes(config: TrialConfig) -> int:
-    """The least that a TCP packet carries."""
-    size = config.traffic.packet_size
-    if isinstance(size, str) or config.traffic.kind == "capture":
-        size = LEAST_FRAME_BYTES
-    return size - HEADERS_BYTES
-
-
-def _packets_of_a_page(config: TrialConfig) -> int:
-    """How many TCP packets one page holds the bytes of."""
-    return 1 + PAGE_BYTES // _payload_bytes(config)
 
 
 def _last_cpu(*actors: Any) -> int:

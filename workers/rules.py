@@ -324,8 +324,7 @@ def _pages_in_a_page_cache_stay(config: TrialFields) -> None:
         raise ConfigError(
             "driver.page_cache",
             config.driver.page_cache,
-            "XDP_TX, redirected frames and a device that goes down take pages past it; leave it 0, or use none of "
-            "these",
+            "XDP_TX, redirected frames and a device that goes down take pages past it; leave it 0",
         )
 
 

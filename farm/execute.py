@@ -294,7 +294,7 @@ def _run_trial(job: Job, number: int, executor: str, retries: int) -> Outcome:
     wall, cpu = time.perf_counter(), time.process_time()
     result: dict[str, int | float | None] | Failure
     try:
-        compile_seconds = _prepare(config.pool.variant)
+        compile_seconds = _prepare(config.pool.variant, config.numa.nodes)
         # from here the trial alone
         started_at = _now()
         wall, cpu = time.perf_counter(), time.process_time()
@@ -321,19 +321,19 @@ def _plan(sweep_toml: str) -> Plan:
     return Plan(sweeps.parse(sweep_toml, "the driver's sweep"))
 
 
-_prepared: set[str] = set()
-"""variants for which this process has the event loop"""
+_prepared: set[tuple[str, int]] = set()
+"""variants and numbers of memory nodes for which this process has the event loop"""
 
 
-def _prepare(variant: str) -> float:
-    """Seconds to get the event loop for a variant ready; 0 if this process has it already."""
-    if variant in _prepared:
+def _prepare(variant: str, nodes: int) -> float:
+    """Seconds to get an event loop ready; 0 if this process has it already."""
+    if (variant, nodes) in _prepared:
         return 0.0
     import workers
 
     started = time.perf_counter()
-    workers.prepare(variant)
-    _prepared.add(variant)
+    workers.prepare(variant, nodes)
+    _prepared.add((variant, nodes))
     return time.perf_counter() - started
 
 

@@ -152,13 +152,13 @@ def run_trial(config: TrialConfig) -> Record:
     return record_of(trial, before, end_ps - warmup_ps)
 
 
-def prepare(variant: str = KERNEL_VARIANT) -> None:
-    """Compile the loop for a variant, or load it from the code cache.
+def prepare(variant: str = KERNEL_VARIANT, nodes: int = 1) -> None:
+    """Compile the loop for a variant, for one memory node or for several, or load it from the code cache.
 
     Raises:
         ConfigError: there is no such variant, or it is unusable.
     """
-    trial = new_trial(TrialConfig.unchecked({"pool.variant": variant}))
+    trial = new_trial(TrialConfig.unchecked({"pool.variant": variant, "numa.nodes": nodes}))
     _loop(variants.load(variant).code)(trial, 0)
 
 

@@ -99,7 +99,10 @@ OPERATORS: dict[type[ast.operator], type[ast.operator]] = {
 FLAG_GROUPS = ("FLAG_", "RECYCLE_", "FCLONE_")
 REPORT = re.compile(r"(buffers\.)?host\.observer\.|_touch_")
 """calls that only tell an observer what is done"""
-LOCKS = tuple(f"host.access.{done}_{which}" for done in ("lock", "unlock") for which in ("consumer", "zone"))
+LOCKS = (
+    *("host.access.lock_consumer", "host.access.unlock_consumer", "_lock_zone", "_unlock_zone"),
+    *("host.access.lock_zone", "host.access.unlock_zone"),
+)
 """not the producer's, whose word is the ring's index"""
 
 

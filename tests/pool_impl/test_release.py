@@ -159,6 +159,7 @@ def test_how_many_pages_a_slow_allocation_asks_for(release: str, batch: int) -> 
     assert host.pages[page].nid == (0 if release == "5.14" and batch > 1 else 1)
     assert host.pools[0].hold == host.pools[0].cache_count + 1 == batch
     assert host.pools[0].alloc_slow == 1
+    assert host.page_allocator.used_pages.sum() == batch
 
 
 def test_a_single_slow_allocation_may_fail() -> None:

@@ -46,15 +46,17 @@ TRIALS: dict[str, dict[str, int | float | str | bool]] = {
         "app.reader": "fast",
         "duration_ms": 500,
     },
-    "eight queues, a capture": {
+    "eight queues, GRO, a capture": {
         "nic.queues": 8,
         "nic.link_gbps": 100,
         "traffic.kind": "capture",
         "traffic.speed": 20.0,
-        "traffic.loops": 200,
+        "traffic.loops": 4000,
+        "stack.gro": True,
+        "app.protocol": "tcp",
         "app.reader": "fast",
         "app.readers": 8,
-        "duration_ms": 100,
+        "duration_ms": 2000,
     },
 }
 """what simulated packets are counted in"""

@@ -693,6 +693,15 @@ def test_a_page_that_outlives_the_device_is_unmapped_late_up_to_6_1(kernel: str,
     assert device.syncs - syncs == late
 
 
+@pytest.mark.parametrize(("kernel", "out"), [("6.1", 1), ("6.12", 0)])
+def test_pages_that_are_out_at_destroy_stay_mapped_up_to_6_1(kernel: str, out: int) -> None:
+    """Also where nothing is synced (spec 4.2)."""
+    trace = Trace(kernel, flags=FLAG_DMA_MAP)
+    trace.alloc(1)
+    trace.op("destroy", pool=0)
+    assert trace.host.device.maps - trace.host.device.unmaps == out
+
+
 def test_a_page_that_got_a_reference_in_the_ring_is_warned_of_at_the_end() -> None:
     """Somebody took it after its return: the pool drops its own reference only."""
     trace = Trace()

@@ -49,7 +49,7 @@ def _probe(plan: Plan) -> float:
     config = plan.config(0)
     duration_ms = min(PROBE_MS, config.duration_ms)
     config = config.model_copy(update={"duration_ms": duration_ms, "warmup_ms": 0})
-    workers.prepare()
+    workers.prepare(config.pool.variant, config.numa.nodes)
     started = time.perf_counter()
     record = workers.run_trial(config)
     return max(1.0, record["packets_offered"] or 0) / (time.perf_counter() - started)

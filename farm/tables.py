@@ -33,6 +33,8 @@ DETAILS = {
     "packets_redirected": "redirected",
     "packets_dropped_tx": "tx drop",
     "gro_packets_per_skb": "per skb",
+    "page_cache_reuse": "reused",
+    "page_cache_busy": "busy",
     "packets_dropped_backlog": "backlog drop",
     "packets_captured": "captured",
     "captures_dropped": "tap drop",
@@ -95,7 +97,7 @@ def plain(cells: Sequence[Cell]) -> RenderableType:
 
 
 def _details(cells: Sequence[Cell], axes: Sequence[str]) -> Table | None:
-    """One row per cell: its axes and what its scenario is about; None if that is what all are about."""
+    """One row per cell: its axes and what its scenario is about; None if nothing of that happened."""
 
     def happens(measure: str) -> bool:
         return any(cell.measures.get(measure) for cell in cells)

@@ -1,7 +1,7 @@
 """Aggregates over the records of a run: the one place where results are combined.
 
 A cell is a combination of the swept fields; its measures are medians over its seeds, with the
-smallest and the largest value beside them.
+smallest and the largest value beside them. Quantiles are those of all packets of all seeds together.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,8 @@ from farm.rows import text_fields
 from farm.store import Run
 from workers.config import fields
 from workers.groups import Value
-from workers.measures import MEASURES
+from workers.histogram import merged, quantile_ns
+from workers.measures import HISTOGRAMS, MEASURES, QUANTILES
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,8 @@ class Cell:
     axes: tuple[str, ...]
     """names of the swept fields, in the order of the sweep"""
     measures: Mapping[str, float]
-    """median over the seeds, by name of the measure; without those that no seed could measure"""
+    """median over the seeds, by name of the measure, quantiles over all that the seeds counted; without those
+    that no seed could measure"""
     low: Mapping[str, float]
     """smallest over the seeds"""
     high: Mapping[str, float]
@@ -65,12 +67,13 @@ def cells(run: Run) -> list[Cell]:
         f'median("{m}") AS "median {m}", min("{m}") AS "low {m}", max("{m}") AS "high {m}"' for m in measures
     )
     group = ", ".join(f'"{name}"' for name in names)
+    aggregated += "".join(f', CASE WHEN count(*) > 1 THEN list("{h}") END AS "{h}"' for h in HISTOGRAMS)
     rows = run.query("records", f"SELECT {group}, count(*) AS seeds, {aggregated} FROM records GROUP BY ALL")
     found = [
         Cell(
             fields={name: row[name] for name in names},
             axes=tuple(swept),
-            measures=_present(row, "median"),
+            measures=_present(row, "median") | _quantiles(row),
             low=_present(row, "low"),
             high=_present(row, "high"),
             seeds=row["seeds"],
@@ -91,6 +94,13 @@ def cells(run: Run) -> list[Cell]:
 def _present(row: Mapping[str, Any], statistic: str) -> dict[str, float]:
     named = {measure.name: row[f"{statistic} {measure.name}"] for measure in MEASURES}
     return {name: value for name, value in named.items() if value is not None}
+
+
+def _quantiles(row: Mapping[str, Any]) -> dict[str, float]:
+    """Of the histograms of several seeds together; of one, they are in its record."""
+    counts = {name: merged(one for one in row[name] or () if one is not None) for name in HISTOGRAMS}
+    found = {name: quantile_ns(counts[histogram], share) for name, (histogram, share) in QUANTILES.items()}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def gains(cells: Sequence[Cell]) -> list[Gain]:

@@ -4,11 +4,11 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from workers.config import TrialField, fields
 from workers.groups import Value
-from workers.measures import MEASURES
+from workers.measures import HISTOGRAMS, MEASURES
 
 if TYPE_CHECKING:
     import pyarrow
@@ -54,7 +54,7 @@ class Outcome:
     trial_id: str
     fields: Mapping[str, Value]
     """the configuration by dotted name, the seed among it"""
-    result: Mapping[str, int | float | None] | Failure
+    result: Mapping[str, Any] | Failure
     attempt: Attempt
 
 
@@ -75,7 +75,7 @@ def table(kind: Kind, outcomes: Sequence[Outcome]) -> "pyarrow.Table":
     return pyarrow.Table.from_pylist(rows, schema=_schema(kind))
 
 
-def canonical(row: Mapping[str, Value]) -> bytes:
+def canonical(row: Mapping[str, Any]) -> bytes:
     """One row in the encoding in which equality of records is defined: JSON with sorted keys."""
     return json.dumps(dict(row), sort_keys=True, separators=(",", ":")).encode()
 
@@ -112,6 +112,7 @@ def _schema(kind: Kind) -> "pyarrow.Schema":
         columns |= {field.name: of_field(field) for field in fields()}
         # one type for all: a part must not differ from the next because a ratio was a whole number
         columns |= {measure.name: pyarrow.float64() for measure in MEASURES}
+        columns |= {name: pyarrow.list_(pyarrow.int64()) for name in HISTOGRAMS}
     elif kind == "attempts":
         columns |= {name: types[type_] for name, type_ in Attempt.__annotations__.items()}
     else:

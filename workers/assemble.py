@@ -40,7 +40,7 @@ from workers.drivers import REFILL_LIMIT
 from workers.drivers.geometry import Geometry, geometry_of
 from workers.egress import most_frames, new_egress, register_pools, transmits
 from workers.errors import ConfigError
-from workers.latency import BUCKETS
+from workers.histogram import BUCKETS
 from workers.limits import (
     kept_packets,
     most_in_stack,

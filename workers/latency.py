@@ -2,11 +2,8 @@
 
 from pool_impl.jit import bit_length, compiled
 from workers import cost
+from workers.histogram import SUB_BUCKET_BITS
 from workers.state import Trial
-
-SUB_BUCKET_BITS = 6
-"""significant bits that a bucket keeps: quantiles are at most 1/32 too low"""
-BUCKETS = (64 - SUB_BUCKET_BITS) << SUB_BUCKET_BITS
 
 
 @compiled()
@@ -55,9 +52,3 @@ def latency_bucket(latency_ps: int) -> int:
     """Bucket of the log-linear histogram: exact below 64 ps, then 32 buckets for each octave."""
     octave = max(0, bit_length(latency_ps) - SUB_BUCKET_BITS)
     return int((octave << SUB_BUCKET_BITS) + (latency_ps >> octave))
-
-
-def bucket_low_ps(bucket: int) -> int:
-    """Smallest latency that falls into a bucket, picoseconds."""
-    octave, rest = bucket >> SUB_BUCKET_BITS, bucket & ((1 << SUB_BUCKET_BITS) - 1)
-    return rest << octave

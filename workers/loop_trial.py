@@ -10,7 +10,7 @@ from workers import audit, micro
 from workers.config import TrialConfig
 from workers.cost import PS_PER_NS
 from workers.machine import new_machine
-from workers.measures import CATEGORIES, MEASURES
+from workers.measures import CATEGORIES, HISTOGRAMS, MEASURES
 
 TURNS = 128_000
 """measured; a multiple of the 64 pages that move at a time"""
@@ -33,7 +33,7 @@ def run(config: TrialConfig) -> dict[str, Any]:
     loop.run(host, TURNS)
     spent_ps = (ledger.sum(axis=0) - before).tolist()
     audit.check_idle_pool(host)
-    record: dict[str, Any] = dict.fromkeys(measure.name for measure in MEASURES)
+    record: dict[str, Any] = dict.fromkeys([*(measure.name for measure in MEASURES), *HISTOGRAMS])
     record["measured_seconds"] = sum(spent_ps) / PS_PER_NS / 1e9
     record["busy_ns_per_packet"] = sum(spent_ps) / TURNS / PS_PER_NS
     for name, category_ps in zip(CATEGORIES, spent_ps, strict=False):

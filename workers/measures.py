@@ -234,6 +234,18 @@ MEASURES = (
     *(Measure(f"cache_hit_{n}", "ratio", "higher", f"touches of the {n} found in L1 or L2") for n in OBJECTS),
 )
 
+HISTOGRAMS = {
+    "latency_histogram": "wire to consumer, wire packets by bucket",
+    "hold_histogram": "skb built until its page goes back, wire packets by bucket",
+}
+"""what a record holds beside its measures, so that quantiles of several trials can be had together"""
+
+QUANTILES = {
+    **{f"latency_p{percent}_ns": ("latency_histogram", percent) for percent in (50, 90, 99)},
+    **{f"hold_p{percent}_ns": ("hold_histogram", percent) for percent in (50, 99)},
+}
+"""measures that are quantiles: of which histogram, and percent"""
+
 
 @cache
 def by_name() -> dict[str, Measure]:

@@ -9,14 +9,16 @@ from pool_impl.pool import PAGE_BYTES
 from workers import audit
 from workers.cache import KIND_OF_OBJECT
 from workers.cost import PS_PER_NS
-from workers.latency import bucket_low_ps
+from workers.histogram import merged, packed, quantile_ns
 from workers.measures import (
     CATEGORIES,
     COUNTERS,
+    HISTOGRAMS,
     LOCATIONS,
     MEASURES,
     OBJECTS,
     PAGE_CACHE_COUNTERS,
+    QUANTILES,
     SLOW_CAUSES,
 )
 from workers.state import FIRST_UNPOOLED, Trial
@@ -25,8 +27,9 @@ from workers.traffic import PS_PER_SECOND
 DMA_COUNTS = ("maps", "unmaps", "syncs", "sync_bytes")
 """what the device counts, by the names of its record and, with ``dma_`` before, of measures"""
 
-Record = dict[str, int | float | None]
-"""a trial's measures; None where there was nothing to measure, such as a latency without a packet"""
+Record = dict[str, Any]
+"""a trial's measures, numbers, or None where there was nothing to measure, such as a latency without a
+packet; then its histograms, lists of integers, see workers.histogram"""
 
 
 def counts(trial: Trial) -> dict[str, Any]:
@@ -97,12 +100,12 @@ def record_of(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
         "drop_ratio": _ratio(lost, int(tally.offered)),
         "busy_ns_per_packet": _ratio(int(busy_ps.sum()), packets * PS_PER_NS),
         "latency_mean_ns": _ratio(int(tally.latency_sum_ps), handled * PS_PER_NS),
-        "latency_p50_ns": _quantile(trial.latency, 50),
-        "latency_p90_ns": _quantile(trial.latency, 90),
-        "latency_p99_ns": _quantile(trial.latency, 99),
+        "latency_p50_ns": None,
+        "latency_p90_ns": None,
+        "latency_p99_ns": None,
         "latency_max_ns": int(tally.latency_max_ps) // PS_PER_NS if handled else None,
-        "hold_p50_ns": _quantile(trial.hold_times, 50),
-        "hold_p99_ns": _quantile(trial.hold_times, 99),
+        "hold_p50_ns": None,
+        "hold_p99_ns": None,
         "hold_max_ns": int(tally.hold_max_ps) // PS_PER_NS if held else None,
         "socket_share_max": _ratio(int(delta["socket_page_ps"].max(initial=0)), int(delta["page_ps"].sum())),
         "gro_packets_per_skb": _ratio(int(delta["gro"][0]), int(delta["gro"][1])),
@@ -136,7 +139,10 @@ def record_of(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
         kind = KIND_OF_OBJECT[name]
         touches = int(delta["touches"][kind])
         record[f"cache_hit_{name}"] = _ratio(touches - int(delta["misses"][kind]), touches)
-    assert list(record) == [measure.name for measure in MEASURES]
+    record |= {"latency_histogram": packed(trial.latency), "hold_histogram": packed(trial.hold_times)}
+    for name, (histogram, percent) in QUANTILES.items():
+        record[name] = quantile_ns(merged([record[histogram]]), percent)
+    assert list(record) == [*(measure.name for measure in MEASURES), *HISTOGRAMS]
     return record
 
 
@@ -172,13 +178,3 @@ def _own_cpus_of_readers(trial: Trial) -> list[int]:
 def _ratio(part: int, whole: int) -> float | None:
     """Quotient; None where there is nothing to divide by."""
     return part / whole if whole else None
-
-
-def _quantile(histogram: Any, percent: int) -> int | None:
-    """Latency that this share of packets does not exceed by more than a bucket, nanoseconds; None without
-    packets."""
-    total = int(histogram.sum())
-    if total == 0:
-        return None
-    rank = -(-total * percent // 100)
-    return bucket_low_ps(int(np.searchsorted(np.cumsum(histogram), rank))) // PS_PER_NS

@@ -1,6 +1,8 @@
 """Aggregates and comparisons against SQL and arithmetic written here."""
 
+import math
 from pathlib import Path
+from statistics import median
 
 import duckdb
 import pytest
@@ -10,6 +12,7 @@ from farm.compare import compare
 from farm.errors import IncomparableError
 from farm.store import Run, runs
 from workers.errors import ConfigError
+from workers.histogram import bucket_low_ps
 from workers.measures import MEASURES, by_name
 
 
@@ -22,7 +25,7 @@ def test_a_cell_is_the_median_of_its_seeds(small_run: Run) -> None:
     assert len(cells) == 16
     for cell in cells:
         where = " AND ".join(f"\"{name}\" = '{cell.fields[name]}'" for name in cell.axes)
-        for name in ("busy_ns_per_packet", "recycle_ratio", "latency_p99_ns"):
+        for name in ("busy_ns_per_packet", "recycle_ratio", "latency_max_ns"):
             (expected,) = sql(
                 small_run,
                 f"SELECT quantile_cont({name}, 0.5), min({name}), max({name}), count(*) "
@@ -30,6 +33,23 @@ def test_a_cell_is_the_median_of_its_seeds(small_run: Run) -> None:
             )
             found = (cell.measures[name], cell.low[name], cell.high[name], cell.seeds)
             assert found == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_quantile_is_that_of_all_packets_of_all_seeds(small_run: Run) -> None:
+    differing = 0
+    for cell in query.cells(small_run):
+        where = " AND ".join(f"\"{name}\" = '{cell.fields[name]}'" for name in cell.axes)
+        rows = sql(small_run, f"SELECT latency_histogram, latency_p99_ns FROM RECORDS WHERE {where}")
+        times_ps: list[int] = []
+        for histogram, _ in rows:
+            for bucket, count in zip(histogram[::2], histogram[1::2], strict=True):
+                times_ps += [bucket_low_ps(bucket)] * count
+        times_ps.sort()
+        found = cell.measures["latency_p99_ns"]
+        assert found == times_ps[math.ceil(len(times_ps) * 0.99) - 1] // 1000
+        assert cell.low["latency_p99_ns"] <= found <= cell.high["latency_p99_ns"]
+        differing += found != median(alone for _, alone in rows)
+    assert differing > 0
 
 
 def test_cells_come_in_the_order_of_the_sweep(small_run: Run) -> None:

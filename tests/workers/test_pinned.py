@@ -88,19 +88,19 @@ TRIALS: dict[str, dict[str, Value]] = {
 }
 
 PINNED: dict[str, str] = {
-    "drop-constant": "c03ce6c058ff0ee9",
-    "drop-saturation": "520e3cc80202c5e2",
-    "drop-poisson-local": "105f2f43e8844b9f",
-    "drop-bursts-without-recycling": "a4883400c094273c",
-    "fast-imix-software-coherence": "2687781d12a56cf8",
-    "fast-capture": "c854b95ce5902f2b",
-    "slow-bursts-small-pool": "de12044d240052b3",
-    "slow-poisson-drawn-work": "8f5a365dbbc8b7ba",
-    "slow-same-cpu-oldest-release": "fa1b2ca62f3c8f00",
-    "slow-posted-registers-driver-syncs": "a9440cb46483a0ac",
-    "xdp-all-verdicts-forwarded-to-a-slow-link": "9df3117a1b1c4066",
-    "slow-bursts-moved-to-the-other-node": "e1e68ebc75380ed3",
-    "xdp-to-two-kthreads-replaced-before": "af398d17a493cd1e",
+    "drop-constant": "11662ecab5943850",
+    "drop-saturation": "41c80e490232a1c0",
+    "drop-poisson-local": "4f757e81230319c2",
+    "drop-bursts-without-recycling": "0551a1106f042f33",
+    "fast-imix-software-coherence": "73bb5fd6c0549315",
+    "fast-capture": "684cf3f6e24b3bf9",
+    "slow-bursts-small-pool": "6dd84f20144dade6",
+    "slow-poisson-drawn-work": "bf1c70383144a82b",
+    "slow-same-cpu-oldest-release": "186f7521ab1b95aa",
+    "slow-posted-registers-driver-syncs": "19cfbde70ad4c468",
+    "xdp-all-verdicts-forwarded-to-a-slow-link": "9ffc72f661bb8b85",
+    "slow-bursts-moved-to-the-other-node": "903e282e60407e58",
+    "xdp-to-two-kthreads-replaced-before": "c12efa16ee57e8f0",
 }
 
 

@@ -1,0 +1,88 @@
+"""Verbs that check or measure the farm itself."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from farm.cli.options import EXIT_CHECK_SAID_NO, Json
+from farm.errors import SweepError
+
+
+class BenchName(StrEnum):
+    """What is measured."""
+
+    POOL = "pool"
+    TRIAL = "trial"
+    ALL = "all"
+
+
+def conformance(
+    paths: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="PATH...", help="Recordings (.jsonl, .jsonl.gz) or directories of them."),
+    ] = None,
+    explain: Annotated[
+        bool, typer.Option("--explain", help="List what is deliberately not compared, and why.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Replay recordings of a real kernel and compare the state after every operation."""
+    from farm import tables
+    from farm.terminal import print_json
+    from pool_impl import conformance as replaying
+    from pool_impl import recording
+
+    if explain:
+        tables.console().print(tables.rows(("not compared", "why"), replaying.NOT_COMPARED, text_columns=2))
+        if not paths:
+            return 0
+    if not paths:
+        raise SweepError("PATH: name recordings or directories of them")
+    results = []
+    for path in recording.find(paths):
+        result = replaying.replay(recording.read(path))
+        results.append(result)
+        if result.first is not None and not as_json:
+            print(f"{path}: {result.first}")
+    divergences = sum(result.divergences for result in results)
+    if as_json:
+        print_json([result.summary() for result in results])
+    else:
+        operations = sum(result.operations for result in results)
+        print(f"{len(results)} traces, {operations} operations, {divergences} divergences")
+    return EXIT_CHECK_SAID_NO if divergences else 0
+
+
+def bench(
+    what: Annotated[
+        BenchName, typer.Argument(help="pool: its paths; trial: simulated packets too; all: the farm too.")
+    ] = BenchName.ALL,
+    as_json: Json = False,
+) -> None:
+    """Measure how fast pool and farm are here: pool paths, simulated packets, start-up, overhead."""
+    from farm import bench as benchmark
+    from farm import tables
+    from farm.terminal import print_json
+
+    pool = benchmark.bench_pool()
+    trial = None if what is BenchName.POOL else benchmark.bench_trial(pool.loop_ns["pool_ring"])
+    farm = benchmark.bench_farm() if what is BenchName.ALL else None
+    if as_json:
+        trials = trial and {**trial._asdict(), "trials": {n: t._asdict() for n, t in trial.trials.items()}}
+        print_json({"pool": pool._asdict(), "trial": trials, "farm": farm and farm._asdict()})
+        return
+    console = tables.console()
+    console.print(
+        tables.rows(benchmark.POOL_HEADINGS, benchmark.pool_table(pool), text_columns=1),
+        "kernel: 6.13-rc6 on a Xeon E5-1650 v4, 3.6 GHz, as published",
+    )
+    if trial:
+        console.print(
+            tables.rows(benchmark.TRIAL_HEADINGS, benchmark.trial_table(trial), text_columns=1),
+            f"simulated on one core; compiled in {trial.compile_seconds:.1f} s, "
+            f"loaded from the code cache in {trial.load_seconds:.1f} s",
+        )
+    if farm:
+        console.print(tables.rows(("", "", ""), benchmark.farm_table(farm), text_columns=1))

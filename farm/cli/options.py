@@ -1,0 +1,41 @@
+"""What several verbs have in common: options, exit codes."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+EXIT_CHECK_SAID_NO = 1
+EXIT_USAGE = 2
+EXIT_FAILED_TRIALS = 3
+EXIT_INCOMPARABLE = 4
+EXIT_INTERRUPTED = 130
+
+
+class ExecutorName(StrEnum):
+    """Where trials run."""
+
+    RAY = "ray"
+    SERIAL = "serial"
+
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
+Store = Annotated[
+    Path | None,
+    typer.Option("--store", metavar="ROOT", help="Directory of runs; default $FARM_STORE, else ./runs."),
+]
+SweepName = Annotated[str, typer.Argument(metavar="SWEEP", help="A TOML file, or a bundled sweep.")]
+RunName = Annotated[
+    str,
+    typer.Argument(
+        metavar="RUN", help="Name, its unique start, a directory, a sweep for its latest run, or 'last'."
+    ),
+]
+Where = Annotated[ExecutorName, typer.Option("--executor", help="Ray (local without --address) or serial.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[KEY=VALUE]...", help="Set a field, or an axis: pool.size=64,256; also seeds=N, name=X."
+    ),
+]

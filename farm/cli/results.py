@@ -1,0 +1,165 @@
+"""Verbs that read results: list, show, compare; and what there is to set and to measure."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from farm.cli.options import EXIT_FAILED_TRIALS, Json, RunName, Store
+from farm.errors import FarmError, SweepError
+from workers.errors import TrialError
+
+if TYPE_CHECKING:
+    from farm.query import Cell
+    from farm.store import Run
+
+
+def list_(store: Store = None, as_json: Json = False) -> None:
+    """List the runs of the store, oldest first."""
+    from farm import tables
+    from farm.plan import Plan
+    from farm.store import default_root, runs
+    from farm.terminal import print_json
+
+    found: list[dict[str, Any]] = []
+    for one in sorted(runs(store or default_root()), key=lambda one: one.name):
+        row: dict[str, Any] = {"run": one.name, "sweep": one.sweep_name, "problem": ""}
+        try:
+            row |= {"trials": Plan(one.sweep).trials, "records": len(one.done()) - len(one.failures())}
+            row |= {"failures": len(one.failures()), "executor": one.manifests()[-1].get("executor", "")}
+        except (FarmError, TrialError) as error:
+            row["problem"] = str(error)
+        found.append(row)
+    if as_json:
+        print_json(found)
+        return
+    heads = ("run", "sweep", "executor", "trials", "records", "failures")
+    body = [[str(row.get(head, "damaged")) for head in heads] for row in found]
+    tables.console().print(tables.rows(heads, body, text_columns=3) if body else "no runs")
+
+
+def show(run: RunName, store: Store = None, as_json: Json = False) -> int:
+    """Show what a run found."""
+    from farm import query
+    from farm.store import default_root, find
+
+    found = find(store or default_root(), run)
+    return print_result(found, query.cells(found), as_json)
+
+
+def compare(
+    run: RunName,
+    axis: Annotated[str, typer.Option(help="The field whose values are compared, such as pool.recycle.")],
+    base: Annotated[
+        str | None, typer.Option(help="Value to compare with; default false, else the first.")
+    ] = None,
+    measure: Annotated[
+        list[str] | None, typer.Option(help="Measure to show; may be given again. Default: a few.")
+    ] = None,
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Compare the sides of one axis of a run: same configuration, same seed, exact differences."""
+    from farm import compare as comparing
+    from farm import query, tables
+    from farm.store import default_root, find
+    from farm.terminal import print_json
+    from workers.config import field
+    from workers.measures import by_name
+
+    measures = measure or list(tables.COMPARED)
+    for name in measures:
+        if name not in by_name():
+            raise SweepError(f"--measure {name}: no such measure; farm fields --measures lists them")
+    found = find(store or default_root(), run)
+    value = None if base is None else field(axis).parse(base)
+    pairs = comparing.compare(found, axis, value)
+    if as_json:
+        chosen = measure or list(by_name())
+        print_json(
+            [
+                {
+                    "axis": pair.axis,
+                    "base": pair.base,
+                    "other": pair.other,
+                    "fields": dict(pair.fields),
+                    "seed": pair.seed,
+                    "measures": {
+                        name: pair.measures[name]._asdict() for name in chosen if name in pair.measures
+                    },
+                }
+                for pair in pairs
+            ]
+        )
+        return
+    tables.console().print(tables.comparison(pairs, query.cells(found), measures))
+
+
+def fields(
+    measures: Annotated[bool, typer.Option("--measures", help="List measures instead of fields.")] = False,
+    as_json: Json = False,
+) -> None:
+    """List every field of a trial: type, default, meaning."""
+    from farm import tables
+    from farm.terminal import print_json
+    from workers import config
+    from workers.measures import MEASURES
+
+    if measures:
+        found = [measure._asdict() for measure in MEASURES]
+        heads = ["measure", "unit", "better", "meaning"]
+        body = [[m.name, m.unit, m.better, m.description] for m in MEASURES]
+    else:
+        known = config.fields()
+        found = [
+            {"name": f.name, "kind": f.kind, "default": f.default, "description": f.description}
+            for f in known
+        ]
+        heads = ["field", "values", "default", "meaning"]
+        body = [[f.name, f.kind, tables.word(f.default), f.description] for f in known]
+    if as_json:
+        print_json(found)
+    else:
+        tables.console().print(tables.rows(heads, body, text_columns=4))
+
+
+def print_result(run: "Run", cells: "list[Cell]", as_json: bool) -> int:
+    """Print what a run found; the exit code says whether some trials failed."""
+    from farm import query, tables
+    from farm.terminal import print_json, say
+
+    failures = run.failures()
+    if as_json:
+        print_json(
+            {
+                "run": str(run.path),
+                "sweep": run.sweep_name,
+                "cells": [
+                    {
+                        "fields": dict(cell.fields),
+                        "seeds": cell.seeds,
+                        "median": dict(cell.measures),
+                        "low": dict(cell.low),
+                        "high": dict(cell.high),
+                    }
+                    for cell in cells
+                ],
+                "gains": [
+                    {"fields": _common(gain.on), "gain_ratio": gain.gain} for gain in query.gains(cells)
+                ],
+                "failures": failures,
+            }
+        )
+    else:
+        console = tables.console()
+        console.print(tables.result(cells))
+        # not through the console, which would break a long path
+        print(f"\nStored in {run.path}")
+    if failures:
+        first = failures[0]
+        say(f"{len(failures)} trials failed; the first: {first['kind']}: {first['message']}")
+        return EXIT_FAILED_TRIALS
+    return 0
+
+
+def _common(cell: "Cell") -> dict[str, Any]:
+    return {name: cell.fields[name] for name in cell.axes if name != "pool.recycle"}

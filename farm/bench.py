@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -130,11 +130,18 @@ def _simulated(fields: Mapping[str, int | float | str | bool], ring_ns: float) -
     return SimulatedBench(best, 1e9 / best / ring_ns, _table_bytes(new_trial(config)))
 
 
-def _table_bytes(part: Any) -> int:
-    """Memory of all tables in nested NamedTuples."""
-    if isinstance(part, tuple) and hasattr(part, "_fields"):
-        return sum(_table_bytes(inner) for inner in part)
-    return int(getattr(part, "nbytes", 0))
+def _table_bytes(trial: Any) -> int:
+    """Memory of all tables in nested NamedTuples, some of which have tables in common."""
+    return sum({table.ctypes.data: table.nbytes for table in _tables(trial)}.values())
+
+
+def _tables(part: Any) -> Iterator[Any]:
+    if isinstance(part, tuple):
+        for inner in part:
+            yield from _tables(inner)
+    elif hasattr(part, "nbytes"):
+        # a record is part of its table
+        yield part if hasattr(part, "ctypes") else part.base
 
 
 def _prepare_seconds(scratch: Path) -> float:

@@ -106,8 +106,8 @@ from workers.traffic import (
     work_key,
 )
 
-MERGED_PAGES = 1 << 18
-"""memory for what GRO and TCP merge beyond one page for each skb, 1 GiB; without, allocations fail"""
+MERGED_PAGES = 1 << 16
+"""memory for what GRO and TCP merge beyond one page for each skb, 256 MiB; without, allocations fail"""
 MOST_MERGED = 1 << 20
 """wire packets that can be in skbs of others"""
 

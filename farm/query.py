@@ -11,10 +11,11 @@ from typing import Any
 from farm.errors import StoreError
 from farm.rows import text_fields
 from farm.store import Run
-from workers.config import fields
+from workers.config import TrialConfig, field, fields
+from workers.derived import cpu_roles
 from workers.groups import Value
-from workers.histogram import merged, quantile_ns
-from workers.measures import HISTOGRAMS, MEASURES, QUANTILES
+from workers.histogram import PS_PER_NS, merged, quantile_ns
+from workers.measures import CATEGORIES, HISTOGRAMS, MEASURES, QUANTILES, TIME_BY_CPU
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,49 @@ def _quantiles(row: Mapping[str, Any]) -> dict[str, float]:
     counts = {name: merged(one for one in row[name] or () if one is not None) for name in HISTOGRAMS}
     found = {name: quantile_ns(counts[histogram], share) for name, (histogram, share) in QUANTILES.items()}
     return {name: value for name, value in found.items() if value is not None}
+
+
+def times_by_cpu(run: Run) -> list[dict[str, dict[str, float]]]:
+    """Busy nanoseconds per packet of each cell by CPU and category, over all packets of all seeds; cells in
+    the order of :func:`cells`, CPUs by what they are there for, such as ``queue 0``; without what is 0.
+
+    Raises:
+        farm.errors.StoreError: the run is damaged.
+    """
+    names = [field.name for field in fields() if field.name != "seed"]
+    group = ", ".join(f'"{name}"' for name in names)
+    pairs = f"list({{'busy': busy_ns_per_packet, 'spent': {TIME_BY_CPU}}}) AS seeds"
+    rows = run.query("records", f"SELECT {group}, {pairs} FROM records GROUP BY ALL")
+    found = {_key(row, names): _by_cpu(row) for row in rows}
+    return [found[_key(cell.fields, names)] for cell in cells(run)]
+
+
+def _key(row: Mapping[str, Any], names: Sequence[str]) -> tuple[Value, ...]:
+    return tuple(row[name] for name in names)
+
+
+def _by_cpu(row: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+    seeds = [seed for seed in row["seeds"] if seed["busy"]]
+    # how many packets a seed had follows from its time for each of them
+    packets = sum(sum(seed["spent"][1::2]) / PS_PER_NS / seed["busy"] for seed in seeds)
+    roles = cpu_roles(_config(row))
+    spent_ps = merged(seed["spent"] for seed in seeds)
+    found: dict[str, dict[str, float]] = {}
+    for index in sorted(spent_ps):
+        cpu, category = divmod(index, len(CATEGORIES))
+        found.setdefault(roles[cpu], {})[CATEGORIES[category]] = spent_ps[index] / PS_PER_NS / packets
+    return found
+
+
+def _config(row: Mapping[str, Any]) -> TrialConfig:
+    """The configuration of a row, but for its seed."""
+    return TrialConfig.unchecked(
+        {
+            one.name: field(one.name).parse(row[one.name]) if one.name in text_fields() else row[one.name]
+            for one in fields()
+            if one.name != "seed"
+        }
+    )
 
 
 def gains(cells: Sequence[Cell]) -> list[Gain]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from workers.config import TrialField, fields
 from workers.groups import Value
-from workers.measures import HISTOGRAMS, MEASURES
+from workers.measures import LISTS, MEASURES
 
 if TYPE_CHECKING:
     import pyarrow
@@ -112,7 +112,7 @@ def _schema(kind: Kind) -> "pyarrow.Schema":
         columns |= {field.name: of_field(field) for field in fields()}
         # one type for all: a part must not differ from the next because a ratio was a whole number
         columns |= {measure.name: pyarrow.float64() for measure in MEASURES}
-        columns |= {name: pyarrow.list_(pyarrow.int64()) for name in HISTOGRAMS}
+        columns |= {name: pyarrow.list_(pyarrow.int64()) for name in LISTS}
     elif kind == "attempts":
         columns |= {name: types[type_] for name, type_ in Attempt.__annotations__.items()}
     else:

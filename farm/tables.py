@@ -12,7 +12,7 @@ from farm.compare import Pair, verdict
 from farm.query import Cell, Gain, gains
 from pool_impl.release import rules_of
 from workers.groups import Value
-from workers.measures import Unit, by_name
+from workers.measures import CATEGORIES, Unit, by_name
 
 HEADLINES = (
     "busy_ns_per_packet",
@@ -54,6 +54,9 @@ MOST_DETAILS = 5
 
 COMPARED = (*HEADLINES, "latency_p99_ns")
 """what a comparison shows unless asked for other measures"""
+
+MOST_CPUS = 6
+"""of more, those of a kind share a column"""
 
 _TABLE_FIELDS = ("arch", "pool.size", "pool.recycle")
 """fields with a place of their own in the table of gains"""
@@ -147,6 +150,43 @@ def comparison(pairs: Sequence[Pair], cells: Sequence[Cell], measures: Sequence[
             )
         parts += [table, Text()]
     return Group(*parts[:-1])
+
+
+def cpus(cells: Sequence[Cell], times: Sequence[Mapping[str, Mapping[str, float]]]) -> RenderableType:
+    """Busy nanoseconds per packet by category and CPU, a table for each cell.
+
+    Args:
+        times: of each cell, by CPU and category.
+    """
+    if not cells:
+        return Text("no records")
+    axes = _varying(cells[0].axes, [cell.fields for cell in cells])
+    parts: list[RenderableType] = []
+    for cell, by_cpu in zip(cells, times, strict=True):
+        columns = by_cpu if len(by_cpu) <= MOST_CPUS else _by_role(by_cpu)
+        title = ", ".join(f"{name} = {word(cell.fields[name])}" for name in axes)
+        table = _table(["ns per packet", *columns, "all"], 1, title=title)
+        sums = {name: sum(by.get(name, 0) for by in columns.values()) for name in CATEGORIES}
+        for name in sorted(filter(sums.__getitem__, sums), key=lambda name: -sums[name]):
+            table.add_row(name, *(_spent(by.get(name)) for by in columns.values()), _spent(sums[name]))
+        totals = [sum(by.values()) for by in columns.values()]
+        table.add_row("all", *map(_spent, totals), _spent(sum(totals)))
+        parts += [table, Text()]
+    return Group(*parts[:-1])
+
+
+def _by_role(by_cpu: Mapping[str, Mapping[str, float]]) -> dict[str, dict[str, float]]:
+    """All CPUs of a kind together."""
+    found: dict[str, dict[str, float]] = {}
+    for cpu, by_category in by_cpu.items():
+        sums = found.setdefault(f"{cpu.rpartition(' ')[0]} CPUs", {})
+        for name, spent_ns in by_category.items():
+            sums[name] = sums.get(name, 0) + spent_ns
+    return found
+
+
+def _spent(spent_ns: float | None) -> str:
+    return f"{spent_ns:,.1f}" if spent_ns else ""
 
 
 def rows(heads: Sequence[str], body: Iterable[Sequence[str]], *, text_columns: int) -> RenderableType:

@@ -23,6 +23,16 @@ DROPPING_READERS = ("drop", "udp-no-port")
 WORKING_READERS = ("slow", "stalled", "hold")
 """readers that work app.work_ns on a packet"""
 
+CPU_ROLES = {
+    "nic.queues": "queue",
+    "app.readers": "reader",
+    "stack.capture_percent": "tap",
+    "stack.rps": "rps",
+    "xdp.redirect_cpus": "target",
+    "life.event": "new irq",
+}
+"""what CPUs are called, by the field that asks for them"""
+
 SEED_FIELDS = (
     "workload",
     "traffic.kind",
@@ -120,16 +130,24 @@ def keeps_by_reference(config: TrialFields) -> bool:
 
 
 def cpus_wanted(config: TrialFields) -> dict[str, int]:
-    """CPUs that take part, by the field that asks for them."""
+    """CPUs that take part, by the field that asks for them, in the order of their numbers."""
     app, stack = config.app, config.stack
     return {
         "nic.queues": most_queues(config),
         "app.readers": app.readers if reads_sockets(config) and app.reader_cpu == "other" else 0,
-        "stack.rps": stack.rps,
         "stack.capture_percent": int(stack.capture_percent > 0),
+        "stack.rps": stack.rps,
         "xdp.redirect_cpus": config.xdp.redirect_cpus if redirects_to_cpus(config) else 0,
         "life.event": config.nic.queues if moves_interrupts(config) else 0,
     }
+
+
+def cpu_roles(config: TrialFields) -> list[str]:
+    """What each CPU is there for, by its number; one that polls a queue may read its socket too."""
+    if config.workload != NIC_WORKLOAD:
+        return ["loop 0"]
+    wanted = cpus_wanted(config)
+    return [f"{CPU_ROLES[field]} {number}" for field, cpus in wanted.items() for number in range(cpus)]
 
 
 def redirects_to_cpus(config: TrialFields) -> bool:

@@ -9,8 +9,9 @@ from pool_impl import pool
 from workers import audit, micro
 from workers.config import TrialConfig
 from workers.cost import PS_PER_NS
+from workers.histogram import packed
 from workers.machine import new_machine
-from workers.measures import CATEGORIES, HISTOGRAMS, MEASURES
+from workers.measures import CATEGORIES, LISTS, MEASURES, TIME_BY_CPU
 
 TURNS = 128_000
 """measured; a multiple of the 64 pages that move at a time"""
@@ -29,13 +30,15 @@ def run(config: TrialConfig) -> dict[str, Any]:
     micro.fill(host, pool.PoolParams(pool_size=config.pool.size, slow_batch=config.pool.slow_batch))
     loop.run(host, WARM_UP_TURNS)
     ledger = host.observer.meter.ledger
-    before = ledger.sum(axis=0)
+    before = ledger.copy()
     loop.run(host, TURNS)
-    spent_ps = (ledger.sum(axis=0) - before).tolist()
+    by_cpu = ledger - before
+    spent_ps = by_cpu.sum(axis=0).tolist()
     audit.check_idle_pool(host)
-    record: dict[str, Any] = dict.fromkeys([*(measure.name for measure in MEASURES), *HISTOGRAMS])
+    record: dict[str, Any] = dict.fromkeys([*(measure.name for measure in MEASURES), *LISTS])
     record["measured_seconds"] = sum(spent_ps) / PS_PER_NS / 1e9
     record["busy_ns_per_packet"] = sum(spent_ps) / TURNS / PS_PER_NS
     for name, category_ps in zip(CATEGORIES, spent_ps, strict=False):
         record[f"{name}_ns_per_packet"] = category_ps / TURNS / PS_PER_NS
+    record[TIME_BY_CPU] = packed(by_cpu.ravel())
     return record

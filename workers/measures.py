@@ -238,7 +238,15 @@ HISTOGRAMS = {
     "latency_histogram": "wire to consumer, wire packets by bucket",
     "hold_histogram": "skb built until its page goes back, wire packets by bucket",
 }
-"""what a record holds beside its measures, so that quantiles of several trials can be had together"""
+"""so that quantiles of several trials can be had together"""
+
+TIME_BY_CPU = "time_by_cpu_ps"
+
+LISTS = {
+    **HISTOGRAMS,
+    TIME_BY_CPU: "busy picoseconds by CPU and category: of CPU c and the k-th category at c * categories + k",
+}
+"""what a record holds beside its measures: index and number in turn, of those that are not 0"""
 
 QUANTILES = {
     **{f"latency_p{percent}_ns": ("latency_histogram", percent) for percent in (50, 90, 99)},

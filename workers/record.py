@@ -13,13 +13,14 @@ from workers.histogram import merged, packed, quantile_ns
 from workers.measures import (
     CATEGORIES,
     COUNTERS,
-    HISTOGRAMS,
+    LISTS,
     LOCATIONS,
     MEASURES,
     OBJECTS,
     PAGE_CACHE_COUNTERS,
     QUANTILES,
     SLOW_CAUSES,
+    TIME_BY_CPU,
 )
 from workers.state import FIRST_UNPOOLED, Trial
 from workers.traffic import PS_PER_SECOND
@@ -29,7 +30,7 @@ DMA_COUNTS = ("maps", "unmaps", "syncs", "sync_bytes")
 
 Record = dict[str, Any]
 """a trial's measures, numbers, or None where there was nothing to measure, such as a latency without a
-packet; then its histograms, lists of integers, see workers.histogram"""
+packet; then its lists of integers, see workers.measures.LISTS"""
 
 
 def counts(trial: Trial) -> dict[str, Any]:
@@ -142,7 +143,8 @@ def record_of(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
     record |= {"latency_histogram": packed(trial.latency), "hold_histogram": packed(trial.hold_times)}
     for name, (histogram, percent) in QUANTILES.items():
         record[name] = quantile_ns(merged([record[histogram]]), percent)
-    assert list(record) == [*(measure.name for measure in MEASURES), *HISTOGRAMS]
+    record[TIME_BY_CPU] = packed(delta["ledger"].ravel())
+    assert list(record) == [*(measure.name for measure in MEASURES), *LISTS]
     return record
 
 

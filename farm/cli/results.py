@@ -37,12 +37,21 @@ def list_(store: Store = None, as_json: Json = False) -> None:
     tables.console().print(tables.rows(heads, body, text_columns=3) if body else "no runs")
 
 
-def show(run: RunName, store: Store = None, as_json: Json = False) -> int:
+def show(
+    run: RunName,
+    cpus: Annotated[
+        bool, typer.Option("--cpus", help="Show on which CPU the time of a packet is spent, and on what.")
+    ] = False,
+    store: Store = None,
+    as_json: Json = False,
+) -> int:
     """Show what a run found."""
     from farm import query
     from farm.store import default_root, find
 
     found = find(store or default_root(), run)
+    if cpus:
+        return _print_cpus(found, as_json)
     return print_result(found, query.cells(found), as_json)
 
 
@@ -158,6 +167,19 @@ def print_result(run: "Run", cells: "list[Cell]", as_json: bool) -> int:
         first = failures[0]
         say(f"{len(failures)} trials failed; the first: {first['kind']}: {first['message']}")
         return EXIT_FAILED_TRIALS
+    return 0
+
+
+def _print_cpus(run: "Run", as_json: bool) -> int:
+    from farm import query, tables
+    from farm.terminal import print_json
+
+    cells, times = query.cells(run), query.times_by_cpu(run)
+    if as_json:
+        pairs = zip(cells, times, strict=True)
+        print_json([{"fields": dict(cell.fields), "ns_per_packet": by_cpu} for cell, by_cpu in pairs])
+    else:
+        tables.console().print(tables.cpus(cells, times))
     return 0
 
 

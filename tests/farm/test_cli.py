@@ -262,3 +262,13 @@ def test_recycling_off_is_labelled_where_the_release_does_not_offer_it(
         cli.main(["run", str(sweep), "--executor", "serial", "--store", str(tmp_path / "store")])
     assert exit_info.value.code == 0
     assert "off is a counterfactual on 6.12, which" in " ".join(capsys.readouterr().out.split())
+
+
+def test_show_cpus_prints_a_table_for_each_cell(farm: Farm, small_run: Run) -> None:
+    code, out, _ = farm("show", str(small_run.path), "--cpus")
+    assert code == 0
+    assert out.count("queue 0") == out.count("reader 0") == 16
+    code, out, _ = farm("show", str(small_run.path), "--cpus", "--json")
+    found = json.loads(out)
+    assert len(found) == 16
+    assert all(cell["ns_per_packet"]["reader 0"]["application"] > 0 for cell in found)

@@ -13,7 +13,7 @@ from farm.errors import IncomparableError
 from farm.store import Run, runs
 from workers.errors import ConfigError
 from workers.histogram import bucket_low_ps
-from workers.measures import MEASURES, by_name
+from workers.measures import CATEGORIES, MEASURES, by_name
 
 
 def sql(run: Run, text: str) -> list[tuple]:
@@ -159,3 +159,19 @@ def test_a_measure_that_no_seed_could_take_is_missing_and_not_zero(tmp_path: Pat
         assert "busy_ns_per_packet" not in cell.measures
         assert cell.measures["packets_offered"] == 0
     assert query.gains(query.cells(run)) == []
+
+
+def test_time_by_cpu_adds_up_to_that_of_each_category_and_of_the_busiest_cpu(small_run: Run) -> None:
+    for cell, by_cpu in zip(query.cells(small_run), query.times_by_cpu(small_run), strict=True):
+        where = " AND ".join(f"\"{name}\" = '{cell.fields[name]}'" for name in cell.axes)
+        categories = [f"{name}_ns_per_packet" for name in CATEGORIES]
+        # packets of a seed are what its busy CPUs had time for; the reader has a CPU of its own
+        packets = (
+            "1e9 * measured_seconds * (busy_ratio_queue_cpu + busy_ratio_reader_cpu) / busy_ns_per_packet"
+        )
+        weighted = ", ".join(f"sum({packets} * {name}) / sum({packets})" for name in categories)
+        shares = f"sum({packets} * busy_ns_per_packet * busy_ratio_queue_cpu / (busy_ratio_queue_cpu + "
+        shares += f"busy_ratio_reader_cpu)) / sum({packets})"
+        [expected] = sql(small_run, f"SELECT {shares}, {weighted} FROM RECORDS WHERE {where}")
+        found = [sum(by.get(name, 0) for by in by_cpu.values()) for name in CATEGORIES]
+        assert [sum(by_cpu["queue 0"].values()), *found] == pytest.approx(expected, rel=1e-9)

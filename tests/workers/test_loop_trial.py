@@ -8,7 +8,7 @@ from workers import audit, machine, micro, run_trial
 from workers.config import TrialConfig
 from workers.derived import seed_matters
 from workers.errors import CheckError, ConfigError
-from workers.measures import CATEGORIES, HISTOGRAMS, MEASURES
+from workers.measures import CATEGORIES, LISTS, MEASURES
 
 LOOPS = ("pool_fast", "pool_ring", "pool_slow", "page_single", "page_bulk")
 
@@ -48,7 +48,7 @@ def test_a_page_alone_differs_from_one_of_a_bulk_by_the_price_of_its_allocation(
 @pytest.mark.parametrize("name", LOOPS)
 def test_a_record_has_every_measure_and_no_packets(name: str) -> None:
     record = loop(name)
-    assert list(record) == [*(measure.name for measure in MEASURES), *HISTOGRAMS]
+    assert list(record) == [*(measure.name for measure in MEASURES), *LISTS]
     assert record["packets_offered"] is None
     spent = sum(record[f"{category}_ns_per_packet"] for category in CATEGORIES)
     assert spent == pytest.approx(record["busy_ns_per_packet"], rel=1e-9)

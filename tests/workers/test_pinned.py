@@ -88,19 +88,19 @@ TRIALS: dict[str, dict[str, Value]] = {
 }
 
 PINNED: dict[str, str] = {
-    "drop-constant": "11662ecab5943850",
-    "drop-saturation": "41c80e490232a1c0",
-    "drop-poisson-local": "4f757e81230319c2",
-    "drop-bursts-without-recycling": "0551a1106f042f33",
-    "fast-imix-software-coherence": "73bb5fd6c0549315",
-    "fast-capture": "684cf3f6e24b3bf9",
-    "slow-bursts-small-pool": "6dd84f20144dade6",
-    "slow-poisson-drawn-work": "bf1c70383144a82b",
-    "slow-same-cpu-oldest-release": "186f7521ab1b95aa",
-    "slow-posted-registers-driver-syncs": "19cfbde70ad4c468",
-    "xdp-all-verdicts-forwarded-to-a-slow-link": "9ffc72f661bb8b85",
-    "slow-bursts-moved-to-the-other-node": "903e282e60407e58",
-    "xdp-to-two-kthreads-replaced-before": "c12efa16ee57e8f0",
+    "drop-constant": "8d7eb211c5673054",
+    "drop-saturation": "13f6698b6d695477",
+    "drop-poisson-local": "30009f8c78e6eabc",
+    "drop-bursts-without-recycling": "ad10c177edd776e9",
+    "fast-imix-software-coherence": "d0e0cea827104c39",
+    "fast-capture": "b2f982221d5228f1",
+    "slow-bursts-small-pool": "c25929716f2711a4",
+    "slow-poisson-drawn-work": "3e7589c26fc41edc",
+    "slow-same-cpu-oldest-release": "13a8f5cff7550989",
+    "slow-posted-registers-driver-syncs": "d1adf6272c84f597",
+    "xdp-all-verdicts-forwarded-to-a-slow-link": "e8dd2be62f02db68",
+    "slow-bursts-moved-to-the-other-node": "e9b1f06b40f74953",
+    "xdp-to-two-kthreads-replaced-before": "a0a20248c4aae363",
 }
 
 

@@ -13,7 +13,7 @@ from workers.config import TrialConfig
 from workers.drivers.page import MOST_BYTES
 from workers.errors import CheckError, ConfigError
 from workers.groups import Value
-from workers.measures import CATEGORIES, COUNTERS, HISTOGRAMS, MEASURES
+from workers.measures import CATEGORIES, COUNTERS, LISTS, MEASURES
 
 QUICK: dict[str, Value] = {"duration_ms": 12, "traffic.rate_pps": 600_000}
 SLOW_READER: dict[str, Value] = {
@@ -43,7 +43,7 @@ VARIETY: list[dict[str, Value]] = [
 @pytest.mark.parametrize("fields", VARIETY, ids=lambda f: "-".join(str(v) for v in list(f.values())[2:]))
 def test_records_are_complete_and_packets_have_one_fate(fields: dict[str, Value]) -> None:
     record = run(fields, traffic__capture_destination="10.77.0.2", traffic__speed=30.0)
-    assert list(record) == [*(measure.name for measure in MEASURES), *HISTOGRAMS]
+    assert list(record) == [*(measure.name for measure in MEASURES), *LISTS]
     fates = ("delivered", "dropped_early", "missed", "dropped_socket", "dropped_driver", "queued")
     assert record["packets_offered"] == sum(record[f"packets_{fate}"] for fate in fates) > 0
     spent = sum(record[f"{name}_ns_per_packet"] for name in CATEGORIES)

@@ -40,8 +40,6 @@ from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any, NamedTuple
 
-import numpy as np
-
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pool_impl"
 TESTS = ROOT / "tests" / "pool_impl"
@@ -361,21 +359,6 @@ def _runs(release: str, seed: int, *, skbs_only: bool) -> Callable[[], None]:
 # Running
 
 
-def read_fields_first() -> None:
-    """Let records look for a field before anything else: numpy looks for it last, by an exception, which is
-    most of the time of a recording in plain Python."""
-    as_item, as_attribute = np.void.__getitem__, np.void.__getattribute__
-
-    def read(record: Any, name: str) -> Any:
-        try:
-            return as_item(record, name)
-        except ValueError:
-            return as_attribute(record, name)
-
-    np.record.__getattribute__ = read  # type: ignore[method-assign]
-    np.record.__setattr__ = np.void.__setitem__  # type: ignore[method-assign, assignment]
-
-
 class _Changed(importlib.abc.MetaPathFinder, importlib.machinery.SourceFileLoader):
     """Imports one module from a changed tree."""
 
@@ -544,7 +527,6 @@ def main() -> int:
     import numba  # noqa: F401
     import pytest  # noqa: F401
 
-    read_fields_first()
     mutants = [mutant for module in options.modules for mutant in mutants_of(module)]
     if options.sample < 1:
         mutants = random.Random(1).sample(mutants, round(len(mutants) * options.sample))

@@ -30,12 +30,15 @@ ROWS = {
         "line_transfer_ns": "core_to_core_same_socket",
         "line_transfer_far_ns": "core_to_core_cross_socket",
         "call_ns": "function_call",
+        "mitigated_call_ns": "function_call",
         "atomic_ns": "atomic_rmw_uncontended",
         "lock_unlock_ns": "spin_lock_unlock",
         "register_write_ns": "generic mmio_doorbell_write",
         "interrupt_ns": "generic irq_entry_to_napi_poll",
         "poll_ns": "generic napi_poll_fixed",
         "copy_bytes_per_ns": "generic copy_to_user_bandwidth",
+        "iommu_map_ns": "iommu_vtd map_with_iova_cache",
+        "iommu_invalidate_ns": "iommu_vtd iotlb_invalidation",
     },
     "armada-8040": {
         "clock_ghz": "clock",
@@ -49,6 +52,7 @@ ROWS = {
         "poll_ns": "generic napi_poll_fixed",
         "page_bulk_alloc_ns": "mvpp2_alloc_pages_bulk_self",
         "dma_sync_call_ns": "mvpp2_dma_sync_for_device_self",
+        "iommu_map_ns": "iommu_smmuv3 map_one_page",
         "driver_ns": "stack_mvpp2_rx",
         "gro_ns": "stack_dev_gro_receive",
         "copy_bytes_per_ns": "memcpy_bandwidth_core",
@@ -149,6 +153,14 @@ SUMS = (
         {"protocol_ns": 1},
         ("stack_dev_gro_receive", "stack_netif_receive_skb_core"),
         besides=11.3 + 8.3 + 10 + 7.6 + 35,
+    ),
+    Sum("armada-8040", {"iommu_unmap_ns": 1, "iommu_invalidate_ns": 1}, ("iommu_smmuv3 unmap_one_page",)),
+    # and 192 bytes copied at 4.5 bytes/ns
+    Sum("armada-8040", {"swiotlb_slot_ns": 2}, ("swiotlb_bounce_64B",), besides=-192 / 4.5),
+    Sum(
+        "armada-3720",
+        {"iommu_unmap_ns": 1, "iommu_invalidate_ns": 1},
+        ("iommu_smmuv3 unmap_4K_noncoherent_walk",),
     ),
     Sum(
         "armada-3720",

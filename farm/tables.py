@@ -73,10 +73,15 @@ def result(cells: Sequence[Cell]) -> RenderableType:
     found = gains(cells)
     if not found:
         return plain(cells)
-    by_arch = groupby(found, key=lambda gain: gain.on.fields["arch"])
+    by_arch = [
+        (str(arch), list(group)) for arch, group in groupby(found, lambda gain: gain.on.fields["arch"])
+    ]
     parts: list[RenderableType] = []
-    for arch, group in by_arch:
-        parts += [_gain_table(str(arch), list(group)), Text()]
+    if len(by_arch) > 1 and len(by_arch) == len(found):
+        parts += [_gain_table("", found), Text()]
+    else:
+        for arch, group in by_arch:
+            parts += [_gain_table(arch, group), Text()]
     seeds = sorted({gain.on.seeds for gain in found} | {gain.off.seeds for gain in found})
     kernels = sorted({str(gain.off.fields["kernel"]) for gain in found})
     parts.append(Text(_legend(seeds, kernels), style="dim"))
@@ -189,9 +194,11 @@ def _spent(spent_ns: float | None) -> str:
     return f"{spent_ns:,.1f}" if spent_ns else ""
 
 
-def rows(heads: Sequence[str], body: Iterable[Sequence[str]], *, text_columns: int) -> RenderableType:
-    """A table of text: the first columns left, the others right."""
-    table = _table(heads, text_columns)
+def rows(
+    heads: Sequence[str], body: Iterable[Sequence[str]], *, text_columns: int, unbroken: int = 0
+) -> RenderableType:
+    """A table of text: the first columns left, the others right; the first ``unbroken`` are never broken."""
+    table = _table(heads, text_columns, unbroken=unbroken)
     for row in body:
         table.add_row(*row)
     return table
@@ -235,7 +242,7 @@ def console() -> Console:
     return Console(highlight=False, soft_wrap=False)
 
 
-def _table(heads: Sequence[str], text_columns: int, title: str = "") -> Table:
+def _table(heads: Sequence[str], text_columns: int, title: str = "", unbroken: int = 0) -> Table:
     table = Table(
         box=_BOX,
         title=title or None,
@@ -252,14 +259,16 @@ def _table(heads: Sequence[str], text_columns: int, title: str = "") -> Table:
             head.replace(".", ".\n"),
             justify="left" if i < text_columns else "right",
             overflow="fold",
-            no_wrap=i >= text_columns,
+            no_wrap=i >= text_columns or i < unbroken,
             vertical="top",
         )
     return table
 
 
 def _gain_table(arch: str, found: Sequence[Gain]) -> Table:
-    axes = [name for name in found[0].on.axes if name not in _TABLE_FIELDS]
+    """One row per gain; without a name for all, each row names its architecture."""
+    axes = [] if arch else ["arch"]
+    axes += [name for name in found[0].on.axes if name not in _TABLE_FIELDS]
     heads = [*axes, "pool", "ns on", "ns off", "gain", "recycled", "drops on/off", "memory on"]
     table = _table(heads, len(axes), title=arch)
     last: list[str] = []

@@ -45,6 +45,8 @@ VERBS: tuple[tuple[str, Callable[..., int | None]], ...] = (
 ARCH_VERBS: tuple[tuple[str, Callable[..., int | None]], ...] = (
     ("list", arch.list_),
     ("show", arch.show),
+    ("diff", arch.diff),
+    ("check", arch.check),
 )
 for name, verb in VERBS:
     app.command(name)(verb)

@@ -4,49 +4,124 @@ from typing import Annotated
 
 import typer
 
-from farm.cli.options import Json
+from farm.cli.options import EXIT_USAGE, Json
+
+ArchName = Annotated[str, typer.Argument(metavar="ARCH", help="A bundled architecture, or a .toml file.")]
 
 
 def list_(as_json: Json = False) -> None:
-    """List the bundled architectures."""
-    from farm import tables
+    """List the bundled architectures, and how many numbers of each are how certain."""
+    from farm import profiles, tables
     from farm.terminal import print_json
     from workers import arch
 
     found = [arch.load(name) for name in arch.names()]
     if as_json:
-        print_json([{"name": p.name, "title": p.title, "description": p.description} for p in found])
+        print_json(
+            [
+                {"name": p.name, "title": p.title, "description": p.description, "counts": profiles.counts(p)}
+                for p in found
+            ]
+        )
         return
-    tables.console().print(
-        tables.rows(("arch", "machine"), [[p.name, p.title] for p in found], text_columns=2)
-    )
+    body = [[p.name, p.title, *map(str, profiles.counts(p).values())] for p in found]
+    heads = ("arch", "machine", "ver", "der", "sec", "rec", "est")
+    console = tables.console()
+    console.print(tables.rows(heads, body, text_columns=2, unbroken=1))
+    console.print("\nNumbers: verified, derived, secondary, recalled, estimate; see farm arch show.")
 
 
-def show(
-    name: Annotated[str, typer.Argument(metavar="ARCH", help="A bundled architecture, or a .toml file.")],
-    as_json: Json = False,
-) -> None:
+def show(name: ArchName, as_json: Json = False) -> None:
     """Show a profile: every number with its range, its certainty and its source."""
-    from farm import tables
+    from farm import profiles, tables
     from farm.terminal import print_json
     from workers import arch
 
     profile = arch.load(name)
     parameters = profile.parameters.values()
+    counts = profiles.counts(profile)
     if as_json:
         print_json(
             {
                 "name": profile.name,
                 "title": profile.title,
                 "description": profile.description,
+                "counts": counts,
                 "parameters": [parameter._asdict() for parameter in parameters],
             }
         )
         return
-    console = tables.console()
-    console.print(f"{profile.title}\n{profile.description}\n")
     body = [
-        [p.name, f"{p.value:g}", f"{p.low:g}..{p.high:g}" if p.low < p.high else "", p.certainty, p.source]
+        [
+            p.name,
+            profiles.number(p.value),
+            f"{profiles.number(p.low)}..{profiles.number(p.high)}" if p.low < p.high else "",
+            f"{profiles.MARKS[p.certainty]:2} {p.certainty}",
+            # how an estimate was made is in its note
+            p.note if p.certainty == "estimate" and p.note else p.source,
+        ]
         for p in parameters
     ]
-    console.print(tables.rows(("parameter", "value", "range", "certainty", "source"), body, text_columns=5))
+    legend = (
+        "~ another machine or author, ? to be checked, ?? no source: the range says how far off it may be"
+    )
+    console = tables.console()
+    console.print(f"{profile.title}\n{profile.description}")
+    console.print(", ".join(f"{number} {certainty}" for certainty, number in counts.items()))
+    console.print(f"{legend}\n")
+    console.print(
+        tables.rows(("parameter", "value", "range", "certainty", "source"), body, text_columns=5, unbroken=4)
+    )
+
+
+def diff(
+    first: Annotated[str, typer.Argument(metavar="A", help="A bundled architecture, or a .toml file.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="What it is compared with.")],
+    as_json: Json = False,
+) -> None:
+    """Show which numbers of two profiles differ and by how much, the largest ratio first."""
+    from farm import profiles, tables
+    from farm.terminal import print_json
+    from workers import arch
+
+    left, right = arch.load(first), arch.load(second)
+    found = profiles.differences(left, right)
+    if as_json:
+        print_json(
+            [{"first": d.first._asdict(), "second": d.second._asdict(), "ratio": d.ratio} for d in found]
+        )
+        return
+    marks = profiles.MARKS
+    body = [
+        [
+            d.first.name,
+            f"{profiles.number(d.first.value)} {marks[d.first.certainty]:2}",
+            f"{profiles.number(d.second.value)} {marks[d.second.certainty]:2}",
+            "-" if d.ratio is None else f"{d.ratio:.3g}",
+        ]
+        for d in found
+    ]
+    heads = ("parameter", left.name, right.name, "ratio")
+    tables.console().print(tables.rows(heads, body, text_columns=1) if body else "no number differs")
+
+
+def check(
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="[ARCH]...", help="What to check; default all bundled.")
+    ] = None,
+    as_json: Json = False,
+) -> int:
+    """Check that profiles are complete, well-formed and possible."""
+    from farm import profiles
+    from farm.terminal import print_json, say
+    from workers import arch
+
+    found = profiles.problems(names or arch.names())
+    wrong = [problem for problem in found.values() if problem]
+    if as_json:
+        print_json([{"arch": name, "problem": problem} for name, problem in found.items()])
+    for problem in wrong:
+        say(problem)
+    if not as_json and not wrong:
+        print(f"{len(found)} profile{'s' if len(found) > 1 else ''}: complete and possible")
+    return EXIT_USAGE if wrong else 0

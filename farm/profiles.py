@@ -38,6 +38,11 @@ def counts(profile: arch.Profile) -> dict[str, int]:
     return {certainty: found[certainty] for certainty in CERTAINTIES}
 
 
+def estimates(names: Iterable[str]) -> dict[str, int]:
+    """Estimates among the numbers of each architecture; files that are gone are left out."""
+    return {name: counts(arch.load(name))["estimate"] for name in names if not _problem(name)}
+
+
 def differences(first: arch.Profile, second: arch.Profile) -> list[Difference]:
     """Parameters whose values differ, the largest ratio first; what is 0 on one side ahead of all."""
     pairs = [Difference(p, second.parameters[p.name]) for p in first.parameters.values()]

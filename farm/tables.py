@@ -11,6 +11,7 @@ from rich.text import Text
 from farm.compare import Pair, verdict
 from farm.query import Cell, Gain, gains
 from pool_impl.release import rules_of
+from workers.arch_parameters import PARAMETERS
 from workers.groups import Value
 from workers.measures import CATEGORIES, Unit, by_name
 
@@ -121,6 +122,12 @@ def _details(cells: Sequence[Cell], axes: Sequence[str]) -> Table | None:
         values = [in_unit(by_name()[measure].unit, cell.measures.get(measure)) for measure in shown]
         table.add_row(*(word(cell.fields[name]) for name in axes), *values)
     return table
+
+
+def estimates(found: Mapping[str, int]) -> str:
+    """How many cost parameters of each architecture nobody has measured."""
+    each = ", ".join(f"{arch} {number}" for arch, number in found.items())
+    return f"Estimates, of {len(PARAMETERS)} numbers of a profile (farm arch show): {each}."
 
 
 def comparison(pairs: Sequence[Pair], cells: Sequence[Cell], measures: Sequence[str]) -> RenderableType:

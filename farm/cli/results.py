@@ -133,10 +133,11 @@ def fields(
 
 def print_result(run: "Run", cells: "list[Cell]", as_json: bool) -> int:
     """Print what a run found; the exit code says whether some trials failed."""
-    from farm import query, tables
+    from farm import profiles, query, tables
     from farm.terminal import print_json, say
 
     failures = run.failures()
+    estimates = profiles.estimates(dict.fromkeys(str(cell.fields["arch"]) for cell in cells))
     if as_json:
         print_json(
             {
@@ -155,12 +156,15 @@ def print_result(run: "Run", cells: "list[Cell]", as_json: bool) -> int:
                 "gains": [
                     {"fields": _common(gain.on), "gain_ratio": gain.gain} for gain in query.gains(cells)
                 ],
+                "estimates": estimates,
                 "failures": failures,
             }
         )
     else:
         console = tables.console()
         console.print(tables.result(cells))
+        if estimates:
+            console.print(f"\n{tables.estimates(estimates)}")
         # not through the console, which would break a long path
         print(f"\nStored in {run.path}")
     if failures:

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from farm import profiles
+from farm.store import Run
 from workers import arch
 
 CERTAINTIES = ("verified", "derived", "secondary", "recalled", "estimate")
@@ -150,3 +151,14 @@ def test_check_goes_on_after_a_file_that_is_wrong(farm: Farm, tmp_path: Path) ->
     assert err.count("\n") == 2
     assert "a.toml" in err.splitlines()[0]
     assert "b.toml" in err.splitlines()[1]
+
+
+def test_a_result_says_how_many_numbers_behind_it_are_estimates(farm: Farm, small_run: Run) -> None:
+    expected = {
+        name: sum(p.certainty == "estimate" for p in arch.load(name).parameters.values())
+        for name in ("broadwell-ep", "armada-3720")
+    }
+    assert json.loads(farm("show", str(small_run.path), "--json")[1])["estimates"] == expected
+    text = " ".join(farm("show", str(small_run.path))[1].split())
+    for name, number in expected.items():
+        assert f"{name} {number}" in text

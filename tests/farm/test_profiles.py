@@ -162,3 +162,12 @@ def test_a_result_says_how_many_numbers_behind_it_are_estimates(farm: Farm, smal
     text = " ".join(farm("show", str(small_run.path))[1].split())
     for name, number in expected.items():
         assert f"{name} {number}" in text
+
+
+def test_one_gain_of_each_architecture_makes_one_table(farm: Farm, small_file: str) -> None:
+    axes = ["traffic.kind=constant", "pool.size=64"]
+    code, out, _ = farm("run", small_file, *axes, "--executor", "serial")
+    assert code == 0
+    rows = [line.split()[0] for line in out.splitlines() if "%" in line and line.split()[0] in arch.names()]
+    assert rows == ["broadwell-ep", "armada-3720"]
+    assert out.count("gain  ") == 1

@@ -98,7 +98,7 @@ class FarmBench(NamedTuple):
 
 def bench_pool() -> PoolBench:
     """Measure the pool's paths; some seconds."""
-    from workers.host import handover_ns, micro_ns
+    from workers.host.pool_loops import handover_ns, micro_ns
 
     return PoolBench(micro_ns(turns=100_000, repeats=200), handover_ns(turns=100_000, repeats=100))
 

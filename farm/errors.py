@@ -3,6 +3,7 @@
     FarmError
     ├── SweepError        a sweep file or an override: correct the input
     ├── StoreError        the store, or a run in it: name another, or repair it as the message says
+    ├── OutputError       a file to write: name another
     ├── ExecutorError     trials cannot be run where they were sent
     └── IncomparableError nothing to compare, or things that must not be compared
 
@@ -20,6 +21,10 @@ class SweepError(FarmError):
 
 class StoreError(FarmError):
     """A store or a run cannot be written, found or read."""
+
+
+class OutputError(FarmError):
+    """A file that was asked for cannot be written."""
 
 
 class ExecutorError(FarmError):

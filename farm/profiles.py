@@ -9,7 +9,7 @@ from workers import arch
 from workers.arch_parameters import CERTAINTIES, Parameter
 from workers.errors import ProfileError
 
-MARKS = {"verified": "", "derived": "", "secondary": "~", "recalled": "?", "estimate": "??"}
+MARKS = {"verified": "", "measured": "", "derived": "", "secondary": "~", "recalled": "?", "estimate": "??"}
 """in front of a certainty: what was not measured on this machine, nor follows from what was"""
 
 

@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
@@ -87,6 +87,7 @@ class RayExecutor:
         else:
             options = _cluster_options(address)
         import ray
+        import ray.util.scheduling_strategies
 
         try:
             ray.init(log_to_driver=False, logging_level="ERROR", **options)
@@ -110,6 +111,41 @@ class RayExecutor:
         twin = copy.copy(self)
         twin._work = work
         return twin
+
+    def on_nodes(
+        self,
+        work: Callable[..., Any],
+        arguments: tuple[Any, ...],
+        nodes: Sequence[str] = (),
+        alone: bool = False,
+    ) -> dict[str, Any]:
+        """Call a function once on each node, pinned to it.
+
+        Args:
+            work: importable on every node.
+            nodes: ids of some nodes only.
+            alone: whether it takes all CPUs of the node, so that no other task runs there meanwhile.
+
+        Returns:
+            What it returned, by the id of the node, in the order of ids.
+
+        Raises:
+            ExecutorError: a node was lost, or the function failed there.
+        """
+        pinned = self._ray.util.scheduling_strategies.NodeAffinitySchedulingStrategy
+        alive = {node["NodeID"]: node["Resources"] for node in self._ray.nodes() if node["Alive"]}
+        called = {}
+        for node in sorted(nodes or alive):
+            cpus = alive.get(node, {}).get("CPU", 0) if alone else 0
+            options = {"num_cpus": cpus, "max_retries": 0, "scheduling_strategy": pinned(node, soft=False)}
+            called[node] = self._ray.remote(**options)(work).remote(*arguments)
+        try:
+            return {node: self._ray.get(result) for node, result in called.items()}
+        except self._ray.exceptions.RayTaskError as error:
+            raise _translated(error) from None
+        except self._ray.exceptions.RayError as error:
+            reason = " ".join(str(error).split())[:200]
+            raise ExecutorError(f"a Ray node was lost ({reason}); run again when it is back") from None
 
     @property
     def slots(self) -> int:

@@ -81,6 +81,7 @@ CERTAINTIES: Mapping[str, str] = MappingProxyType(
     {
         "verified": "read in the source",
         "derived": "arithmetic on verified figures",
+        "measured": "measured on the machine itself by farm arch calibrate; its source names a stand-in",
         "secondary": "another author's summary, or a related machine",
         "recalled": "general knowledge, to be checked before relying on it",
         "estimate": "a plausible range",

@@ -47,6 +47,7 @@ ARCH_VERBS: tuple[tuple[str, Callable[..., int | None]], ...] = (
     ("show", arch.show),
     ("diff", arch.diff),
     ("check", arch.check),
+    ("calibrate", arch.calibrate),
 )
 for name, verb in VERBS:
     app.command(name)(verb)

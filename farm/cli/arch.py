@@ -1,10 +1,11 @@
 """Verbs about architecture profiles."""
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from farm.cli.options import EXIT_USAGE, Json
+from farm.cli.options import EXIT_USAGE, ExecutorName, Json
 
 ArchName = Annotated[str, typer.Argument(metavar="ARCH", help="A bundled architecture, or a .toml file.")]
 
@@ -125,3 +126,54 @@ def check(
     if not as_json and not wrong:
         print(f"{len(found)} profile{'s' if len(found) > 1 else ''}: complete and possible")
     return EXIT_USAGE if wrong else 0
+
+
+def calibrate(
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Profile to write, by default named after the CPU; a directory with --executor ray.",
+        ),
+    ] = None,
+    parent: Annotated[
+        str | None,
+        typer.Option(
+            "--parent",
+            metavar="ARCH",
+            help="Profile with what cannot be measured; default: the nearest bundled one.",
+        ),
+    ] = None,
+    executor: Annotated[
+        ExecutorName, typer.Option("--executor", help="serial: this machine; ray: one node of each kind.")
+    ] = ExecutorName.SERIAL,
+    address: Annotated[
+        str | None, typer.Option("--address", metavar="HOST:PORT", help="Head of a Ray cluster.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
+    as_json: Json = False,
+) -> None:
+    """Measure the machine and write a profile of it; some 20 seconds."""
+    from farm import calibrate as calibrating
+    from farm import tables
+    from farm.errors import SweepError
+    from farm.terminal import print_json, reserved_stdout, say
+
+    if executor is ExecutorName.SERIAL:
+        if address is not None:
+            raise SweepError(f"--address {address}: only --executor ray goes to a cluster; leave one out")
+        written = [calibrating.here(output, parent, force, say)]
+    else:
+        from farm.ray_executor import RayExecutor
+
+        with reserved_stdout(), RayExecutor(address) as ray:
+            written = calibrating.on_nodes(output, parent, force, ray, say)
+    if as_json:
+        print_json([calibrating.as_json(one) for one in written])
+        return
+    for one in written:
+        tables.console().print(
+            tables.rows(calibrating.HEADINGS, calibrating.table(one), text_columns=1), calibrating.words(one)
+        )

@@ -16,6 +16,7 @@ class BenchName(StrEnum):
     POOL = "pool"
     TRIAL = "trial"
     ALL = "all"
+    HOST = "host"
 
 
 def conformance(
@@ -57,11 +58,25 @@ def conformance(
 
 def bench(
     what: Annotated[
-        BenchName, typer.Argument(help="pool: its paths; trial: simulated packets too; all: the farm too.")
+        BenchName,
+        typer.Argument(
+            help="pool: its paths; trial: simulated packets too; all: the farm too; host: two real threads "
+            "beside what a profile of this machine predicts."
+        ),
     ] = BenchName.ALL,
+    profile: Annotated[
+        str | None,
+        typer.Option(
+            "--profile", metavar="ARCH", help="For host: this machine's, by default calibrated first."
+        ),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """Measure how fast pool and farm are here: pool paths, simulated packets, start-up, overhead."""
+    if what is BenchName.HOST:
+        return _bench_host(profile, as_json)
+    if profile is not None:
+        raise SweepError(f"--profile {profile}: only bench host predicts; leave it out")
     from farm import bench as benchmark
     from farm import tables
     from farm.terminal import print_json
@@ -86,3 +101,20 @@ def bench(
         )
     if farm:
         console.print(tables.rows(("", "", ""), benchmark.farm_table(farm), text_columns=1))
+
+
+def _bench_host(profile: str | None, as_json: bool) -> None:
+    from farm import bench_host as benchmark
+    from farm import tables
+    from farm.terminal import print_json, say
+
+    found = benchmark.bench_host(profile, say)
+    if as_json:
+        print_json(benchmark.as_json(found))
+        return
+    console = tables.console()
+    console.print(
+        f"ns per packet between two threads on {found.machine}, and predicted with: {found.profile}"
+    )
+    console.print(tables.rows(benchmark.HEADINGS, benchmark.table(found), text_columns=0))
+    console.print(*benchmark.summary(found), sep="\n")

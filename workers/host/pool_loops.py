@@ -1,10 +1,11 @@
-"""The machine that this runs on: the only module of workers that looks at a clock."""
+"""The pool's own paths with real atomics and locks, alone and between two threads."""
 
 import threading
-import time
+from functools import partial
 
 from pool_impl.layout import CONTEXT, SERVING_SOFTIRQ, Host, records
-from workers.micro import LOOPS, Loop, bench_host, hand_out, take_back
+from workers.host.clock import now_ns, samples_ns
+from workers.micro import LOOPS, bench_host, hand_out, take_back
 
 
 def micro_ns(turns: int, repeats: int) -> dict[str, float]:
@@ -18,21 +19,8 @@ def micro_ns(turns: int, repeats: int) -> dict[str, float]:
         repeats: how often all loops are run.
     """
     host = bench_host()
-    calls = []
-    for loop in LOOPS:
-        loop.run(host, 1)
-        calls += [_elapsed_ns(loop, host, 0) for _ in range(repeats)]
-    best = {loop.name: float("inf") for loop in LOOPS}
-    for _ in range(repeats):
-        for loop in LOOPS:
-            best[loop.name] = min(best[loop.name], (_elapsed_ns(loop, host, turns) - min(calls)) / turns)
-    return best
-
-
-def _elapsed_ns(loop: Loop, host: Host, turns: int) -> int:
-    start = time.perf_counter_ns()
-    loop.run(host, turns)
-    return time.perf_counter_ns() - start
+    runs = {loop.name: partial(loop.run, host) for loop in LOOPS}
+    return {name: min(samples) for name, samples in samples_ns(runs, turns, repeats).items()}
 
 
 def handover_ns(turns: int, repeats: int) -> float:
@@ -53,11 +41,11 @@ def handover_ns(turns: int, repeats: int) -> float:
 def _handover(turns: int) -> int:
     host = bench_host()
     other = threading.Thread(target=take_back, args=(_on_other_cpu(host), turns))
-    start = time.perf_counter_ns()
+    start = now_ns()
     other.start()
     hand_out(host, turns)
     other.join()
-    return time.perf_counter_ns() - start
+    return now_ns() - start
 
 
 def _on_other_cpu(host: Host) -> Host:

@@ -45,6 +45,7 @@ from workers.limits import (
     kept_packets,
     most_in_stack,
     most_merged,
+    most_segments,
     packets_of_a_page,
     socket_packets,
     tap_packets,
@@ -141,10 +142,11 @@ def new_trial(config: TrialConfig) -> Trial:
     pages = (waiting + 1) * of_packet + pools * (rx_ring + ring_slots + 5 * CACHE_CAPACITY) + aggregates
     page_cache_slots = len(queues) * config.driver.page_cache
     pages += page_cache_slots
-    skbs = waiting + 2 * len(queues) + config.xdp.redirect_cpus
+    skbs = waiting + 2 * len(queues) + config.xdp.redirect_cpus + most_segments(config)
     if most > unmerged + MERGED_PAGES:
         # pages are what runs short, and each may be in an skb
         skbs = pages + PCP_CAPACITY * sum(cpus_wanted(config).values()) + tap_packets(config, geometry)
+        skbs += most_segments(config)
     host = new_machine(
         config,
         pools=pools,
@@ -169,13 +171,14 @@ def new_trial(config: TrialConfig) -> Trial:
     tap.key = tap_key(config.seed)
     egress = new_egress(config, 1 + _last_cpu(queues, readers, backlogs))
     register_pools(config, host, egress, queues, payload_pools)
-    deferred = _deferred(config, stack, queues, egress.targets)
+    first_irq_cpu = 1 + _last_cpu(queues, readers, backlogs, egress.targets)
+    irq_cpus = range(first_irq_cpu, first_irq_cpu + config.nic.queues if moves_interrupts(config) else 0)
+    kthreads = egress.targets.cpu.tolist() if fills_cpumap(config) else []
+    deferred = _deferred(stack, queues, [*kthreads, *irq_cpus])
     nic.frame_queues = len(egress.frame_queues)
     free_aggregates = records(FREE_AGGREGATES, 1)[0]
     free_aggregates.fresh = 1
     retained = _retained(config)
-    first_irq_cpu = 1 + _last_cpu(queues, readers, backlogs, egress.targets)
-    irq_cpus = range(first_irq_cpu, first_irq_cpu + config.nic.queues if moves_interrupts(config) else 0)
     before_readers = _before_readers(queues, backlogs, deferred, readers[: len(retained)])
     cpus, actors = _cpus(before_readers, readers, egress.targets, irq_cpus)
     own_cpus = readers.cpu[readers.cpu >= len(queues)]
@@ -246,8 +249,15 @@ def _largest_frame_bytes(config: TrialConfig, arrivals: Arrivals) -> int:
 
 
 def _check_buffers(config: TrialConfig, geometry: Geometry, largest_bytes: int) -> None:
-    """Refuse a capture with packets that no skb of this driver can hold."""
+    """Refuse a capture with packets that no skb of this driver can hold, or no buffer of a program."""
     most_bytes = geometry.most_buffers * geometry.writable
+    if attaches_program(config) and largest_bytes > geometry.writable:
+        raise ConfigError(
+            "traffic.capture",
+            config.traffic.capture,
+            f"its largest frame has {largest_bytes} bytes, an XDP program takes packets of one page, "
+            f"{geometry.writable} bytes; use another capture, or no program",
+        )
     if largest_bytes > most_bytes:
         raise ConfigError(
             "traffic.capture",
@@ -337,6 +347,7 @@ def _nic(config: TrialConfig, geometry: Geometry, arrivals: Arrivals) -> Any:
     nic.thread_wakes = int(config.nic.napi == "threaded")
     nic.program = int(attaches_program(config))
     nic.transmits = int(transmits(config))
+    nic.tso = int(config.nic.tso)
     nic.updates_pool = int(config.driver.pool_node == "update")
     nic.saturated = int(config.traffic.kind == "saturation")
     nic.end_ps = config.duration_ms * PS_PER_MS
@@ -358,12 +369,11 @@ def _stack(config: TrialConfig, in_stack: int) -> Any:
     record.tcp = int(app.protocol == "tcp")
     if record.tcp and record.readers and skb_rules_of(config.kernel).tcp_defers_frees:
         record.defers_to_queues = most_queues(config)
-        record.defers = record.defers_to_queues + (config.xdp.redirect_cpus if fills_cpumap(config) else 0)
     record.backlogs = stack.rps
     record.tap_percent = stack.capture_percent
     record.retains_percent = app.hold_percent
     record.retains_ps = app.hold_ms * PS_PER_MS
-    record.keeps = int(record.defers > 0 or app.reader == "hold" or app.hold_percent > 0)
+    record.keeps = int(record.defers_to_queues > 0 or app.reader == "hold" or app.hold_percent > 0)
     record.special = int(record.no_port or record.gro or record.tcp or record.backlogs or record.tap_percent)
     record.merged_fresh = 1
     record.merged_room = min(in_stack * packets_of_a_page(config), MOST_MERGED) if record.tcp else 0
@@ -427,15 +437,14 @@ def _backlogs(config: TrialConfig, queues: Any, readers: Any) -> Any:
     return backlogs
 
 
-def _deferred(config: TrialConfig, stack: Any, queues: Any, targets: Any) -> Any:
-    """A list for each CPU that skbs are left to."""
+def _deferred(stack: Any, queues: Any, other_cpus: list[int]) -> Any:
+    """A list for each CPU that skbs are left to: queues', then others in a row."""
+    stack.defers = stack.defers_to_queues + len(other_cpus) if stack.defers_to_queues else 0
     deferred = records(DEFERRED, int(stack.defers))
     deferred.event_ps = FOREVER
     if stack.defers:
-        deferred.cpu[: len(queues)] = queues.cpu
-    if stack.defers > len(queues):
-        deferred.cpu[len(queues) :] = targets.cpu
-        stack.defers_from_cpu = targets[0].cpu
+        deferred.cpu = [*queues.cpu, *other_cpus]
+        stack.defers_from_cpu = other_cpus[0] if other_cpus else 0
     return deferred
 
 

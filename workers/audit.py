@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from pool_impl.layout import COUNT_MASK, MAX_SKB_FRAGS, SIGNATURE, SIGNATURE_MASK, Buffers, Host
+from pool_impl.pool import PAGE_BYTES
 from workers.backlog import SLOTS
 from workers.deferred import MOST_SKBS
 from workers.drivers.split import BIAS
@@ -65,9 +66,11 @@ def queued_packets(trial: Trial) -> int:
     else:
         filled = _descriptors(trial, "dma")
         in_ring = (filled.arrival_ps >= since) & (filled.ends != 0)
-    waiting = np.concatenate([_in_sockets(trial), _in_gro(trial), _in_backlogs(trial)])
+    frames = _frames(trial)
+    sent = frames.skb[frames.skb != 0]
+    waiting = np.concatenate([_in_sockets(trial), _in_gro(trial), _in_backlogs(trial), sent])
     in_stack = sum(int(arrival_ps >= since) for skb in waiting for arrival_ps in _arrivals(trial, int(skb)))
-    in_frames = _frames(trial).arrival_ps >= since
+    in_frames = frames.arrival_ps[frames.skb == 0] >= since
     return int(in_ring.sum() + in_frames.sum()) + in_stack
 
 
@@ -210,6 +213,19 @@ def _places(trial: Trial) -> None:
     _equal("parts of pages in sockets", in_sockets, "those counted", int(trial.readers.units.sum()))
     if nic.buffer_units != UNITS_OF_A_PAGE:
         _buffers_are_apart(trial)
+    for queue in trial.frame_queues:
+        frames = trial.frames[queue.first + (np.arange(queue.head, queue.tail) & queue.mask)]
+        frames = frames[frames.skb != 0]
+        shared = trial.buffers.shared[trial.buffers.skbs[frames.skb].shared]
+        _equal(
+            "descriptors of skbs",
+            int((shared.nr_frags + 1).sum()),
+            "those counted",
+            int(queue.more_descriptors) + len(frames),
+        )
+        booked = int(trial.holds[trial.buffers.skbs[frames.skb].shared].units.sum())
+        counted = int(queue.more_units) + len(frames) * UNITS_OF_A_PAGE
+        _equal("parts of pages in transmit rings", booked, "those counted", counted)
 
 
 def _units_in_skbs(trial: Trial) -> int:
@@ -227,7 +243,9 @@ def _buffers_are_apart(trial: Trial) -> None:
     """No two descriptors and skbs hold the same part of a page."""
     size = int(trial.nic.part_units) * UNIT_BYTES
     ring = trial.descriptors
-    shared = trial.buffers.shared[np.unique(_live_skbs(trial.buffers).shared)]
+    skbs = _live_skbs(trial.buffers)
+    # segments may have parts of one buffer, see _bytes_are_apart
+    shared = trial.buffers.shared[np.unique(skbs[~_by_reference(trial, skbs)].shared)]
     used = np.arange(MAX_SKB_FRAGS) < shared.nr_frags[:, np.newaxis]
     heads = (shared.head_frag != 0) & (shared.head_page != 0)
     merging = _aggregates(trial)
@@ -258,7 +276,12 @@ def _pages(trial: Trial) -> None:
     members = [member for skb in listed for member in _members(trial.buffers, int(skb))]
     _equal("skbs in use", len(skbs), "skbs found", len(listed) + len(members))
     booked = trial.holds[np.unique(skbs.shared)].units.sum() - _in_members(trial, members)
-    _equal("parts of pages in skbs", _units_in_skbs(trial), "those booked for them", int(booked))
+    segments = skbs[_by_reference(trial, skbs)]
+    if trial.nic.pattern != HEADER_SPLIT or len(segments) == 0:
+        # of a page that has left its pool nobody knows whether it was one for headers
+        _equal("parts of pages in skbs", _units_in_skbs(trial), "those booked for them", int(booked))
+    referenced = _referenced(trial, segments)
+    skbs = skbs[~_by_reference(trial, skbs)]
     aggregates = _aggregates(trial)
     in_nic = (trial.descriptors.page, trial.descriptors.header_page, _merged_pages(aggregates))
     held = np.concatenate([*in_nic, aggregates["header_page"], frames.page, _data_pages(trial.buffers, skbs)])
@@ -269,6 +292,7 @@ def _pages(trial: Trial) -> None:
         held = _kept_pages(trial, _data_pages(trial.buffers, skbs))
     elif trial.nic.pattern == OWN_FRAGMENTS:
         held = _cut_blocks(trial, held)
+    held = np.concatenate([held, np.setdiff1d(referenced, held)])
     pooled = (host.pages[held].magic & SIGNATURE_MASK) == SIGNATURE
     found = np.concatenate([held[pooled], *(idle_pages(host, owner) for owner in host.pools)])
     in_flight = sum(inflight(owner) for owner in host.pools)
@@ -277,6 +301,36 @@ def _pages(trial: Trial) -> None:
     used = int(host.page_allocator.used_pages.sum())
     outside = int((1 << host.pages[held[~pooled]].order).sum())
     _equal("pages in use", used, "pages in flight and of no pool", in_flight + outside)
+
+
+def _by_reference(trial: Trial, skbs: Any) -> Any:
+    """Which skbs have plain references to pages of a pool that gives shares to others: segments of a merged
+    one. Skbs without pages and those whose page has left its pool for good may be among them."""
+    shares = trial.nic.recycle and not trial.nic.references and trial.nic.pattern < FIRST_UNPOOLED
+    return (skbs.pp_recycle == 0) & bool(shares)
+
+
+def _referenced(trial: Trial, skbs: Any) -> Any:
+    """The pages that these skbs have plain references to: beside them a page has that of its pool, if it is
+    there still."""
+    pages = trial.host.pages
+    found = Counter(_data_pages(trial.buffers, skbs).tolist())
+    for page in sorted(found):
+        of_pool = int(pages[page].magic & SIGNATURE_MASK == SIGNATURE)
+        holders = found[page] + of_pool
+        _equal(f"references of page {page}", int(pages[page].refcount), "its holders", holders)
+    _bytes_are_apart(trial, skbs)
+    return np.array(sorted(found), np.int64)
+
+
+def _bytes_are_apart(trial: Trial, skbs: Any) -> None:
+    """No two of these skbs have the same byte of a page as a fragment."""
+    shared = trial.buffers.shared[np.unique(skbs.shared)]
+    used = (np.arange(MAX_SKB_FRAGS) < shared.nr_frags[:, np.newaxis]) & (shared.frag_page != 0)
+    start = shared.frag_page[used] * PAGE_BYTES + shared.frag_offset[used]
+    order = np.argsort(start)
+    end = (start + shared.frag_size[used])[order][:-1]
+    _equal("fragments in two segments", int((end > start[order][1:]).sum()), "none", 0)
 
 
 def _members(buffers: Buffers, skb: int) -> Iterator[int]:
@@ -328,8 +382,10 @@ def _kept_pages(trial: Trial, in_skbs: Any) -> Any:
             own *= BIAS - int(trial.parts_used[page])
             count, name = int(pages[page].frag_count), "shares"
         _equal(f"{name} of page {page}", count, "its holders", holders[page] + own)
-    if nic.references and not nic.transmits:
+    if nic.references:
+        frames = _frames(trial)
         mapped = int(trial.host.device.maps - trial.host.device.unmaps)
+        mapped -= int(frames.descriptors[frames.skb != 0].sum())
         _equal("pages that the driver has mapped", mapped, "pages that it has", len(kept))
     return np.array(sorted(holders.keys() | kept), np.int64)
 
@@ -382,8 +438,9 @@ def _counters(trial: Trial) -> None:
     allocated = int(trial.tally.pages_allocated - trial.tally.page_cache_reuse)
     if trial.nic.pattern < FIRST_UNPOOLED:
         _equal("pages allocated", allocated, "alloc counters", int(served.sum()))
-    elif not trial.nic.transmits:
-        _equal("buffers allocated", allocated, "mappings", int(trial.host.device.maps))
+    else:
+        mapped = int(trial.host.device.maps - trial.tally.parts_mapped)
+        _equal("buffers allocated", allocated, "mappings of buffers", mapped)
     for owner in pools:
         if owner.alloc_waive > owner.alloc_refill + owner.alloc_slow:
             raise CheckError(f"waive {owner.alloc_waive} exceeds refill + slow")

@@ -2,8 +2,8 @@
 
 The CPU of a queue has a list of such skbs, and so has that of a kthread of the CPU map. It frees them, newest
 first, before its next poll, or in a softirq raised by an interrupt from the reader that finds the list half
-full; a kthread's CPU polls nothing, and what is less than half a list waits there. Who finds it full frees at
-once.
+full; a kthread's CPU polls nothing, and what is less than half a list waits there, as it does on the CPU that
+a queue's interrupt has left: the list is the CPU's, not the queue's. Who finds it full frees at once.
 """
 
 from pool_impl.jit import compiled
@@ -16,6 +16,14 @@ MOST_SKBS = 64
 """sysctl net.core.skb_defer_max"""
 
 
+@compiled()
+def list_of(trial: Trial, cpu: int) -> int:
+    """The number of the list of a CPU on which skbs are made."""
+    if cpu >= trial.stack.defers_to_queues:
+        return int(cpu - trial.stack.defers_from_cpu + trial.stack.defers_to_queues)
+    return cpu
+
+
 @compiled(inline=False)
 def defer(trial: Trial, skb: int) -> int:
     """Leave an skb to the CPU that made it; the skb to free now, or 0."""
@@ -23,9 +31,7 @@ def defer(trial: Trial, skb: int) -> int:
     cpu = trial.packets[skb].cpu
     if cpu == host.context.cpu:
         return skb
-    owner = cpu
-    if cpu >= trial.stack.defers_to_queues:
-        owner = cpu - trial.stack.defers_from_cpu + trial.stack.defers_to_queues
+    owner = list_of(trial, cpu)
     waiting = trial.deferred[owner]
     if waiting.count == MOST_SKBS:
         return skb

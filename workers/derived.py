@@ -106,9 +106,12 @@ def merges(config: TrialFields) -> bool:
     return config.stack.gro or merges_in_hardware(config)
 
 
-def needs_whole_pages(config: TrialFields) -> bool:
-    """Whether the receive pattern has to be a page for each packet and nothing else."""
-    return attaches_program(config) or config.app.reader == "forward"
+def cuts_up(config: TrialFields) -> bool:
+    """Whether software may have to cut merged packets up to send them: where the NIC cannot, and where GRO
+    makes lists of skbs, which no NIC takes."""
+    if config.app.reader != "forward" or config.app.protocol != "tcp":
+        return False
+    return config.stack.gro or (config.nic.hw_gro and not config.nic.tso)
 
 
 def moves_interrupts(config: TrialFields) -> bool:

@@ -202,7 +202,7 @@ def _begin_poll(trial: Trial, queue: Any, number: int, now_ps: int) -> None:
     if trial.nic.transmits:
         queue.to_clean = transmit.sent(trial.frames, trial.frame_queues[number], now_ps)
     if trial.stack.defers:
-        deferred.flush(trial, number)
+        deferred.flush(trial, deferred.list_of(trial, queue.cpu))
 
 
 @compiled(inline=False)

@@ -118,6 +118,13 @@ class NicConfig(Group):
             "0: nic.link_gbps",
         ),
     ] = 0
+    tso: Annotated[
+        bool,
+        Field(
+            description="TCP segmentation offload: the NIC cuts merged packets up as it sends them "
+            "(app.reader = forward); false: software does, into skbs that share the pages by reference"
+        ),
+    ] = True
     hw_gro: Annotated[
         bool,
         Field(

@@ -116,6 +116,18 @@ def append(trial: Trial, hold: Any, arrival_ps: int, built_ps: int) -> None:
 
 
 @compiled()
+def remove_first(trial: Trial, hold: Any) -> None:
+    """Take the first MERGED record out of the list of a HOLD record, which has one, and free it."""
+    stack = trial.stack
+    number = hold.merged
+    hold.merged = trial.merged[number].next
+    hold.merged_count -= 1
+    trial.merged[number].next = stack.merged_free
+    stack.merged_free = number
+    stack.merged_room += 1
+
+
+@compiled()
 def release(trial: Trial, skb: int) -> None:
     """An skb is about to be freed: if nobody else has its data, the time ends for which they held pages."""
     record = trial.buffers.skbs[skb]

@@ -17,9 +17,10 @@ from pool_impl.layout import NO_CPU, PROCESS
 from workers import backlog, drivers, gro, hardware_gro, hold, nodes, stack, targets, transmit
 from workers.config import TrialConfig
 from workers.cost import clock, idle
+from workers.drivers import split
 from workers.rss import TABLE_ENTRIES
 from workers.schedule import refresh
-from workers.state import DOWN, HEADER_SPLIT, IDLE, NOBODY, OWN_PAGES, Trial
+from workers.state import DOWN, HEADER_SPLIT, IDLE, KEPT_PAGES, NOBODY, OWN_KEPT_PAGES, OWN_PAGES, Trial
 from workers.traffic import FOREVER, PS_PER_MS, PS_PER_SECOND
 
 MEASURE, GO_DOWN, COME_UP, TICK, RESERVES, PLENTY, MOVE_INTERRUPTS = range(7)
@@ -82,6 +83,8 @@ def _go_down(trial: Trial, at_ps: int) -> None:
         queue.event_ps = FOREVER
         queue.waiting_frames = queue.to_clean = 0
         _empty_ring(trial, queue)
+        if trial.nic.pattern == KEPT_PAGES or trial.nic.pattern == OWN_KEPT_PAGES:
+            split.give_up_all(trial, number)
         if trial.nic.contexts:
             _empty_contexts(trial, number)
         if trial.nic.transmits:
@@ -120,15 +123,18 @@ def _end_poll(trial: Trial, number: int) -> None:
 
 @compiled(inline=False)
 def _empty_ring(trial: Trial, queue: Any) -> None:
-    """Give back all that the descriptors have, and lose the packets that were not read."""
+    """Lose the packets that were not read, and give back all that the descriptors have, unless it is parts of
+    pages that the driver keeps."""
     mask = trial.nic.ring_mask
     merges = trial.nic.contexts > 0
+    keeps = trial.nic.pattern == KEPT_PAGES or trial.nic.pattern == OWN_KEPT_PAGES
     for position in range(queue.read, queue.read + mask + 1):
         descriptor = trial.descriptors[queue.first + (position & mask)]
         if position < queue.dma and descriptor.ends and not merges:
             trial.tally.missed += 1 if descriptor.arrival_ps >= trial.tally.measure_from_ps else 0
-        _put(trial, queue, descriptor.header_page, descriptor.page)
-        descriptor.header_page = descriptor.page = 0
+        if not keeps:
+            _put(trial, queue, descriptor.header_page, descriptor.page)
+            descriptor.header_page = descriptor.page = 0
 
 
 @compiled(inline=False)

@@ -6,7 +6,7 @@ from pool_impl.pool import PAGE_BYTES
 from workers import backlog
 from workers.config import TrialConfig
 from workers.deferred import MOST_SKBS
-from workers.derived import merges, reads_sockets
+from workers.derived import cuts_up, merges, moves_interrupts, reads_sockets
 from workers.drivers.geometry import Geometry
 from workers.gro import HEADERS_BYTES
 from workers.retention import MOST_RETAINED
@@ -40,6 +40,13 @@ def most_merged(config: TrialConfig) -> int:
     return max(merged, GRO_MAX_BYTES // _payload_bytes(config) + 2) if config.stack.gro else merged
 
 
+def most_segments(config: TrialConfig) -> int:
+    """Skbs that one is cut up into at the most, before they go to a transmit ring."""
+    if not cuts_up(config):
+        return 0
+    return GRO_MAX_BYTES // _payload_bytes(config) + 2
+
+
 def most_in_stack(config: TrialConfig, geometry: Geometry, merged: int) -> int:
     """Pages above the driver at the most, and skbs, if so many packets are merged into one."""
     app, stack, queues = config.app, config.stack, config.nic.queues
@@ -51,7 +58,7 @@ def most_in_stack(config: TrialConfig, geometry: Geometry, merged: int) -> int:
     if reads_sockets(config):
         kept = kept_packets(config) + 1 + (MOST_RETAINED if app.hold_percent else 0)
         found += app.readers * (socket_packets(config, geometry) + kept * merged)
-        lists = queues + config.xdp.redirect_cpus
+        lists = queues * (2 if moves_interrupts(config) else 1) + config.xdp.redirect_cpus
         found += lists * MOST_SKBS * merged if app.protocol == "tcp" else 0
     return found
 

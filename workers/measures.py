@@ -123,7 +123,8 @@ SLOW_CAUSES = ("not_recycled", "overflow", "wrong_node", "declined", "held")
 """why an allocation went to the page allocator"""
 
 _SLOW_HELP = (
-    "the packets before it left the pool for good (recycling off, or frames that became skbs before 6.4)",
+    "the packets before it left the pool for good (recycling off, frames that became skbs before 6.4, or "
+    "packets forwarded as segments that share their pages)",
     "a full ring had given its pages away before",
     "pages of another node had been given away before",
     "the pool's variant had not wanted pages back before",

@@ -92,13 +92,13 @@ def follow_interrupt(trial: Trial, number: int) -> None:
     queue = trial.queues[number]
     caches = trial.host.observer.caches
     left = queue.cpu
-    # a queue's poll is the first actor of its CPU, and the only one of that to which it moves
+    # a queue's poll is the first actor of its CPU; that to which it moves has but what readers leave there
     cpu = trial.cpus[left]
     cpu.actors -= 1
     cpu.first_actor += 1
     cpu.due_actor = cpu.first_actor
     queue.cpu = queue.irq_cpu
-    trial.cpus[queue.cpu].actors = 1
+    trial.cpus[queue.cpu].actors = 2 if trial.stack.defers else 1
     caches.home[SKB] = caches.home[SLAB_HEAD] = caches.node[queue.cpu]
     refresh(trial, left)
     refresh(trial, queue.cpu)

@@ -47,7 +47,8 @@ def _advance_stack(trial: Trial, elapsed_ps: int) -> None:
     tally, stack = trial.tally, trial.stack
     for number in range(trial.nic.frame_queues):
         frames = trial.frame_queues[number]
-        tally.page_ps[frames.location] += (frames.tail - frames.head) * elapsed_ps
+        units = ((frames.tail - frames.head) << UNITS_SHIFT) + frames.more_units
+        _add(tally, frames.location, units, elapsed_ps)
     _add(tally, IN_GRO, stack.gro_units, elapsed_ps)
     _add(tally, IN_BACKLOG, stack.backlog_units, elapsed_ps)
     _add(tally, IN_DEFERRED, stack.deferred_units, elapsed_ps)

@@ -12,11 +12,12 @@ from workers.derived import (
     PAGE_MODELS,
     SPLIT_MODELS,
     UNPOOLED_MODELS,
+    attaches_program,
     cpus_wanted,
+    cuts_up,
     keeps_by_reference,
     most_packets_per_second,
     moves_interrupts,
-    needs_whole_pages,
     reads_sockets,
 )
 from workers.errors import ConfigError
@@ -105,12 +106,6 @@ def _interrupts_move_to_another_node(config: TrialFields) -> None:
             "life.event",
             config.life.event,
             f"polls stay where they are with nic.napi = {config.nic.napi}; use softirq",
-        )
-    if config.app.protocol == "tcp":
-        raise ConfigError(
-            "life.event",
-            config.life.event,
-            "skbs left to the CPUs that made them would have two; use app.protocol = udp",
         )
 
 
@@ -230,23 +225,39 @@ def _cpus_are_enough(config: TrialFields) -> None:
         raise ConfigError(name, wanted[name], f"{parts} are {total} CPUs; use at most {MAX_CPUS} in all")
 
 
-def _what_is_sent_is_not_merged(config: TrialFields) -> None:
-    if config.app.reader == "forward" and config.stack.gro:
+def _what_is_cut_up_is_not_captured(config: TrialFields) -> None:
+    if cuts_up(config) and config.stack.capture_percent:
         raise ConfigError(
-            "stack.gro", True, "merged packets would have to be cut up to be sent (app.reader = forward)"
+            "stack.capture_percent",
+            config.stack.capture_percent,
+            "pages of merged packets that are cut up to be sent (app.reader = forward) would be in a segment "
+            "and in the packet socket at a time; use 0, or stack.gro = false and nic.tso = true",
         )
 
 
-def _what_sends_has_whole_pages(config: TrialFields) -> None:
+def _segments_hold_pages_by_reference(config: TrialFields) -> None:
+    if not cuts_up(config) or config.pool.variant != "page_decides":
+        return
+    if config.driver.model in (*FRAGMENT_MODELS, *SPLIT_MODELS):
+        raise ConfigError(
+            "pool.variant",
+            config.pool.variant,
+            "takes the references that segments have (app.reader = forward with merged packets) for other "
+            f"packets' shares of a page; use kernel, or a driver.model other than {config.driver.model}",
+        )
+
+
+def _programs_have_whole_pages(config: TrialFields) -> None:
     driver, size = config.driver, config.traffic.packet_size
     whole = driver.model in PAGE_MODELS and driver.copybreak_bytes in ("usual", 0)
     whole = whole and (isinstance(size, str) or size <= MOST_BYTES_OF_A_PAGE)
-    if not whole and needs_whole_pages(config):
+    if not whole and attaches_program(config):
         raise ConfigError(
             "driver.model",
             driver.model,
-            "XDP and app.reader = forward take packets of one page, none copied; use page-per-packet, "
-            "driver.copybreak_bytes = usual and smaller packets, or none of these two",
+            "with an XDP program attached drivers change to a page for each packet, as mlx5 does; use "
+            "page-per-packet or replace-before-pass, driver.copybreak_bytes = usual and packets up to "
+            f"{MOST_BYTES_OF_A_PAGE} bytes, or no program",
         )
 
 
@@ -319,22 +330,11 @@ def _pages_kept_by_reference_are_the_drivers(config: TrialFields) -> None:
 
 def _pages_in_a_page_cache_stay(config: TrialFields) -> None:
     xdp = config.xdp
-    goes_down = config.life.event in ("down", "resize")
-    if config.driver.page_cache and (xdp.tx_percent or xdp.redirect_percent or goes_down):
+    if config.driver.page_cache and (xdp.tx_percent or xdp.redirect_percent):
         raise ConfigError(
             "driver.page_cache",
             config.driver.page_cache,
-            "XDP_TX, redirected frames and a device that goes down take pages past it; leave it 0",
-        )
-
-
-def _a_device_that_splits_pages_stays_up(config: TrialFields) -> None:
-    if config.driver.model in SPLIT_MODELS and config.life.event in ("down", "resize"):
-        raise ConfigError(
-            "life.event",
-            config.life.event,
-            f"giving up pages that driver.model = {config.driver.model} has split in part is "
-            "not modelled; use none, or fragments",
+            "XDP_TX and redirected frames take pages past it; leave it 0",
         )
 
 
@@ -458,7 +458,7 @@ RULES = (
     Rule(("arch", "numa.nodes"), _a_node_needs_a_socket),
     Rule(("numa.nodes", "numa.nic", "numa.queues", "numa.readers", "numa.steering"), _nodes_exist),
     Rule(("numa.nodes", "memory.pages"), _short_memory_is_on_one_node),
-    Rule(("life.event", "numa.nodes", "nic.napi", "app.protocol"), _interrupts_move_to_another_node),
+    Rule(("life.event", "numa.nodes", "nic.napi"), _interrupts_move_to_another_node),
     Rule(("nic.tx_ring",), _tx_ring_is_a_power_of_two),
     Rule(
         ("xdp.pass_percent", "xdp.drop_percent", "xdp.tx_percent", "xdp.redirect_percent"), _verdicts_add_up
@@ -477,9 +477,8 @@ RULES = (
             "traffic.packet_size",
             "xdp.attached",
             "xdp.pass_percent",
-            "app.reader",
         ),
-        _what_sends_has_whole_pages,
+        _programs_have_whole_pages,
     ),
     Rule(("driver.model", "kernel"), _release_has_fragments),
     Rule(("driver.model", "pool.recycle"), _pages_in_fragments_stay),
@@ -491,11 +490,7 @@ RULES = (
         ("driver.page_cache", "driver.model", "pool.recycle", "pool.variant", "driver.sync"),
         _pages_kept_by_reference_are_the_drivers,
     ),
-    Rule(
-        ("driver.page_cache", "xdp.tx_percent", "xdp.redirect_percent", "life.event"),
-        _pages_in_a_page_cache_stay,
-    ),
-    Rule(("driver.model", "life.event"), _a_device_that_splits_pages_stays_up),
+    Rule(("driver.page_cache", "xdp.tx_percent", "xdp.redirect_percent"), _pages_in_a_page_cache_stay),
     Rule(("driver.model", "driver.copybreak_bytes"), _headers_apart_are_not_copied),
     *(Rule(("driver.model", f"pool.{leaf}"), _only_pools_recycle(leaf)) for leaf in ONLY_OF_POOLS),
     Rule(("driver.model", "driver.sync"), _mapping_syncs),
@@ -522,7 +517,22 @@ RULES = (
         ),
         _cpus_are_enough,
     ),
-    Rule(("stack.gro", "app.reader"), _what_is_sent_is_not_merged),
+    Rule(
+        ("app.reader", "app.protocol", "stack.gro", "nic.hw_gro", "nic.tso", "stack.capture_percent"),
+        _what_is_cut_up_is_not_captured,
+    ),
+    Rule(
+        (
+            "app.reader",
+            "app.protocol",
+            "stack.gro",
+            "nic.hw_gro",
+            "nic.tso",
+            "pool.variant",
+            "driver.model",
+        ),
+        _segments_hold_pages_by_reference,
+    ),
     Rule(
         ("traffic.kind", "traffic.rate_pps", "traffic.packet_size", "nic.link_gbps"),
         _offered_load_fits_the_link,

@@ -1,7 +1,7 @@
 """The network stack above the driver: protocol work, and where a packet goes from there."""
 
 from pool_impl.jit import compiled
-from workers import backlog, cost, gro, hardware_gro, hold, latency, sockets, taps, transmit
+from workers import backlog, cost, forwarding, gro, hardware_gro, hold, latency, sockets, taps
 from workers.state import Trial
 
 
@@ -17,7 +17,7 @@ def deliver(trial: Trial, number: int, skb: int) -> int:
         trial.tally.dropped_early += latency.consumed(trial, skb)
         return skb
     if trial.stack.forwards:
-        return transmit.forward(trial, skb)
+        return forwarding.forward(trial, skb)
     return sockets.enqueue(trial, skb)
 
 
@@ -66,7 +66,7 @@ def receive(trial: Trial, skb: int) -> int:
         trial.tally.dropped_early += latency.consumed(trial, skb)
         return skb
     if stack.forwards:
-        return transmit.forward(trial, skb)
+        return forwarding.forward(trial, skb)
     if stack.tcp:
         return sockets.enqueue_segment(trial, skb)
     return sockets.enqueue(trial, skb)

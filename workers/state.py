@@ -54,6 +54,7 @@ NIC = _words(
     "program",  # 1: an XDP program is attached
     "frame_queues",
     "transmits",  # 1: each receive queue has a transmit ring beside it
+    "tso",  # 1: it cuts merged packets up as it sends them
     "updates_pool",  # 1: drivers tell their pools where polls run
     "contexts",  # flows of a queue that hardware GRO merges at a time, 0 without it
     "context_ps",  # how long it merges
@@ -94,10 +95,12 @@ QUEUE = _words(
 )
 """a receive queue; its NAPI instance has its number, and at first its pool"""
 
-BLAMED = _words("overflow", "node", "declined", "empty", "flushed", "detached", "detached_seen")
+BLAMED = _words(
+    *("overflow", "node", "declined", "empty", "flushed", "detached", "detached_seen", "referenced")
+)
 """of a pool: ring_full, declined and other nodes' pages already blamed for slow allocations, and empty rings;
 pages that left its cache when it was told of another node; pages that left it with a frame that became an
-skb, and those already blamed"""
+skb, and those already blamed; those blamed of pages to which segments had references"""
 
 (
     PAGE_ALONE,
@@ -238,9 +241,9 @@ STACK = _words(
     "forwards",
     "gro",
     "tcp",
-    "defers",  # CPUs that skbs are left to: those of queues, from the first, and of the CPU map; or none
-    "defers_to_queues",
-    "defers_from_cpu",  # the first of the CPU map
+    "defers",  # CPUs that skbs are left to: those of queues, from the first, of the CPU map, and those that
+    "defers_to_queues",  # interrupts can move to; or none
+    "defers_from_cpu",  # the first that is no queue's, the others are after it
     "backlogs",
     "tap_percent",
     "keeps",  # 1: readers may not free at once what they have read
@@ -294,21 +297,32 @@ BACKLOG = _words(
 
 DEFERRED = _words("count", "event_ps", "cpu")
 """skbs that readers on other CPUs left to the CPU that made them, and when its softirq was raised for them;
-by queue, then by kthread of the CPU map"""
+by queue, then by kthread of the CPU map, then by CPU that interrupts can move to"""
 
-FRAME = _words("page", "skb", "memory_id", "frame_bytes", "arrival_ps", "flow_hash", "sent_ps")
+FRAME = _words(
+    "page",
+    "skb",
+    "memory_id",
+    "frame_bytes",
+    "arrival_ps",
+    "flow_hash",
+    "sent_ps",
+    "descriptors",  # that an skb takes of a transmit ring; an XDP frame takes one
+)
 """an XDP frame, or an skb that is sent (``page`` is 0 then): where it is, whose the page is, when its last
 byte will have left the wire"""
 
 FRAME_QUEUE = _words(
     "first",  # slot
     "mask",
-    "limit",  # frames
+    "limit",  # frames, or descriptors of a transmit ring
     "head",  # frames taken out, announced and put in since the start; slot = first + (count & mask)
     "announced",
     "tail",
     "link",  # that a transmit ring sends on
     "location",  # IN_TX or IN_TARGET
+    "more_descriptors",  # that skbs take beyond one for each frame
+    "more_units",  # of pages that skbs hold beyond one page for each frame; may be less than none
 )
 """a FIFO of frames: first the transmit ring of each receive queue, then the queue of each redirect target,
 then what each receive queue has collected for each target"""
@@ -393,6 +407,7 @@ TALLY = np.dtype(
                 "transmitted",
                 "redirected",
                 "dropped_tx",
+                "parts_mapped",  # of skbs, in transmit rings
                 "dropped_backlog",
                 "captured",
                 "captures_dropped",

@@ -1,4 +1,8 @@
-"""Transmit rings: a frame waits in a descriptor until the device has sent it and the driver has cleaned it.
+"""Transmit rings: a frame waits in descriptors until the device has sent it and the driver has cleaned it.
+
+An skb takes one descriptor for each of its parts, head and fragments, which are mapped one by one; when its
+last byte has left, the driver unmaps them all and frees it. A merged one leaves as the packets that it was
+made of: the device cuts it up (TSO).
 
 Each receive queue has one beside it, cleaned at the start of its NAPI poll. A doorbell announces what has
 been put in; the device sends it in that order at the link's rate, gap and preamble included, so that it is
@@ -11,17 +15,19 @@ from typing import Any
 from pool_impl import xdp as xdp_memory
 from pool_impl.jit import compiled
 from pool_impl.observe import DMA_MAP, DMA_SYNC_FOR_DEVICE, DMA_UNMAP
-from workers import cost, latency
+from pool_impl.skb import headlen
+from workers import cost, hold, latency
 from workers.derived import WIRE_OVERHEAD_BYTES
+from workers.gro import HEADERS_BYTES
 from workers.schedule import interrupt
-from workers.state import IDLE, Trial
+from workers.state import IDLE, UNITS_OF_A_PAGE, Trial
 from workers.traffic import FOREVER
 
 
 @compiled()
 def is_full(queue: Any) -> bool:
-    """Whether a frame queue takes no more."""
-    return bool(queue.tail - queue.head == queue.limit)
+    """Whether a frame queue takes no more frames of one descriptor."""
+    return bool(queue.tail - queue.head + queue.more_descriptors >= queue.limit)
 
 
 @compiled()
@@ -79,8 +85,7 @@ def doorbell(trial: Trial, number: int) -> None:
     link = trial.links[ring.link]
     while ring.announced != ring.tail:
         frame = trial.frames[ring.first + (ring.announced & ring.mask)]
-        wire_ps = (frame.frame_bytes + WIRE_OVERHEAD_BYTES) * 8000 // link.gbps
-        link.free_ps = max(link.free_ps, now_ps) + wire_ps
+        link.free_ps = max(link.free_ps, now_ps) + _wire_ps(trial, frame, link.gbps)
         frame.sent_ps = link.free_ps
         ring.announced += 1
 
@@ -136,57 +141,109 @@ def queue_page(trial: Trial, number: int, descriptor: Any, page: int) -> bool:
     return True
 
 
-@compiled(inline=False)
-def forward(trial: Trial, skb: int) -> int:
-    """Route an skb and put it into the transmit ring that goes with this CPU, with a doorbell of its own; the
-    skb to free now, if the ring is full, or 0."""
-    host = trial.host
-    number = host.context.cpu % trial.nic.queues
-    ring = trial.frame_queues[number]
-    packet = trial.packets[skb]
-    host.observer.work(cost.FORWARD, 1)
-    if is_full(ring):
-        trial.tally.dropped_tx += 1 if packet.arrival_ps >= trial.tally.measure_from_ps else 0
-        return skb
-    host.observer.work(cost.TRANSMIT, 1)
+# Skbs in it
+
+
+@compiled()
+def has_room(trial: Trial, ring: Any, skb: int) -> bool:
+    """Whether a transmit ring has a descriptor for each part of an skb."""
+    used = ring.tail - ring.head + ring.more_descriptors
+    return bool(used + parts_of(trial, skb) <= ring.limit)
+
+
+@compiled()
+def parts_of(trial: Trial, skb: int) -> int:
+    """Head and fragments; those of a frag_list are in other skbs."""
+    return int(1 + trial.buffers.shared[trial.buffers.skbs[skb].shared].nr_frags)
+
+
+@compiled()
+def queue_skb(trial: Trial, ring: Any, skb: int) -> None:
+    """Map each part of an skb and put it into a ring that has room for it."""
+    record = trial.buffers.skbs[skb]
+    trial.host.observer.work(cost.TRANSMIT, 1)
     frame = last(trial, ring)
     frame.page = 0
     frame.skb = skb
-    frame.frame_bytes = trial.buffers.skbs[skb].len
-    frame.arrival_ps = packet.arrival_ps
-    map_for_device(trial, frame.frame_bytes)
+    frame.frame_bytes = record.len
+    frame.arrival_ps = trial.packets[skb].arrival_ps
+    frame.descriptors = parts_of(trial, skb)
+    map_for_device(trial, headlen(record))
+    if frame.descriptors > 1:
+        shared = trial.buffers.shared[record.shared]
+        for position in range(shared.nr_frags):
+            map_for_device(trial, shared.frag_size[position])
+    trial.tally.parts_mapped += frame.descriptors
+    ring.more_descriptors += frame.descriptors - 1
+    ring.more_units += hold.units_of(trial, skb) - UNITS_OF_A_PAGE
+
+
+@compiled()
+def announce(trial: Trial, number: int) -> None:
+    """A doorbell for skbs, at once; if the queue is idle, an interrupt will tell when they have left."""
     doorbell(trial, number)
     queue = trial.queues[number]
     if queue.phase == IDLE:
         at_ps = completion_ps(trial, number, queue.usecs_ps, 0)
         if at_ps < queue.event_ps:
             interrupt(trial, queue, at_ps)
-    return 0
+
+
+@compiled()
+def _wire_ps(trial: Trial, frame: Any, gbps: int) -> int:
+    """How long a frame takes on the wire; of a merged skb the device makes a frame of each segment."""
+    if frame.skb != 0:
+        segment_bytes = segment_bytes_of(trial, frame.skb)
+        if segment_bytes != 0:
+            payload = frame.frame_bytes - HEADERS_BYTES
+            further = (payload - 1) // segment_bytes
+            last_bytes = frame.frame_bytes - further * segment_bytes
+            return int(further * frame_ps(HEADERS_BYTES + segment_bytes, gbps) + frame_ps(last_bytes, gbps))
+    return frame_ps(frame.frame_bytes, gbps)
+
+
+@compiled()
+def frame_ps(frame_bytes: int, gbps: int) -> int:
+    """The same for one frame, gap and preamble included."""
+    return int((frame_bytes + WIRE_OVERHEAD_BYTES) * 8000 // gbps)
+
+
+@compiled()
+def segment_bytes_of(trial: Trial, skb: int) -> int:
+    """Payload of each of several packets in an skb, 0 if it has one."""
+    record = trial.buffers.skbs[skb]
+    segment_bytes = trial.buffers.shared[record.shared].gso_size
+    return int(segment_bytes) if record.len - HEADERS_BYTES > segment_bytes else 0
+
+
+# Completion
 
 
 @compiled(inline=False)
 def clean(trial: Trial, number: int) -> int:
-    """Clean the oldest sent descriptor in the poll of its queue: an XDP frame's page goes back as the
-    ``rx_napi`` variant does it (spec 7.6); an skb is to be freed (``napi_consume_skb``) and returned."""
+    """Clean the oldest sent frame in the poll of its queue: an XDP frame's page goes back as the ``rx_napi``
+    variant does it (spec 7.6); an skb is to be freed (``napi_consume_skb``) and returned."""
     host = trial.host
-    frame = take(trial, trial.frame_queues[number])
+    ring = trial.frame_queues[number]
+    frame = take(trial, ring)
+    if frame.skb != 0:
+        return _take_down(trial, ring, frame, True)
     host.observer.work(cost.TRANSMIT_CLEAN, 1)
     if frame.arrival_ps >= trial.tally.measure_from_ps:
         trial.tally.transmitted += 1
         latency.count_until(trial, frame.arrival_ps, frame.sent_ps)
-    if frame.skb != 0:
-        unmap(trial)
-        return int(frame.skb)
     xdp_memory.return_frame_rx_napi(host, trial.xdp_memory, frame.page, frame.memory_id)
     return 0
 
 
 @compiled(inline=False)
 def give_up(trial: Trial, number: int, was_sent: bool) -> int:
-    """Free the oldest descriptor of a ring as its device goes down, outside of any poll; the skb to free, or
-    0."""
+    """Free the oldest frame of a ring as its device goes down, outside of any poll; the skb to free, or 0."""
     host, tally = trial.host, trial.tally
-    frame = take(trial, trial.frame_queues[number])
+    ring = trial.frame_queues[number]
+    frame = take(trial, ring)
+    if frame.skb != 0:
+        return _take_down(trial, ring, frame, was_sent)
     host.observer.work(cost.TRANSMIT_CLEAN, 1)
     if frame.arrival_ps >= tally.measure_from_ps:
         if was_sent:
@@ -194,8 +251,45 @@ def give_up(trial: Trial, number: int, was_sent: bool) -> int:
             latency.count_until(trial, frame.arrival_ps, frame.sent_ps)
         else:
             tally.dropped_tx += 1
-    if frame.skb != 0:
-        unmap(trial)
-        return int(frame.skb)
     xdp_memory.return_frame(host, trial.xdp_memory, frame.page, frame.memory_id)
     return 0
+
+
+@compiled(inline=False)
+def _take_down(trial: Trial, ring: Any, frame: Any, was_sent: bool) -> int:
+    """Clean and unmap the descriptors of an skb, and count its packets; returns it."""
+    skb = int(frame.skb)
+    trial.host.observer.work(cost.TRANSMIT_CLEAN, frame.descriptors)
+    if was_sent:
+        trial.tally.transmitted += _count_sent(trial, skb, frame.sent_ps, trial.links[ring.link].gbps)
+    else:
+        trial.tally.dropped_tx += hold.counted(trial, skb)
+    for _ in range(frame.descriptors):
+        unmap(trial)
+    ring.more_descriptors -= frame.descriptors - 1
+    ring.more_units -= hold.units_of(trial, skb) - UNITS_OF_A_PAGE
+    return skb
+
+
+@compiled(inline=False)
+def _count_sent(trial: Trial, skb: int, sent_ps: int, gbps: int) -> int:
+    """Count the packets of an skb that has been sent, each from its arrival to its own last byte on the wire;
+    returns how many arrived after the warm-up."""
+    since_ps = trial.tally.measure_from_ps
+    left = hold.wire_packets(trial, skb) - 1
+    segment_bytes = segment_bytes_of(trial, skb)
+    each_ps = frame_ps(HEADERS_BYTES + segment_bytes, gbps)
+    last_ps = frame_ps(trial.buffers.skbs[skb].len - left * segment_bytes, gbps)
+    arrival_ps = trial.packets[skb].arrival_ps
+    number = trial.holds[trial.buffers.skbs[skb].shared].merged
+    found = 0
+    while True:
+        if arrival_ps >= since_ps:
+            found += 1
+            before_ps = last_ps + (left - 1) * each_ps if left > 0 else 0
+            latency.count_until(trial, arrival_ps, sent_ps - before_ps)
+        if number == 0:
+            return found
+        left -= 1
+        arrival_ps = trial.merged[number].arrival_ps
+        number = trial.merged[number].next

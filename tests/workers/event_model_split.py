@@ -52,6 +52,7 @@ class KeepingMachine(Machine):
             "ring": len(self.ring.pages) * PARTS,
             "rx_ring": (len(self.posted) + len(self.filled)) * of_buffer,
             "socket": len(self.socket) * of_buffer,
+            "tx": len(self.tx_ring) * of_buffer,
         }
         places[self.rest] = self.pages_in_use * PARTS - sum(places.values())
         for place, parts in places.items():

@@ -53,6 +53,18 @@ CONSUMERS: dict[str, dict[str, Value]] = {
         "app.stall_every_ms": 2,
     },
     "dropped": {"app.reader": "drop"},
+    "forwarded": {"app.reader": "forward"},
+    "forwarded-steered-and-captured": {"app.reader": "forward", "stack.rps": 2, "stack.capture_percent": 30},
+    "forwarded-merged": {"app.reader": "forward", "app.protocol": "tcp", "stack.gro": True},
+    "forwarded-cut-up": {
+        "app.reader": "forward",
+        "app.protocol": "tcp",
+        "stack.gro": True,
+        "nic.tso": False,
+        "nic.rx_usecs": 200,
+        "nic.tx_ring": 64,
+        "nic.tx_gbps": 1,
+    },
     "gro-to-tcp-on-another-node": {
         "app.protocol": "tcp",
         "stack.gro": True,
@@ -71,6 +83,13 @@ CONSUMERS: dict[str, dict[str, Value]] = {
         "life.event": "irq-moved",
         "life.at_ms": 2,
     },
+}
+
+CONSUMERS["moved-to-tcp"] = {
+    **CONSUMERS["moved-steered-and-captured"],
+    "app.protocol": "tcp",
+    "stack.gro": True,
+    "traffic.flows": 16,
 }
 
 SIZES: tuple[tuple[Value, int], ...] = ((64, 300_000), (1500, 300_000), ("imix", 300_000), (9018, 100_000))

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from workers import run_trial
+from workers import assemble, audit, lifecycle, run_trial, traffic, trial
 from workers.config import TrialConfig
 from workers.drivers.page import TRUESIZE_BYTES
 from workers.errors import ConfigError
@@ -86,19 +86,60 @@ def test_a_larger_ring_takes_a_larger_burst_from_then_on() -> None:
     assert grown["pages_inflight"] == 256
 
 
-MODELS = ("page-per-packet", "replace-before-pass", "fragments", "header-split", "page-allocator", "slab")
+MODELS: dict[str, dict[str, Value]] = {
+    **{
+        model: {"driver.model": model}
+        for model in (
+            "page-per-packet",
+            "replace-before-pass",
+            "fragments",
+            "header-split",
+            "split",
+            "page-allocator",
+            "slab",
+            "split-unpooled",
+        )
+    },
+    "split in four": {"driver.model": "split", "driver.buffer_bytes": 1024, "driver.copybreak_bytes": 64},
+    "split by reference": {"driver.model": "split", "pool.recycle": False},
+    "split and cached": {"driver.model": "split", "pool.recycle": False, "driver.page_cache": 16},
+    "unpooled and cached": {"driver.model": "page-allocator", "driver.page_cache": 64},
+}
 
 
 @pytest.mark.parametrize("kernel", ["6.1", "6.12"])
 @pytest.mark.parametrize("model", MODELS)
 def test_every_pattern_gives_all_of_its_buffers_back(model: str, kernel: str) -> None:
-    """The socket is empty long before a second has passed; what is in use then are blocks that are cut up."""
-    slow: dict[str, Value] = {**DOWN, **SLOW, "app.work_ns": 100_000, "driver.model": model, "kernel": kernel}
+    """The socket is empty long before a second has passed; what is in use then are blocks that are cut up.
+    Pages to which skbs have plain references leave their pool as the driver gives them up."""
+    slow: dict[str, Value] = {**DOWN, **SLOW, "app.work_ns": 100_000, **MODELS[model], "kernel": kernel}
     found = run(slow, duration_ms=1020, traffic__packet_size="imix", traffic__rate_pps=50_000)
-    unpooled = model in ("page-allocator", "slab")
+    unpooled = "unpooled" in model or model in ("page-allocator", "slab") or "pool.recycle" in MODELS[model]
     assert (found["pages_left_behind"] == 0) is unpooled
     assert found["pages_inflight"] == found["pages_not_returned"] == 0
     assert found["drain_seconds"] == (0 if unpooled else 1)
+
+
+@pytest.mark.parametrize("recycle", [True, False])
+def test_a_page_that_is_split_in_part_is_given_up_once(recycle: bool) -> None:
+    """By hand, where nothing takes time: four buffers to a page, a packet every millisecond. Of ten packets
+    the reader has read the first and is at work, nine wait. The first two pages are used up, and have three
+    and four of the nine; the third has two, and two that are in descriptors still."""
+    split: dict[str, Value] = {"driver.model": "split", "driver.buffer_bytes": 1024, "pool.recycle": recycle}
+    split |= {"arch": str(FLAT), "traffic.kind": "constant", "traffic.rate_pps": 1_000, "nic.rx_usecs": 0}
+    split |= {"app.reader": "slow", "app.work_ns": 10**9, "nic.rx_ring": 64}
+    started = assemble.new_trial(TrialConfig.from_fields({**split, **DOWN}))
+    at_ps = 10 * traffic.PS_PER_MS + 1
+    trial._run(started, at_ps)
+    assert started.queues[0].read == 10
+    assert len({*started.descriptors.page.tolist(), int(started.queues[0].split_page)} - {0}) == 17
+    trial._apply("")(started, lifecycle.GO_DOWN, at_ps)
+    audit.check(started)
+    assert started.host.page_allocator.used_pages.sum() == 3
+    assert started.life.pages_left == (3 if recycle else 0)
+    pages = started.host.pages[1:]
+    holders = pages.frag_count if recycle else pages.refcount
+    assert sorted(holders[(pages.refcount > 0) & (holders > 0)].tolist()) == [2, 3, 4]
 
 
 @pytest.mark.parametrize("merges", [{}, {"stack.gro": True}, {"stack.gro": True, "stack.rps": 2}])
@@ -107,7 +148,7 @@ def test_every_pattern_comes_up_again(model: str, merges: dict[str, Value]) -> N
     """With more queues and with fewer; a trial that loses a page or a packet has no record."""
     busy: dict[str, Value] = {"arch": "broadwell-ep", "duration_ms": 12, "traffic.packet_size": "imix"}
     busy |= {"traffic.kind": "poisson", "traffic.rate_pps": 1_500_000, "traffic.flows": 64, "nic.budget": 16}
-    busy |= {"app.reader": "slow", "app.work_ns": 500, "app.protocol": "tcp", "driver.model": model, **merges}
+    busy |= {"app.reader": "slow", "app.work_ns": 500, "app.protocol": "tcp", **MODELS[model], **merges}
     for before, after in ((1, 2), (2, 1)):
         found = run(busy, nic__queues=before, life__event="resize", life__at_ms=6, life__queues=after)
         assert found["packets_delivered"] > 0

@@ -307,13 +307,9 @@ def test_what_does_not_add_up_is_refused(kind: str, spoil: Any, message: str) ->
         ({**CACHED_PAGES, "driver.sync": "driver"}, r"driver\.sync = 'driver': .*keeps pages; leave it pool"),
         (
             {**CACHED_PAGES, "xdp.pass_percent": 0, "xdp.tx_percent": 100},
-            r"driver\.page_cache = 64: XDP_TX, redirected frames and a device that goes down take",
+            r"driver\.page_cache = 64: XDP_TX and redirected frames take pages past it; leave it 0",
         ),
-        (
-            {**CACHED_PAGES, "life.event": "down"},
-            r"driver\.page_cache = 64: XDP_TX, redirected frames and a device",
-        ),
-        ({**SPLIT, **XDP_DROP}, r"driver\.model = 'split': XDP and .* take packets of one page"),
+        ({**SPLIT, **XDP_DROP}, r"driver\.model = 'split': with an XDP program .* a page for each packet"),
         (
             {**UNPOOLED, "pool.recycle": False},
             r"pool\.recycle = False: .*split-unpooled has no pool; leave it",

@@ -5,6 +5,7 @@ from typing import Any
 from pool_impl import fragments, pool
 from pool_impl.jit import compiled
 from pool_impl.layout import COUNT_MASK, RECYCLE_DECLINED
+from pool_impl.layout import RECYCLE_RELEASED_REFCNT as RELEASED_REFCNT
 from pool_impl.layout import RECYCLE_RING_FULL as RING_FULL
 from pool_impl.observe import POOL_ALLOC
 from workers import cost
@@ -117,8 +118,22 @@ def _blame(trial: Trial, number: int, pages: int) -> None:
     blamed.declined += by_variant
     by_frame = min(pages - by_overflow - by_node - by_variant, blamed.detached - blamed.detached_seen)
     blamed.detached_seen += by_frame
-    tally.slow[NOT_RECYCLED] += by_frame
+    by_reference = 0
+    if trial.stack.forwards:
+        others = by_overflow + by_node + by_variant + by_frame
+        by_reference = min(pages - others, _referenced(owner, trial.machine.cpus) - blamed.referenced)
+        blamed.referenced += by_reference
+    tally.slow[NOT_RECYCLED] += by_frame + by_reference
     tally.slow[OVERFLOW] += by_overflow
     tally.slow[WRONG_NODE] += by_node
     tally.slow[DECLINED] += by_variant
-    tally.slow[HELD] += pages - by_overflow - by_node - by_variant - by_frame
+    tally.slow[HELD] += pages - by_overflow - by_node - by_variant - by_frame - by_reference
+
+
+@compiled(inline=False)
+def _referenced(owner: Any, cpus: int) -> int:
+    """Pages that a pool let go since somebody else had references to them."""
+    found = 0
+    for cpu in range(cpus):
+        found += owner.recycle[cpu, RELEASED_REFCNT]
+    return found

@@ -13,6 +13,9 @@ around a packet's first buffer and has others as fragments. How driver and skbs 
 
 Drivers with a page for each packet that have a page cache are the case of one buffer.
 
+When the device goes down, a page whose buffers were used in part is given up at once, with the shares that
+are left of its bias or the one reference; what skbs have of it comes back from them.
+
 Unlike fragments of a pool, buffers are cut without asking the pool for each, and a page has one last user in
 the driver. As with the network core's blocks, buffers of a page have one stamp for their shared info.
 """
@@ -32,7 +35,7 @@ from workers.drivers.buffers import take_page
 from workers.state import KEPT_PAGES, UNIT_BYTES, Trial
 
 BIAS = PAGE_BYTES // UNIT_BYTES
-"""shares of a page that is being split: at least as many as it can have buffers"""
+"""shares of a page that is being split: more than it can have buffers"""
 
 
 @compiled(inline=False)
@@ -115,6 +118,53 @@ def give_back(trial: Trial, number: int, limit: int) -> None:
         descriptor.spent_page = 0
         if pool.drop_shares(host, page, BIAS - trial.nic.page_parts) == 0:
             pool.put_defragged(host, owner, page, pool.WHOLE, True)
+
+
+@compiled(inline=False)
+def give_up_all(trial: Trial, number: int) -> None:
+    """Give up all pages that the driver has for a queue, as its device goes down: those in descriptors, the
+    one that is being split, and its page cache (``mlx5e_free_rx_descs``)."""
+    nic = trial.nic
+    queue = trial.queues[number]
+    for position in range(queue.read, queue.read + nic.ring_mask + 1):
+        descriptor = trial.descriptors[queue.first + (position & nic.ring_mask)]
+        _give_up(trial, number, descriptor.page)
+        _give_up(trial, number, descriptor.spent_page)
+        descriptor.page = descriptor.spent_page = 0
+    _give_up(trial, number, queue.split_page)
+    queue.split_page = 0
+    while queue.cached_head != queue.cached_tail:
+        slot = queue.first_cached_page + (queue.cached_head & nic.page_cache_mask)
+        _forget(trial, number, trial.page_cache_slots[slot])
+        queue.cached_head += 1
+
+
+@compiled(inline=False)
+def _give_up(trial: Trial, number: int, page: int) -> None:
+    """Give up what the driver has of a page, whose buffers may be used in part: the shares that it has not
+    handed out, or its reference. A page that it has in several descriptors goes with the first."""
+    used = trial.parts_used[page]
+    if page == 0 or used == BIAS:
+        return
+    trial.parts_used[page] = BIAS
+    if trial.nic.references:
+        _forget(trial, number, page)
+        return
+    host = trial.host
+    if pool.drop_shares(host, page, BIAS - used) == 0:
+        pool.put_defragged(host, host.pools[trial.queues[number].pool], page, pool.WHOLE, True)
+
+
+@compiled()
+def _forget(trial: Trial, number: int, page: int) -> None:
+    """Unmap a page and give up the driver's reference; it leaves its pool, if it has one, whoever else has it
+    (spec 7.4)."""
+    host = trial.host
+    host.observer.work(DMA_UNMAP, 1)
+    host.access.count_unmap(host.device)
+    if trial.nic.pattern == KEPT_PAGES:
+        pool.release_page(host, host.pools[trial.queues[number].pool], page)
+    page_alloc.put_page(host, page)
 
 
 @compiled(inline=False)

@@ -207,6 +207,23 @@ def test_headers_in_a_fragment_are_pulled(kernel: str) -> None:
 
 
 @ALL
+def test_linear_data_come_before_a_list_where_there_are_no_fragments(kernel: str) -> None:
+    """Heads from the slab are no fragments: the second packet is in a list, and has the third one's page."""
+    trace = Trace(kernel)
+    for handle in (1, 2):
+        trace.op("alloc_skb", s=handle, kind=0, size=256, headroom=64, len=HEADERS + PAYLOAD)
+    trace.op("page_alloc", h=3, order=0)
+    page = trace.numbers(3)[0]
+    trace.op("build_skb", s=3, h=3, off=0, size=4096, headroom=64, len=HEADERS + PAYLOAD, napi=0, own=0)
+    trace.buffers.shared[trace.buffers.skbs[trace.skbs[1]].shared].gso_size = PAYLOAD
+    for handle in (2, 3):
+        assert trace.op("gro_receive", **{"to": 1, "from": handle, "hdr": HEADERS})["ret"] == 0
+    found = cut(trace, PAYLOAD)
+    assert [pages_of(payload_of(trace, made)) for made in found] == [[0], [0], [page]]
+    assert [sum(run.length for run in payload_of(trace, made)) for made in found] == [PAYLOAD] * 3
+
+
+@ALL
 @pytest.mark.parametrize("size", [PAYLOAD, FULL * PAYLOAD])
 def test_without_memory_nothing_is_made_and_nothing_is_lost(kernel: str, size: int) -> None:
     packets = FULL + 9

@@ -197,7 +197,7 @@ def test_what_a_tcp_reader_frees_goes_to_the_cpu_that_made_it(kernel: str) -> No
     assert returned[left] <= 64
     lists = {int(entry["cpu"]): int(entry["count"]) for entry in started.deferred}
     assert set(lists) == {left, moved_to}
-    assert lists[left] <= 32
+    assert 0 < lists[left] <= 32, "which polls elsewhere leave alone"
 
 
 @pytest.mark.parametrize(

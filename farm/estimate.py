@@ -7,6 +7,7 @@ from typing import NamedTuple
 from farm import query
 from farm.plan import Plan
 from farm.store import Run
+from workers.derived import loop_of
 
 PROBE_MS = 200
 """most simulated time of the trial that measures the rate when none is stored: long enough that building
@@ -49,7 +50,7 @@ def _probe(plan: Plan) -> float:
     config = plan.config(0)
     duration_ms = min(PROBE_MS, config.duration_ms)
     config = config.model_copy(update={"duration_ms": duration_ms, "warmup_ms": 0})
-    workers.prepare(config.pool.variant, config.numa.nodes)
+    workers.prepare(*loop_of(config))
     started = time.perf_counter()
     record = workers.run_trial(config)
     return max(1.0, record["packets_offered"] or 0) / (time.perf_counter() - started)

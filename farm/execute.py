@@ -25,6 +25,7 @@ from farm.plan import Plan
 from farm.rows import Attempt, Failure, Outcome
 from farm.store import Run, Writer
 from workers.config import TrialConfig
+from workers.derived import Loop, loop_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -294,7 +295,7 @@ def _run_trial(job: Job, number: int, executor: str, retries: int) -> Outcome:
     wall, cpu = time.perf_counter(), time.process_time()
     result: dict[str, int | float | None] | Failure
     try:
-        compile_seconds = _prepare(config.pool.variant, config.numa.nodes)
+        compile_seconds = _prepare(loop_of(config))
         # from here the trial alone
         started_at = _now()
         wall, cpu = time.perf_counter(), time.process_time()
@@ -321,19 +322,19 @@ def _plan(sweep_toml: str) -> Plan:
     return Plan(sweeps.parse(sweep_toml, "the driver's sweep"))
 
 
-_prepared: set[tuple[str, int]] = set()
-"""variants and numbers of memory nodes for which this process has the event loop"""
+_prepared: set[Loop] = set()
+"""event loops that this process has"""
 
 
-def _prepare(variant: str, nodes: int) -> float:
+def _prepare(loop: Loop) -> float:
     """Seconds to get an event loop ready; 0 if this process has it already."""
-    if (variant, nodes) in _prepared:
+    if loop in _prepared:
         return 0.0
     import workers
 
     started = time.perf_counter()
-    workers.prepare(variant, nodes)
-    _prepared.add((variant, nodes))
+    workers.prepare(*loop)
+    _prepared.add(loop)
     return time.perf_counter() - started
 
 

@@ -295,9 +295,10 @@ def pp_cow_data(buffers: Buffers, skb: int, number: int, headroom: int) -> int:
     """
     host = buffers.host
     record = buffers.skbs[skb]
-    largest = pool.PAGE_BYTES - headroom - SHARED_INFO_BYTES
+    page_bytes = host.page_allocator.page_bytes
+    largest = page_bytes - headroom - SHARED_INFO_BYTES
     length = record.len
-    if length > largest + MAX_SKB_FRAGS * pool.PAGE_BYTES:
+    if length > largest + MAX_SKB_FRAGS * page_bytes:
         return 0
     linear = min(length, largest)
     wanted = aligned(linear) + SHARED_INFO_BYTES + headroom
@@ -314,7 +315,7 @@ def pp_cow_data(buffers: Buffers, skb: int, number: int, headroom: int) -> int:
     buffers.shared[buffers.skbs[copied].shared].gso_size = buffers.shared[record.shared].gso_size
     remaining = length - linear
     while remaining > 0:
-        size = min(remaining, pool.PAGE_BYTES)
+        size = min(remaining, page_bytes)
         page, offset, granted = fragments.alloc_any(host, host.pools[number], size)
         if page == 0:
             buffer.free(buffers, copied)

@@ -8,7 +8,7 @@ from typing import Any
 from pool_impl.jit import compiled
 from pool_impl.layout import FLAG_DMA_SYNC_DEV, FLAG_PAGE_FRAG, PFMEMALLOC, Host
 from pool_impl.observe import SHARES_SET, STRUCT_PAGE
-from pool_impl.pool import PAGE_BYTES, WHOLE, alloc, drop_shares, release, sync_for_device
+from pool_impl.pool import WHOLE, alloc, drop_shares, release, sync_for_device
 
 
 @compiled(inline=False)
@@ -18,7 +18,7 @@ def alloc_frag(host: Host, pool: Any, size: int) -> int:
 
     Returns the page, 0 when there is none or the size does not fit (with a kernel warning).
     """
-    page_bytes = PAGE_BYTES << pool.order
+    page_bytes = host.page_allocator.page_bytes << pool.order
     if (host.rules.frag_flag_needed and not pool.pool_flags & FLAG_PAGE_FRAG) or size > page_bytes:
         host.context.warnings += 1
         return 0
@@ -48,7 +48,7 @@ def alloc_any(host: Host, pool: Any, size: int) -> tuple[int, int, int]:
     Returns page, offset and granted bytes: the last fragment of a page is given the rest of it. Page 0
     when there is none.
     """
-    page_bytes = PAGE_BYTES << pool.order
+    page_bytes = host.page_allocator.page_bytes << pool.order
     if 2 * size > page_bytes:
         return alloc(host, pool), 0, page_bytes
     page = alloc_frag(host, pool, size)

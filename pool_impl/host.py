@@ -25,6 +25,7 @@ from pool_impl.layout import (
     words,
 )
 from pool_impl.observe import NullObserver
+from pool_impl.pool import PAGE_BYTES
 from pool_impl.release import Rules, SkbRules
 from pool_impl.variant import Kernel
 
@@ -39,6 +40,7 @@ def new_host(
     variant: Any = None,
     pcp_high: int = 192,
     pcp_batch: int = 63,
+    page_bytes: int = PAGE_BYTES,
 ) -> Host:
     """A machine without pools.
 
@@ -51,6 +53,7 @@ def new_host(
         variant: takes the decisions of :mod:`pool_impl.variant`; those of the kernel by default.
         pcp_high: length at which a per-CPU list gives pages back to the shared lists.
         pcp_batch: pages that then move at a time, as at a refill of the list.
+        page_bytes: size of a page, a power of two.
     """
     if not 0 < pcp_batch <= pcp_high < PCP_CAPACITY:
         raise ValueError(f"0 < pcp_batch <= pcp_high < {PCP_CAPACITY}, got {pcp_batch}, {pcp_high}")
@@ -71,6 +74,7 @@ def new_host(
     allocator.end = pages + 1
     allocator.pcp_high = pcp_high
     allocator.pcp_batch = pcp_batch
+    allocator.page_bytes = page_bytes
     host.device.napi_owner[:] = NO_CPU
     # memory that nobody follows, such as a head in a page of the network core: never given back
     host.pages[0].refcount = 1 << 32

@@ -112,7 +112,7 @@ statistic: pages that the pool's variant did not want back"""
 PAGE_ALLOCATOR = _lines(
     shared=[
         *_words("pcp_high", "pcp_batch", "end", "serial", "peak_pages", "zone_lock", "fresh"),
-        *_words("fail_skip", "fail_count", "reserves"),
+        *_words("fail_skip", "fail_count", "reserves", "page_bytes"),
         ("free_head", "<i8", (MAX_NODES, MAX_ORDER + 1)),
     ],
     used=[("used_pages", "<i8", (MAX_CPUS, SLOTS_PER_LINE))],
@@ -126,7 +126,7 @@ PAGE_ALLOCATOR = _lines(
 ``fresh``, the first page never used, and the free lists; ``end`` is one more than the last page. Each CPU has
 lines of its own: one word of ``used_pages``, and of the lists one word for each node. Failures injected:
 ``fail_skip`` pages are still given, then ``fail_count`` requests end short; while ``reserves`` is set, all
-pages come from the emergency reserves"""
+pages come from the emergency reserves. ``page_bytes`` is the size of a page of order 0"""
 
 PAGE_FRAG_CACHE = _lines(cache=_words("page", "offset", "block_bytes", "references"))
 """one CPU's block of memory for fragments that no pool has: its page, 0 if there is none; where the last

@@ -1,9 +1,10 @@
 """Fragments of pages that no pool has: the per-CPU cache behind ``napi_alloc_frag`` (``page_frag_cache``).
 
-A block of 32 KiB is cut up from its end downwards. The cache takes more references to the block than there
-can be fragments, once, and gives one away with each fragment: cutting touches no ``struct page``. A fragment
-is freed by dropping its reference, on any CPU. When the block is used up, the references that are left are
-given up together. If nobody has others, all fragments have come back and the block is used again.
+A block of 32 KiB, or a page where pages are larger, is cut up from its end downwards. The cache takes more
+references to the block than there can be fragments, once, and gives one away with each fragment: cutting
+touches no ``struct page``. A fragment is freed by dropping its reference, on any CPU. When the block is used
+up, the references that are left are given up together. If nobody has others, all fragments have come back
+and the block is used again.
 
 Rules from public descriptions of the kernel; the specification does not cover them.
 """
@@ -13,12 +14,15 @@ from typing import Any
 from pool_impl import page_alloc
 from pool_impl.jit import compiled
 from pool_impl.layout import CACHE_LINE_BYTES, NO_NODE, PFMEMALLOC, Host
-from pool_impl.pool import PAGE_BYTES
 
-BLOCK_ORDER = 3
-BLOCK_BYTES = PAGE_BYTES << BLOCK_ORDER
-REFERENCES_OF_A_BLOCK = BLOCK_BYTES + 1
-"""one for each byte, and the last one stays with the cache: they cannot run out"""
+LEAST_BLOCK_BYTES = 32768
+"""size of a block; where pages are larger, theirs (``PAGE_FRAG_CACHE_MAX_SIZE``)"""
+
+
+@compiled()
+def _references_of_a_block(host: Host) -> int:
+    """One for each byte, and the last one stays with the cache: they cannot run out."""
+    return int(max(LEAST_BLOCK_BYTES, host.page_allocator.page_bytes)) + 1
 
 
 @compiled()
@@ -84,24 +88,30 @@ def _is_free_again(host: Host, cache: Any) -> bool:
     if host.pages[page].magic & PFMEMALLOC:
         page_alloc.free(host, page)
         return False
-    page_alloc.take_references(host, page, REFERENCES_OF_A_BLOCK)
-    cache.references = REFERENCES_OF_A_BLOCK
+    references = _references_of_a_block(host)
+    page_alloc.take_references(host, page, references)
+    cache.references = references
     return True
 
 
 @compiled()
 def _take_block(host: Host, cache: Any) -> bool:
     """A new block, or one page where there is no block; False without memory."""
-    cache.block_bytes = BLOCK_BYTES
-    cache.page = page_alloc.alloc(host, NO_NODE, BLOCK_ORDER)
-    if cache.page == 0:
-        cache.block_bytes = PAGE_BYTES
+    page_bytes = host.page_allocator.page_bytes
+    order = 0
+    while page_bytes << order < LEAST_BLOCK_BYTES:
+        order += 1
+    cache.block_bytes = page_bytes << order
+    cache.page = page_alloc.alloc(host, NO_NODE, order)
+    if cache.page == 0 and order > 0:
+        cache.block_bytes = page_bytes
         cache.page = page_alloc.alloc(host, NO_NODE, 0)
-        if cache.page == 0:
-            return False
+    if cache.page == 0:
+        return False
+    references = _references_of_a_block(host)
     # it comes with one reference already
-    page_alloc.take_references(host, cache.page, REFERENCES_OF_A_BLOCK - 1)
-    cache.references = REFERENCES_OF_A_BLOCK
+    page_alloc.take_references(host, cache.page, references - 1)
+    cache.references = references
     return True
 
 

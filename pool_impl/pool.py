@@ -60,6 +60,7 @@ from pool_impl.observe import (
 from pool_impl.variant import CACHE, RELEASE
 
 PAGE_BYTES = 4096
+"""size of a page where a host is not made with another (``page_bytes`` of its page allocator)"""
 
 STALL_SECONDS = 60
 """between two warnings that a destroyed pool still waits for pages"""
@@ -76,7 +77,7 @@ class PoolParams(NamedTuple):
     flags: int = 0
     """FLAG_DMA_MAP | FLAG_DMA_SYNC_DEV | FLAG_PAGE_FRAG or FLAG_SYSTEM_POOL"""
     order: int = 0
-    """pages of 4096 << order bytes"""
+    """pages of ``page_bytes << order`` bytes"""
     nid: int = NO_NODE
     """preferred node; -1: that of the allocating CPU"""
     dma_dir: int = DMA_BIDIRECTIONAL

@@ -71,6 +71,9 @@ class Rules(NamedTuple):
     """1: a driver may take a page out of its pool for good, as it does that recycles no skbs (spec 3.1)"""
     skbs_of_frames_recycle: int
     """1: an skb made of an XDP frame is marked; 0: the frame's pages leave their pool for it (spec 6.8)"""
+    bounce_is_filled: int
+    """1: mapping a receive buffer through swiotlb copies it to its bounce buffer (kernel 5.18), not a rule of
+    page_pool's"""
 
 
 RELEASES = {
@@ -92,6 +95,7 @@ RELEASES = {
         retries_when_negative=1,
         drivers_release_pages=1,
         skbs_of_frames_recycle=0,
+        bounce_is_filled=0,
     ),
     "6.1": Rules(
         known_flags=0x7,
@@ -111,6 +115,7 @@ RELEASES = {
         retries_when_negative=0,
         drivers_release_pages=1,
         skbs_of_frames_recycle=0,
+        bounce_is_filled=1,
     ),
     "6.12": Rules(
         known_flags=0xF,
@@ -130,6 +135,7 @@ RELEASES = {
         retries_when_negative=0,
         drivers_release_pages=0,
         skbs_of_frames_recycle=1,
+        bounce_is_filled=1,
     ),
 }
 """rules by release: 5.14 as the feature landed, 6.1 = 6.1.192, 6.12 = 6.12.117"""

@@ -231,7 +231,7 @@ def alloc_netdev(buffers: Buffers, size: int, napi: bool) -> int:
     small enough for the slab.
     """
     wanted = size + NET_SKB_PAD
-    if wanted > pool.PAGE_BYTES - SHARED_INFO_BYTES or (
+    if wanted > buffers.host.page_allocator.page_bytes - SHARED_INFO_BYTES or (
         not napi and wanted <= buffers.rules.page_head_above_bytes
     ):
         skb = alloc(buffers, wanted)

@@ -26,6 +26,8 @@ MOST_GHZ = 10
 _FLAGS = ("dma_coherent", "ordered_atomic_drains", "register_writes_per_buffer")
 _MAY_BE_ZERO = ("llc_bytes", "ddio_bytes")
 _POSITIVE = ("clock_ghz", "miss_exposed_ratio", "copy_bytes_per_ns", CYCLES_OF_PARENT)
+SMALLEST_PAGE_BYTES, LARGEST_PAGE_BYTES = 4096, 65536
+
 _POWERS_OF_TWO = ("page_bytes", "cache_line_bytes")
 
 
@@ -107,6 +109,8 @@ def _number(where: str, name: str, number: Any) -> float:
         fail(where, number, "a ratio is at most 1")
     elif name in _POWERS_OF_TWO and int(number) & (int(number) - 1):
         fail(where, number, "use a power of two")
+    elif name == "page_bytes" and not SMALLEST_PAGE_BYTES <= number <= LARGEST_PAGE_BYTES:
+        fail(where, number, f"use {SMALLEST_PAGE_BYTES} to {LARGEST_PAGE_BYTES}")
     elif name == "clock_ghz" and number > MOST_GHZ:
         fail(where, number, f"at most {MOST_GHZ}; write it in GHz")
     return float(number)

@@ -16,7 +16,7 @@ from pool_impl.layout import (
     records,
     words,
 )
-from pool_impl.pool import PAGE_BYTES, PoolParams, create
+from pool_impl.pool import PoolParams, create
 from pool_impl.release import rules_of, skb_rules_of
 from workers import backlog, nodes
 from workers.capture import Capture, load
@@ -26,6 +26,7 @@ from workers.deferred import MOST_SKBS
 from workers.derived import (
     DROPPING_READERS,
     IMIX_BYTES,
+    UNPOOLED_MODELS,
     WORKING_READERS,
     attaches_program,
     cpus_wanted,
@@ -40,6 +41,7 @@ from workers.drivers import REFILL_LIMIT
 from workers.drivers.geometry import Geometry, geometry_of
 from workers.egress import most_frames, new_egress, register_pools, transmits
 from workers.errors import ConfigError
+from workers.hardware import page_bytes
 from workers.histogram import BUCKETS
 from workers.limits import (
     kept_packets,
@@ -156,6 +158,7 @@ def new_trial(config: TrialConfig) -> Trial:
         page_cache_slots=page_cache_slots,
         parts_shift=geometry.parts_shift,
         part_bytes_shift=geometry.part_bytes_shift,
+        mapped_bytes=_mapped_bytes(config, geometry),
     )
     nic.first_page_cache_slot = len(host.slots)
     if config.memory.pages:
@@ -299,6 +302,12 @@ def _pool_params(config: TrialConfig, geometry: Geometry, queue: int) -> PoolPar
     )
 
 
+def _mapped_bytes(config: TrialConfig, geometry: Geometry) -> int:
+    """What one mapping of a receive buffer covers: a page, if it is the pool that maps."""
+    pooled = config.driver.model not in UNPOOLED_MODELS and not keeps_by_reference(config)
+    return page_bytes(config) if pooled else geometry.synced
+
+
 def _life(config: TrialConfig, first_irq_cpu: int) -> Any:
     life = records(LIFE, 1)[0]
     life.queues = config.life.queues or config.nic.queues
@@ -330,7 +339,10 @@ def _nic(config: TrialConfig, geometry: Geometry, arrivals: Arrivals) -> Any:
     nic.head_units = 0 if geometry.pattern == FRAGMENTS else nic.part_units
     nic.split_bytes = geometry.split
     nic.copybreak_bytes = geometry.copybreak
-    nic.page_parts = PAGE_BYTES // geometry.taken
+    nic.page_bytes = page_bytes(config)
+    nic.page_units = nic.page_bytes // UNIT_BYTES
+    nic.page_units_shift = int(nic.page_units).bit_length() - 1
+    nic.page_parts = nic.page_bytes // geometry.taken
     nic.references = int(keeps_by_reference(config))
     nic.page_cache_mask = max(0, config.driver.page_cache - 1)
     nic.whole_pages = int(geometry.pattern in WHOLE_PAGE_PATTERNS)

@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from pool_impl.layout import COUNT_MASK, MAX_SKB_FRAGS, SIGNATURE, SIGNATURE_MASK, Buffers, Host
-from pool_impl.pool import PAGE_BYTES
 from workers.backlog import SLOTS
 from workers.deferred import MOST_SKBS
 from workers.drivers.split import BIAS
@@ -23,7 +22,6 @@ from workers.state import (
     OWN_FRAGMENTS,
     OWN_KEPT_PAGES,
     UNIT_BYTES,
-    UNITS_OF_A_PAGE,
     Trial,
 )
 
@@ -191,7 +189,8 @@ def _fates(trial: Trial) -> None:
 def _places(trial: Trial) -> None:
     """Pages by location add up, over time and now."""
     tally, nic = trial.tally, trial.nic
-    whole, rest = divmod(int(tally.unit_ps.sum()), UNITS_OF_A_PAGE)
+    of_a_page = int(nic.page_units)
+    whole, rest = divmod(int(tally.unit_ps.sum()), of_a_page)
     _equal(
         "pages over time, by location",
         int(tally.page_ps.sum()) + whole,
@@ -203,15 +202,15 @@ def _places(trial: Trial) -> None:
     counted = int(((queues.posted - queues.read) * nic.buffer_units + queues.kept_units).sum())
     held = int((trial.descriptors.page != 0).sum()) * int(nic.buffer_units)
     if nic.pattern == HEADER_SPLIT:
-        held = int((trial.descriptors.page != 0).sum()) * UNITS_OF_A_PAGE
+        held = int((trial.descriptors.page != 0).sum()) * of_a_page
         held += int((trial.descriptors.header_page != 0).sum()) * int(nic.part_units)
         aggregates = _aggregates(trial)
-        held += len(_merged_pages(aggregates)) * UNITS_OF_A_PAGE + len(aggregates) * int(nic.part_units)
+        held += len(_merged_pages(aggregates)) * of_a_page + len(aggregates) * int(nic.part_units)
     _equal("parts of pages in descriptors", held, "those counted", counted)
     shared = trial.buffers.skbs[_in_sockets(trial)].shared
     in_sockets = int(trial.holds[shared].units.sum())
     _equal("parts of pages in sockets", in_sockets, "those counted", int(trial.readers.units.sum()))
-    if nic.buffer_units != UNITS_OF_A_PAGE:
+    if nic.buffer_units != of_a_page:
         _buffers_are_apart(trial)
     for queue in trial.frame_queues:
         frames = trial.frames[queue.first + (np.arange(queue.head, queue.tail) & queue.mask)]
@@ -224,7 +223,7 @@ def _places(trial: Trial) -> None:
             int(queue.more_descriptors) + len(frames),
         )
         booked = int(trial.holds[trial.buffers.skbs[frames.skb].shared].units.sum())
-        counted = int(queue.more_units) + len(frames) * UNITS_OF_A_PAGE
+        counted = int(queue.more_units) + len(frames) * int(trial.nic.page_units)
         _equal("parts of pages in transmit rings", booked, "those counted", counted)
 
 
@@ -236,7 +235,7 @@ def _units_in_skbs(trial: Trial) -> int:
     if trial.nic.pattern != HEADER_SPLIT:
         return len(pages) * part
     headers = int((trial.host.pages[pages].pp >= trial.nic.first_header_pool).sum())
-    return headers * part + (len(pages) - headers) * UNITS_OF_A_PAGE
+    return headers * part + (len(pages) - headers) * int(trial.nic.page_units)
 
 
 def _buffers_are_apart(trial: Trial) -> None:
@@ -327,7 +326,7 @@ def _bytes_are_apart(trial: Trial, skbs: Any) -> None:
     """No two of these skbs have the same byte of a page as a fragment."""
     shared = trial.buffers.shared[np.unique(skbs.shared)]
     used = (np.arange(MAX_SKB_FRAGS) < shared.nr_frags[:, np.newaxis]) & (shared.frag_page != 0)
-    start = shared.frag_page[used] * PAGE_BYTES + shared.frag_offset[used]
+    start = shared.frag_page[used] * int(trial.nic.page_bytes) + shared.frag_offset[used]
     order = np.argsort(start)
     end = (start + shared.frag_size[used])[order][:-1]
     _equal("fragments in two segments", int((end > start[order][1:]).sum()), "none", 0)

@@ -4,14 +4,13 @@ Time is an integer in picoseconds. Every price comes from the architecture's pro
 which parameter prices which kind of work. Per CPU, the ledger's categories add up to its busy time.
 """
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
 from pool_impl import observe
 from pool_impl.jit import compiled, methods
 from pool_impl.layout import MAX_CPUS, MAX_NODES, REFILL, records
-from workers.arch import Profile
 from workers.cache import (
     CACHES,
     DRAM,
@@ -25,6 +24,8 @@ from workers.cache import (
     STAMP,
     find,
 )
+from workers.dma import DMA, invalidations_for, wait_for_queue
+from workers.dma import forget as forget_dma
 from workers.idle import IDLE, settle_pool
 from workers.measures import CATEGORIES
 
@@ -119,6 +120,11 @@ CACHE_MISSES = CATEGORIES.index("cache_misses")
 APPLICATION = CATEGORIES.index("application")
 BUSY_POLL = CATEGORIES.index("busy_poll")
 DEVICE_REGISTER = CATEGORIES.index("device_register")
+IOMMU_MAP = CATEGORIES.index("iommu_map")
+IOMMU_UNMAP = CATEGORIES.index("iommu_unmap")
+IOMMU_INVALIDATE = CATEGORIES.index("iommu_invalidate")
+IOMMU_QUEUE = CATEGORIES.index("iommu_queue")
+SWIOTLB_COPY = CATEGORIES.index("swiotlb_copy")
 
 METER = np.dtype(
     [
@@ -128,14 +134,17 @@ METER = np.dtype(
         ("price_ps", "<i8", (KINDS_OF_WORK,)),
         *((name, "<i8") for name in ("sync_call_ps", "copy_ps_per_kib", "ordered_atomic_drains")),
         *((name, "<i8") for name in ("register_write_ps", "register_writes_per_buffer")),
+        *((name, "<i8") for name in ("bounce_to_cpu_ps_per_kib", "bounce_to_device_ps_per_kib")),
         ("line_shift", "<i8"),
         ("zone_free_ps", "<i8", (MAX_NODES,)),
         ("caches", CACHES),
+        ("dma", DMA),
     ],
     align=True,
 )
 """each CPU's time, what it has spent by category, and the prices; ``drained_at`` is when the stores and
-register writes that a CPU has issued so far are done, ``zone_free_ps`` when each node's zone lock is free"""
+register writes that a CPU has issued so far are done, ``zone_free_ps`` when each node's zone lock is free;
+the bounces' prices are 0 where syncs copy nothing"""
 
 
 class Pricing(NamedTuple):
@@ -162,6 +171,10 @@ class Pricing(NamedTuple):
         """Whether there are several memory nodes."""
         return False
 
+    def has_layers(self) -> bool:
+        """Whether anything may lie between device and memory, see workers.dma."""
+        return False
+
     def touch(self, kind: int, index: int, _write: bool) -> None:
         """Wait for the exposed part of a miss. Written lines are read before, so writes wait too."""
         cpu = self.context.cpu
@@ -182,6 +195,14 @@ class Pricing(NamedTuple):
         if kind == observe.DMA_SYNC_FOR_DEVICE or kind == SYNC_FOR_CPU:
             lines = (amount + self.caches.line_bytes - 1) >> meter.line_shift
             price = meter.sync_call_ps + price * lines
+            if self.has_layers() and kind == SYNC_FOR_CPU:
+                charge(meter, cpu, SWIOTLB_COPY, (amount * meter.bounce_to_cpu_ps_per_kib) >> 10)
+            if (
+                self.has_layers()
+                and kind == observe.DMA_SYNC_FOR_DEVICE
+                and meter.bounce_to_device_ps_per_kib != 0
+            ):
+                charge(meter, cpu, SWIOTLB_COPY, (amount * meter.bounce_to_device_ps_per_kib) >> 10)
         elif kind == COPY:
             price = (amount * meter.copy_ps_per_kib) >> 10
         elif kind == observe.ZONE_LOCK:
@@ -197,6 +218,10 @@ class Pricing(NamedTuple):
         else:
             price *= amount
         charge(meter, cpu, CATEGORY[kind], price)
+        if self.has_layers() and kind == observe.DMA_MAP:
+            _mapped(meter, cpu, meter.dma.map_copies_bytes)
+        if self.has_layers() and kind == observe.DMA_UNMAP:
+            _unmapped(meter, cpu)
 
 
 class PricingOfNodes(Pricing):
@@ -205,8 +230,18 @@ class PricingOfNodes(Pricing):
     def has_nodes(self) -> bool:
         return True
 
+    def has_layers(self) -> bool:
+        return True
 
-methods(Pricing, "has_nodes")
+
+class PricingOfLayers(Pricing):
+    """The same on one node with something between device and memory, a type of its own likewise."""
+
+    def has_layers(self) -> bool:
+        return True
+
+
+methods(Pricing, "has_nodes", "has_layers")
 
 
 @compiled()
@@ -231,6 +266,7 @@ def idle(meter: Any, cpu: int, duration_ps: int) -> None:
 @compiled()
 def forget(meter: Any) -> None:
     """Set all clocks and books back to the start."""
+    forget_dma(meter.dma)
     for node in range(MAX_NODES):
         meter.zone_free_ps[node] = 0
     for cpu in range(MAX_CPUS):
@@ -246,6 +282,43 @@ def maintain(pricing: Pricing, kind: int, size_bytes: int) -> None:
     meter = pricing.meter
     lines = (size_bytes + pricing.caches.line_bytes - 1) >> meter.line_shift
     charge(meter, pricing.context.cpu, CATEGORY[kind], meter.price_ps[kind] * lines)
+    if pricing.has_layers() and kind == SYNC_FOR_CPU:
+        charge(meter, pricing.context.cpu, SWIOTLB_COPY, (size_bytes * meter.bounce_to_cpu_ps_per_kib) >> 10)
+
+
+@compiled()
+def map_to_send(pricing: Pricing, size_bytes: int) -> None:
+    """Map a buffer that the device is to read, its cache lines written back where software has to. Bounced
+    bytes are copied now, whatever syncs copy."""
+    meter = pricing.meter
+    cpu = pricing.context.cpu
+    charge(meter, cpu, CATEGORY[observe.DMA_MAP], meter.price_ps[observe.DMA_MAP])
+    if pricing.has_layers():
+        _mapped(meter, cpu, size_bytes)
+    charge(meter, cpu, CATEGORY[observe.DMA_SYNC_FOR_DEVICE], meter.sync_call_ps)
+    maintain(pricing, observe.DMA_SYNC_FOR_DEVICE, size_bytes)
+
+
+@compiled(inline=False)
+def _mapped(meter: Any, cpu: int, copied_bytes: int) -> None:
+    """What a mapping costs behind an IOMMU, or through a bounce buffer whose slot is in the price."""
+    if meter.dma.translates:
+        charge(meter, cpu, IOMMU_MAP, meter.dma.map_ps)
+    if meter.dma.bounces:
+        charge(meter, cpu, SWIOTLB_COPY, (copied_bytes * meter.copy_ps_per_kib) >> 10)
+
+
+@compiled(inline=False)
+def _unmapped(meter: Any, cpu: int) -> None:
+    """What an unmapping costs behind an IOMMU. CPUs come to its queue in the order in which their steps
+    began, as they come to a zone's lock."""
+    dma = meter.dma
+    if not dma.translates:
+        return
+    charge(meter, cpu, IOMMU_UNMAP, dma.unmap_ps)
+    for _ in range(invalidations_for(dma, cpu, clock(meter, cpu))):
+        charge(meter, cpu, IOMMU_QUEUE, wait_for_queue(dma, clock(meter, cpu)))
+        charge(meter, cpu, IOMMU_INVALIDATE, dma.invalidate_ps)
 
 
 @compiled()
@@ -269,8 +342,15 @@ def in_flight(meter: Any, cpu: int, duration_ps: int) -> None:
     meter.drained_at[cpu] = max(meter.drained_at[cpu], clock(meter, cpu) + duration_ps)
 
 
-def new_pricing(profile: Profile, context: Any, pages: Any, stamps_of_kind: dict[int, int]) -> Pricing:
-    """The observer for one trial on an architecture; ``stamps_of_kind`` from cache.stamps_needed."""
+class Parameters(Protocol):
+    """Values by parameter of a profile, in the unit of its name."""
+
+    def __getitem__(self, parameter: str, /) -> float: ...
+
+
+def new_pricing(profile: Parameters, context: Any, pages: Any, stamps_of_kind: dict[int, int]) -> Pricing:
+    """The observer for one trial on an architecture; ``stamps_of_kind`` from cache.stamps_needed. Nothing
+    lies between its device and memory."""
     meter = records(METER, 1)[0]
     caches = meter.caches
     stamps = _lay_out_stamps(caches, stamps_of_kind)

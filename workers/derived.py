@@ -1,6 +1,8 @@
 """What follows from the fields of a trial: who takes part, what is drawn, what a link carries."""
 
-from workers.groups import NIC_WORKLOAD, TrialFields
+from typing import NamedTuple
+
+from workers.groups import KERNEL_VARIANT, NIC_WORKLOAD, TrialFields
 
 WIRE_OVERHEAD_BYTES = 20
 """preamble and start delimiter (8) and inter-frame gap (12) around each Ethernet frame"""
@@ -10,13 +12,16 @@ PAGE_MODELS = ("page-per-packet", "replace-before-pass")
 SPLIT_MODELS = ("split", "split-unpooled")
 UNPOOLED_MODELS = ("page-allocator", "slab", "split-unpooled")
 
-MOST_BYTES_OF_A_PAGE = 3520
-"""what the device may write to a page: without 256 bytes of headroom and 320 of shared info"""
+BESIDE_DATA_BYTES = 256 + 320
+"""of a page that a packet has to itself, that the device may not write: headroom and shared info"""
 
 IMIX_BYTES = (64,) * 7 + (594,) * 4 + (1518,)
 """the simple IMIX of 7:4:1 as Ethernet frames with FCS"""
 
 MEAN_IMIX_BYTES = sum(IMIX_BYTES) // len(IMIX_BYTES)
+
+TRANSLATING = ("lazy", "strict")
+"""values of machine.iommu in which addresses of the device are not those of memory"""
 
 DROPPING_READERS = ("drop", "udp-no-port")
 
@@ -130,6 +135,27 @@ def keeps_by_reference(config: TrialFields) -> bool:
     if driver.page_cache > 0 or driver.model == "split-unpooled":
         return True
     return driver.model == "split" and not config.pool.recycle
+
+
+def has_layers(config: TrialFields) -> bool:
+    """Whether there is anything between the device and memory."""
+    return config.machine.swiotlb or config.machine.iommu in TRANSLATING
+
+
+class Loop(NamedTuple):
+    """What the event loop is compiled for."""
+
+    variant: str = KERNEL_VARIANT
+    nodes: int = 1
+    """memory nodes: one, or several"""
+    layers: bool = False
+    """see :func:`has_layers`; with several nodes it is compiled for them anyway"""
+
+
+def loop_of(config: TrialFields) -> Loop:
+    """The loop that a trial needs."""
+    nodes = min(config.numa.nodes, 2)
+    return Loop(config.pool.variant, nodes, nodes == 1 and has_layers(config))
 
 
 def cpus_wanted(config: TrialFields) -> dict[str, int]:

@@ -21,7 +21,7 @@ from pool_impl.segment import member_bytes, segment
 from workers import cost, hold, transmit
 from workers.cache import stream
 from workers.gro import HEADERS_BYTES
-from workers.state import HEADER_SPLIT, NO_PAGE, UNITS_OF_A_PAGE, Trial
+from workers.state import HEADER_SPLIT, NO_PAGE, Trial
 
 
 @compiled(inline=False)
@@ -149,7 +149,7 @@ def _units_of(trial: Trial, page: int) -> int:
     if page == 0:
         return 0
     if nic.pattern == HEADER_SPLIT and trial.host.pages[page].pp < nic.first_header_pool:
-        return UNITS_OF_A_PAGE
+        return int(nic.page_units)
     return int(nic.part_units)
 
 

@@ -489,6 +489,44 @@ class MemoryConfig(Group):
     reserves_ms: Annotated[int, Field(ge=0, le=600_000, description="how long that lasts, 0 for never")] = 0
 
 
+class MachineConfig(Group):
+    """What is changed of the profile's machine; the defaults leave it as it is."""
+
+    iommu: Annotated[
+        Literal["off", "passthrough", "lazy", "strict"],
+        Field(
+            description="off and passthrough: DMA by memory addresses; strict: an unmapping invalidates the "
+            "device's translation and waits for it; lazy: one invalidation for up to 255 unmappings of a "
+            "CPU, or those of 10 ms"
+        ),
+    ] = "off"
+    swiotlb: Annotated[
+        bool, Field(description="the device does not reach the memory: bounce buffers, which the CPU copies")
+    ] = False
+    page_bytes: Annotated[
+        Literal[0, 4096, 16384, 65536],
+        Field(description="size of a page of the kernel, 0: as in the profile"),
+    ] = 0
+    clock_mhz: Annotated[
+        Annotated[int, Field(ge=100, le=10_000)] | Literal[0],
+        Field(
+            description="core clock, 0: as in the profile; caches beyond level 2, memory and devices keep "
+            "their time"
+        ),
+    ] = 0
+    mitigation: Annotated[
+        Literal["off", "on"],
+        Field(description="return mitigation: each call takes mitigated_call_ns and not call_ns"),
+    ] = "off"
+    ddio: Annotated[
+        Literal["profile", "on", "off"],
+        Field(
+            description="where the device writes to: on: the last-level cache's share for DMA, a tenth of it "
+            "where the profile has none; off: memory"
+        ),
+    ] = "profile"
+
+
 class TrialFields(Group):
     """All fields of a trial, unchecked between each other."""
 
@@ -525,3 +563,4 @@ class TrialFields(Group):
     app: AppConfig = AppConfig()
     life: LifeConfig = LifeConfig()
     memory: MemoryConfig = MemoryConfig()
+    machine: MachineConfig = MachineConfig()

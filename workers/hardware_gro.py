@@ -16,7 +16,6 @@ from typing import Any
 
 from pool_impl.coalesce import GRO_MAX_BYTES
 from pool_impl.jit import compiled
-from pool_impl.pool import PAGE_BYTES
 from workers import hold
 from workers.cache import DESCRIPTOR, PAYLOAD, device_write, part_of_page
 from workers.gro import HEADERS_BYTES
@@ -143,10 +142,11 @@ def _fits(trial: Trial, number: int, place: int, payload: int) -> bool:
 
 @compiled()
 def _descriptors_needed(trial: Trial, number: int, place: int, payload: int) -> int:
+    page_bytes = trial.nic.page_bytes
     if place == NOBODY:
-        return int(max(1, (payload + PAGE_BYTES - 1) // PAGE_BYTES))
+        return int(max(1, (payload + page_bytes - 1) // page_bytes))
     found = trial.aggregates[trial.context_slots[_slot(trial, number, place)]]
-    return int((found.payload_bytes + payload + PAGE_BYTES - 1) // PAGE_BYTES - found.pages)
+    return int((found.payload_bytes + payload + page_bytes - 1) // page_bytes - found.pages)
 
 
 @compiled()
@@ -214,13 +214,14 @@ def _new_page(aggregate: Any, descriptor: Any) -> None:
 def _write_payload(trial: Trial, aggregate: Any, queue: Any, payload: int) -> None:
     """Write a payload behind the one before."""
     observer = trial.host.observer
+    page_bytes = trial.nic.page_bytes
     aggregate.payload_bytes += payload
     while payload > 0:
         last = aggregate.pages - 1
-        if aggregate.frame_bytes[last] == PAGE_BYTES:
+        if aggregate.frame_bytes[last] == page_bytes:
             _new_page(aggregate, _take_descriptor(trial, queue))
             last += 1
-        written = min(payload, PAGE_BYTES - aggregate.frame_bytes[last])
+        written = min(payload, page_bytes - aggregate.frame_bytes[last])
         if aggregate.frame_bytes[last] == 0:
             write_buffer(trial, queue, aggregate.page[last], 0, written)
         else:

@@ -2,13 +2,13 @@
 
 from pool_impl.coalesce import GRO_MAX_BYTES
 from pool_impl.layout import MAX_SKB_FRAGS, SKB_BYTES
-from pool_impl.pool import PAGE_BYTES
 from workers import backlog
 from workers.config import TrialConfig
 from workers.deferred import MOST_SKBS
 from workers.derived import cuts_up, merges, moves_interrupts, reads_sockets
 from workers.drivers.geometry import Geometry
 from workers.gro import HEADERS_BYTES
+from workers.hardware import page_bytes
 from workers.retention import MOST_RETAINED
 from workers.state import GRO_BUCKET_SKBS, GRO_BUCKETS
 
@@ -73,4 +73,4 @@ def _payload_bytes(config: TrialConfig) -> int:
 
 def packets_of_a_page(config: TrialConfig) -> int:
     """How many TCP packets one page holds the bytes of."""
-    return 1 + PAGE_BYTES // _payload_bytes(config)
+    return 1 + page_bytes(config) // _payload_bytes(config)

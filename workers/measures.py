@@ -35,6 +35,11 @@ CATEGORIES = (
     "zone_lock",
     "dma_map",
     "dma_unmap",
+    "iommu_map",
+    "iommu_unmap",
+    "iommu_invalidate",
+    "iommu_queue",
+    "swiotlb_copy",
     "sync_for_cpu",
     "sync_for_device",
     "device_register",
@@ -50,7 +55,8 @@ CATEGORIES = (
     "application",
     "cache_misses",
 )
-"""what busy time is spent on; per CPU they add up to its busy time; ``zone_lock`` is spent waiting for it"""
+"""what busy time is spent on; per CPU they add up to its busy time; ``zone_lock`` and
+``iommu_queue`` are spent waiting: for the lock, and for other CPUs' invalidations"""
 
 COUNTERS = (
     "alloc_fast",
@@ -221,6 +227,12 @@ MEASURES = (
     Measure("buffers_far_from_nic_ratio", "ratio", "lower", "the same, on another node than the NIC"),
     Measure("dma_maps", "events", "lower", "DMA mappings made"),
     Measure("dma_unmaps", "events", "lower", "DMA mappings undone"),
+    Measure(
+        "iommu_invalidations",
+        "events",
+        "lower",
+        "IOTLB invalidations: one for an unmapping if strict, for a flush queue if lazy, none without IOMMU",
+    ),
     Measure("dma_syncs", "events", "lower", "syncs for the device, by the pool or the driver"),
     Measure("dma_sync_bytes", "bytes", "lower", "bytes that they covered"),
     *(Measure(n, "events", "neither", t) for n, t in zip(COUNTERS, _COUNTER_HELP, strict=True)),

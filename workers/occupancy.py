@@ -21,8 +21,6 @@ from workers.state import (
     IN_RX_RING,
     IN_SOCKET,
     IN_TAP,
-    UNITS_OF_A_PAGE,
-    UNITS_SHIFT,
     Trial,
 )
 
@@ -47,12 +45,13 @@ def _advance_stack(trial: Trial, elapsed_ps: int) -> None:
     tally, stack = trial.tally, trial.stack
     for number in range(trial.nic.frame_queues):
         frames = trial.frame_queues[number]
-        units = ((frames.tail - frames.head) << UNITS_SHIFT) + frames.more_units
-        _add(tally, frames.location, units, elapsed_ps)
-    _add(tally, IN_GRO, stack.gro_units, elapsed_ps)
-    _add(tally, IN_BACKLOG, stack.backlog_units, elapsed_ps)
-    _add(tally, IN_DEFERRED, stack.deferred_units, elapsed_ps)
-    _add(tally, IN_TAP, stack.tap_units, elapsed_ps)
+        units = ((frames.tail - frames.head) << trial.nic.page_units_shift) + frames.more_units
+        _add(tally, trial.nic.page_units_shift, frames.location, units, elapsed_ps)
+    shift = trial.nic.page_units_shift
+    _add(tally, shift, IN_GRO, stack.gro_units, elapsed_ps)
+    _add(tally, shift, IN_BACKLOG, stack.backlog_units, elapsed_ps)
+    _add(tally, shift, IN_DEFERRED, stack.deferred_units, elapsed_ps)
+    _add(tally, shift, IN_TAP, stack.tap_units, elapsed_ps)
 
 
 @compiled()
@@ -63,7 +62,7 @@ def settle_queue(trial: Trial, number: int) -> None:
     if elapsed_ps != 0:
         queue.settled_ps += elapsed_ps
         units = (queue.posted - queue.read) * trial.nic.buffer_units + queue.kept_units
-        _add(trial.tally, IN_RX_RING, units, elapsed_ps)
+        _add(trial.tally, trial.nic.page_units_shift, IN_RX_RING, units, elapsed_ps)
 
 
 @compiled()
@@ -72,10 +71,11 @@ def settle_reader(trial: Trial, reader: Any) -> None:
     elapsed_ps = trial.tally.integrated_to_ps - reader.settled_ps
     if elapsed_ps != 0:
         reader.settled_ps += elapsed_ps
-        reader.page_ps += ((reader.units + reader.held_units) * elapsed_ps) >> UNITS_SHIFT
-        _add(trial.tally, IN_SOCKET, reader.units, elapsed_ps)
+        shift = trial.nic.page_units_shift
+        reader.page_ps += ((reader.units + reader.held_units) * elapsed_ps) >> shift
+        _add(trial.tally, shift, IN_SOCKET, reader.units, elapsed_ps)
         if trial.stack.keeps:
-            _add(trial.tally, IN_APPLICATION, reader.held_units, elapsed_ps)
+            _add(trial.tally, shift, IN_APPLICATION, reader.held_units, elapsed_ps)
 
 
 @compiled(inline=False)
@@ -93,11 +93,11 @@ def settle_all(trial: Trial, now_ps: int) -> None:
     tally.page_ps[IN_CACHE] = idle.cache_page_ps
     tally.page_ps[IN_RING] = idle.ring_page_ps
     if not trial.nic.whole_pages:
-        _name_the_rest(tally, trial.nic.rest_location)
+        _name_the_rest(tally, trial.nic.page_units_shift, trial.nic.rest_location)
 
 
 @compiled(inline=False)
-def _name_the_rest(tally: Any, location: int) -> None:
+def _name_the_rest(tally: Any, shift: int, location: int) -> None:
     """What is nowhere else."""
     tally.page_ps[location] = tally.unit_ps[location] = 0
     pages_ps = tally.used_page_ps
@@ -105,21 +105,22 @@ def _name_the_rest(tally: Any, location: int) -> None:
     for other in range(len(LOCATIONS)):
         pages_ps -= tally.page_ps[other]
         unit_ps -= tally.unit_ps[other]
-    tally.page_ps[location] = pages_ps + (unit_ps >> UNITS_SHIFT)
-    tally.unit_ps[location] = unit_ps & (UNITS_OF_A_PAGE - 1)
+    tally.page_ps[location] = pages_ps + (unit_ps >> shift)
+    tally.unit_ps[location] = unit_ps & ((1 << shift) - 1)
 
 
 @compiled()
-def _add(tally: Any, location: int, units: int, elapsed_ps: int) -> None:
-    """Units for a time. Whole pages go to the sums, since units would overflow them in a long trial."""
-    if units & (UNITS_OF_A_PAGE - 1) == 0:
-        tally.page_ps[location] += (units >> UNITS_SHIFT) * elapsed_ps
+def _add(tally: Any, shift: int, location: int, units: int, elapsed_ps: int) -> None:
+    """Units, of which ``1 << shift`` make a page, for a time. Whole pages go to the sums, since units would
+    overflow them in a long trial."""
+    if units & ((1 << shift) - 1) == 0:
+        tally.page_ps[location] += (units >> shift) * elapsed_ps
     else:
-        _add_parts(tally, location, units * elapsed_ps)
+        _add_parts(tally, shift, location, units * elapsed_ps)
 
 
 @compiled(inline=False)
-def _add_parts(tally: Any, location: int, unit_ps: int) -> None:
+def _add_parts(tally: Any, shift: int, location: int, unit_ps: int) -> None:
     unit_ps += tally.unit_ps[location]
-    tally.page_ps[location] += unit_ps >> UNITS_SHIFT
-    tally.unit_ps[location] = unit_ps & (UNITS_OF_A_PAGE - 1)
+    tally.page_ps[location] += unit_ps >> shift
+    tally.unit_ps[location] = unit_ps & ((1 << shift) - 1)

@@ -5,7 +5,6 @@ from typing import Any
 import numpy as np
 
 from pool_impl.layout import COUNT_MASK, RECYCLE_DECLINED
-from pool_impl.pool import PAGE_BYTES
 from workers import audit
 from workers.cache import KIND_OF_OBJECT
 from workers.cost import PS_PER_NS
@@ -49,6 +48,7 @@ def counts(trial: Trial) -> dict[str, Any]:
         "pages_taken": int(tally.pages_taken),
         "page_cache": np.array([tally[name] for name in PAGE_CACHE_COUNTERS]),
         "hold": host.pools.hold.copy(),
+        "iommu_invalidations": int(meter.dma.invalidations),
         "dma": np.array([host.device[name] for name in DMA_COUNTS]),
         "page_ps": tally.page_ps.copy(),
         "slow": tally.slow.copy(),
@@ -121,12 +121,15 @@ def record_of(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
         "pages_allocated": allocated,
         "pages_from_page_allocator": entered,
         "pages_inflight": int(((pools.hold - pools.release) & COUNT_MASK).sum()),
-        "memory_peak_bytes": int(trial.host.page_allocator.peak_pages) * PAGE_BYTES,
+        "memory_peak_bytes": int(trial.host.page_allocator.peak_pages) * int(trial.nic.page_bytes),
     }
     record |= _drain(trial, trial.tally.integrated_to_ps)
     for name, far in zip(("cpu", "nic"), delta["buffers"].tolist(), strict=False):
         record[f"buffers_far_from_{name}_ratio"] = _ratio(far, int(delta["buffers"][-1]))
-    record |= zip((f"dma_{name}" for name in DMA_COUNTS), delta["dma"].tolist(), strict=True)
+    of_device = dict(zip((f"dma_{name}" for name in DMA_COUNTS), delta["dma"].tolist(), strict=True))
+    record |= {name: of_device[name] for name in ("dma_maps", "dma_unmaps")}
+    record["iommu_invalidations"] = delta["iommu_invalidations"]
+    record |= of_device
     record |= zip(COUNTERS, delta["counters"].tolist(), strict=True)
     record["returns_declined"] = delta["declined"]
     record |= zip(PAGE_CACHE_COUNTERS, delta["page_cache"].tolist(), strict=True)

@@ -6,9 +6,10 @@ from typing import NamedTuple
 from pool_impl.layout import MAX_CPUS
 from pool_impl.release import rules_of
 from workers import arch
+from workers.arch_rules import SMALLEST_PAGE_BYTES
 from workers.derived import (
+    BESIDE_DATA_BYTES,
     FRAGMENT_MODELS,
-    MOST_BYTES_OF_A_PAGE,
     PAGE_MODELS,
     SPLIT_MODELS,
     UNPOOLED_MODELS,
@@ -30,6 +31,8 @@ from workers.groups import (
     TrafficConfig,
     TrialFields,
 )
+from workers.hardware import page_bytes
+from workers.machine_rules import MACHINE_RULES
 
 
 class Rule(NamedTuple):
@@ -248,17 +251,25 @@ def _segments_hold_pages_by_reference(config: TrialFields) -> None:
 
 
 def _programs_have_whole_pages(config: TrialFields) -> None:
-    driver, size = config.driver, config.traffic.packet_size
+    if not attaches_program(config):
+        return
+    driver = config.driver
     whole = driver.model in PAGE_MODELS and driver.copybreak_bytes in ("usual", 0)
-    whole = whole and (isinstance(size, str) or size <= MOST_BYTES_OF_A_PAGE)
-    if not whole and attaches_program(config):
+    if not whole or not _fits_a_page(config, config.traffic.packet_size):
         raise ConfigError(
             "driver.model",
             driver.model,
             "with an XDP program attached drivers change to a page for each packet, as mlx5 does; use "
             "page-per-packet or replace-before-pass, driver.copybreak_bytes = usual and packets up to "
-            f"{MOST_BYTES_OF_A_PAGE} bytes, or no program",
+            f"{page_bytes(config) - BESIDE_DATA_BYTES} bytes, or no program",
         )
+
+
+def _fits_a_page(config: TrialFields, size: int | str) -> bool:
+    """Whether a packet of this size takes one page; frames of usual size do on any machine."""
+    if isinstance(size, str) or size <= SMALLEST_PAGE_BYTES - BESIDE_DATA_BYTES:
+        return True
+    return size <= page_bytes(config) - BESIDE_DATA_BYTES
 
 
 def _release_has_fragments(config: TrialFields) -> None:
@@ -423,12 +434,12 @@ def _replaced_packets_have_one_page(config: TrialFields) -> None:
     size = config.traffic.packet_size
     if config.driver.model != "replace-before-pass" or config.traffic.kind == "capture":
         return
-    if isinstance(size, int) and size > MOST_BYTES_OF_A_PAGE:
+    if not _fits_a_page(config, size):
         raise ConfigError(
             "traffic.packet_size",
             size,
-            f"driver.model = replace-before-pass takes packets of one page, {MOST_BYTES_OF_A_PAGE} bytes; "
-            "use smaller ones, or page-per-packet",
+            "driver.model = replace-before-pass takes packets of one page, "
+            f"{page_bytes(config) - BESIDE_DATA_BYTES} bytes; use smaller ones, or page-per-packet",
         )
 
 
@@ -456,6 +467,7 @@ RULES = (
     ),
     Rule(("life.event", "life.rx_ring", "life.queues"), _only_a_device_that_comes_up_again_changes),
     Rule(("arch", "numa.nodes"), _a_node_needs_a_socket),
+    *(Rule(*rule) for rule in MACHINE_RULES),
     Rule(("numa.nodes", "numa.nic", "numa.queues", "numa.readers", "numa.steering"), _nodes_exist),
     Rule(("numa.nodes", "memory.pages"), _short_memory_is_on_one_node),
     Rule(("life.event", "numa.nodes", "nic.napi"), _interrupts_move_to_another_node),
@@ -477,6 +489,8 @@ RULES = (
             "traffic.packet_size",
             "xdp.attached",
             "xdp.pass_percent",
+            "arch",
+            "machine.page_bytes",
         ),
         _programs_have_whole_pages,
     ),
@@ -496,7 +510,10 @@ RULES = (
     Rule(("driver.model", "driver.sync"), _mapping_syncs),
     Rule(("driver.model", "driver.pool_node"), _only_pools_prefer_a_node),
     Rule(("driver.model", "driver.buffer_bytes"), _only_fragments_have_a_size),
-    Rule(("driver.model", "traffic.kind", "traffic.packet_size"), _replaced_packets_have_one_page),
+    Rule(
+        ("driver.model", "traffic.kind", "traffic.packet_size", "arch", "machine.page_bytes"),
+        _replaced_packets_have_one_page,
+    ),
     Rule(("warmup_ms", "duration_ms"), _warmup_ends_before_the_trial),
     Rule(("app.reader", "app.stall_ms", "app.stall_every_ms"), _a_stall_ends_before_the_next),
     Rule(("app.reader", "app.protocol"), _ports_are_udp),

@@ -30,6 +30,9 @@ NIC = _words(
     "driver_syncs",  # 1: the pool leaves syncs for the device to the driver
     "replaces",  # 1: a page takes the packet's place in the descriptor before the packet is passed on
     "pattern",
+    "page_bytes",
+    "page_units",  # in a page, see UNIT_BYTES
+    "page_units_shift",
     "buffer_bytes",  # what the device may write to the buffer of one descriptor
     "buffer_units",  # of pages that a descriptor's buffers take, see UNIT_BYTES
     "part_units",  # of a page that a buffer takes which is cut off it
@@ -124,8 +127,6 @@ WHOLE_PAGE_PATTERNS = (PAGE_ALONE, PAGES, OWN_PAGES)
 
 UNIT_BYTES = 64
 """in which parts of a page are counted: all buffers are multiples of a cache line"""
-UNITS_SHIFT = 6
-UNITS_OF_A_PAGE = 1 << UNITS_SHIFT
 
 DESCRIPTOR = _words(
     "page",

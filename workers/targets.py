@@ -17,7 +17,7 @@ from workers import cost, hold, latency, stack, transmit
 from workers.cache import HEADER, PAYLOAD, stream
 from workers.rss import HASH_BITS
 from workers.schedule import refresh
-from workers.state import TO_AF_XDP, TO_DEVICE, UNITS_OF_A_PAGE, Trial
+from workers.state import TO_AF_XDP, TO_DEVICE, Trial
 from workers.traffic import FOREVER
 
 DEVICE_BULK_FRAMES = 16
@@ -183,13 +183,13 @@ def _deliver(trial: Trial, number: int, slept: bool) -> int:
     target.event_ps = FOREVER if queue.head == queue.tail else 0
     observer.touch(HEADER, frame.page, False)
     observer.work(cost.SKB_ALLOC, 1)
-    skb = buffer.build(trial.buffers, frame.page, 0, pool.PAGE_BYTES)
+    skb = buffer.build(trial.buffers, frame.page, 0, trial.nic.page_bytes)
     observer.touch(SKB, skb, True)
     buffer.extend(trial.buffers, skb, frame.frame_bytes)
     packet = trial.packets[skb]
     packet.arrival_ps = frame.arrival_ps
     packet.flow_hash = frame.flow_hash
-    packet.units = UNITS_OF_A_PAGE
+    packet.units = trial.nic.page_units
     if host.rules.skbs_of_frames_recycle:
         buffer.mark_for_recycle(trial.buffers, skb)
     else:

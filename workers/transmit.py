@@ -14,13 +14,13 @@ from typing import Any
 
 from pool_impl import xdp as xdp_memory
 from pool_impl.jit import compiled
-from pool_impl.observe import DMA_MAP, DMA_SYNC_FOR_DEVICE, DMA_UNMAP
+from pool_impl.observe import DMA_SYNC_FOR_DEVICE, DMA_UNMAP
 from pool_impl.skb import headlen
 from workers import cost, hold, latency
 from workers.derived import WIRE_OVERHEAD_BYTES
 from workers.gro import HEADERS_BYTES
 from workers.schedule import interrupt
-from workers.state import IDLE, UNITS_OF_A_PAGE, Trial
+from workers.state import IDLE, Trial
 from workers.traffic import FOREVER
 
 
@@ -59,9 +59,8 @@ def move(frame: Any, source: Any) -> None:
 def map_for_device(trial: Trial, frame_bytes: int) -> None:
     """Map a frame that the device is to read, its cache lines written back where software has to."""
     host = trial.host
-    host.observer.work(DMA_MAP, 1)
+    cost.map_to_send(host.observer, frame_bytes)
     host.access.count_map(host.device)
-    host.observer.work(DMA_SYNC_FOR_DEVICE, frame_bytes)
 
 
 @compiled()
@@ -175,7 +174,7 @@ def queue_skb(trial: Trial, ring: Any, skb: int) -> None:
             map_for_device(trial, shared.frag_size[position])
     trial.tally.parts_mapped += frame.descriptors
     ring.more_descriptors += frame.descriptors - 1
-    ring.more_units += hold.units_of(trial, skb) - UNITS_OF_A_PAGE
+    ring.more_units += hold.units_of(trial, skb) - trial.nic.page_units
 
 
 @compiled()
@@ -267,7 +266,7 @@ def _take_down(trial: Trial, ring: Any, frame: Any, was_sent: bool) -> int:
     for _ in range(frame.descriptors):
         unmap(trial)
     ring.more_descriptors -= frame.descriptors - 1
-    ring.more_units -= hold.units_of(trial, skb) - UNITS_OF_A_PAGE
+    ring.more_units -= hold.units_of(trial, skb) - trial.nic.page_units
     return skb
 
 

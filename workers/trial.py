@@ -14,7 +14,7 @@ from workers import arch, audit, capture, engine, loop_trial, variants
 from workers.assemble import captured, new_trial
 from workers.config import TrialConfig
 from workers.errors import ConfigError
-from workers.groups import KERNEL_VARIANT, NIC_WORKLOAD
+from workers.groups import KERNEL_VARIANT, NIC_WORKLOAD, Value
 from workers.lifecycle import MEASURE, apply, changes
 from workers.machine import checked_variant
 from workers.model import MODEL_DIGEST
@@ -152,13 +152,15 @@ def run_trial(config: TrialConfig) -> Record:
     return record_of(trial, before, end_ps - warmup_ps)
 
 
-def prepare(variant: str = KERNEL_VARIANT, nodes: int = 1) -> None:
-    """Compile the loop for a variant, for one memory node or for several, or load it from the code cache.
+def prepare(variant: str = KERNEL_VARIANT, nodes: int = 1, layers: bool = False) -> None:
+    """Compile the loop for a variant, for one memory node or for several, or with an IOMMU or bounce buffers
+    (:class:`workers.derived.Loop`), or load it from the code cache.
 
     Raises:
         ConfigError: there is no such variant, or it is unusable.
     """
-    trial = new_trial(TrialConfig.unchecked({"pool.variant": variant, "numa.nodes": nodes}))
+    fields: dict[str, Value] = {"pool.variant": variant, "numa.nodes": nodes, "machine.swiotlb": layers}
+    trial = new_trial(TrialConfig.unchecked(fields))
     _loop(variants.load(variant).code)(trial, 0)
 
 

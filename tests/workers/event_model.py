@@ -14,6 +14,8 @@ from typing import Any
 
 import simpy
 
+from tests.workers.event_model_dma import Between, Charge
+
 TICKS = 4
 QUEUE, READER = 0, 1
 
@@ -74,6 +76,7 @@ class Machine:
         self.fields = fields
         self.prices = prices
         self.arrivals = arrivals
+        self.between = Between(fields, prices)
         self.shared_cpu = fields["app.reader"] in ("drop", "forward") or fields["app.reader_cpu"] == "same"
         self.reader_cpu = QUEUE if self.shared_cpu else READER
         self.returns_are_local = fields["kernel"] == "6.12"
@@ -170,6 +173,10 @@ class Machine:
     def _sync(self, category: str, size_bytes: int) -> None:
         self._work(category, "dma_sync_call_ns")
         self._work(category, "dma_sync_line_ns", -(-size_bytes // LINE_BYTES))
+
+    def _charge_all(self, charges: Iterable[Charge]) -> None:
+        for category, price_ps in charges:
+            self._charge(category, price_ps)
 
     def _begin(self, cpu: int) -> None:
         self._integrate(self.now_ps)
@@ -306,6 +313,7 @@ class Machine:
         self.fates["read"] += 1
         self._work("driver", "driver_ns")
         self._sync("sync_for_cpu", frame_bytes)
+        self._charge_all(self.between.synced_for_cpu(frame_bytes))
         if self.drops or self.transmits or self.redirects:
             self._work("xdp", "xdp_program_ns")
             self._run_program(page, arrival_ps, frame_bytes)
@@ -370,8 +378,7 @@ class Machine:
             self._free(page)
             return
         self._work("transmit", "transmit_ns")
-        self.counters["maps"] += 1
-        self._work("dma_map", "dma_map_ns")
+        self._map(frame_bytes, to_send=True)
         self._sync("sync_for_device", frame_bytes)
         self.tx_ring.append([page, arrival_ps, frame_bytes, 0])
         self._doorbell()
@@ -401,8 +408,7 @@ class Machine:
                 self._put(page, True)
                 continue
             self._work("transmit", "transmit_ns")
-            self.counters["maps"] += 1
-            self._work("dma_map", "dma_map_ns")
+            self._map(frame_bytes, to_send=True)
             self._sync("sync_for_device", frame_bytes)
             self.tx_ring.append([page, arrival_ps, frame_bytes, 0])
         self._doorbell()
@@ -432,8 +438,7 @@ class Machine:
                     page, arrival_ps, _, sent_ps = self.tx_ring.popleft()
                     self.announced -= 1
                     self._work("transmit", "transmit_clean_ns")
-                    self.counters["unmaps"] += 1
-                    self._work("dma_unmap", "dma_unmap_ns")
+                    self._unmap()
                     self._count("redirected", sent_ps - arrival_ps)
                     self._work("pool_put", "pool_put_ns")
                     self._sync_for_device()
@@ -450,8 +455,7 @@ class Machine:
         if self.transmits:
             self._put(page, True)
             return
-        self.counters["unmaps"] += 1
-        self._work("dma_unmap", "dma_unmap_ns")
+        self._unmap()
         self._free(page)
 
     def _read(self, slept: bool) -> Steps:
@@ -544,8 +548,7 @@ class Machine:
         pages = [self._take_page(node, price_ps) for _ in range(batch)]
         for page in pages:
             if self.pool_maps:
-                self.counters["maps"] += 1
-                self._work("dma_map", "dma_map_ns")
+                self._map(PAGE_BYTES)
             if self.pool_maps and self.pool_syncs:
                 self._sync_for_device()
             self._work("pool_refill", "page_adopt_ns")
@@ -588,13 +591,21 @@ class Machine:
             self._unmap()
         self._work("pool_release", "atomic_ns")
 
+    def _map(self, size_bytes: int, to_send: bool = False) -> None:
+        self.counters["maps"] += 1
+        self._work("dma_map", "dma_map_ns")
+        self._charge_all(self.between.mapped(size_bytes, to_send))
+
     def _unmap(self) -> None:
         self.counters["unmaps"] += 1
         self._work("dma_unmap", "dma_unmap_ns")
+        self._charge_all(self.between.unmapped(self.cpu, self.now_ps + self.elapsed_ps))
 
     def _sync_for_device(self, size_bytes: int | None = None) -> None:
         self.counters["syncs"] += 1
-        self._sync("sync_for_device", self.synced_bytes if size_bytes is None else size_bytes)
+        covered = self.synced_bytes if size_bytes is None else size_bytes
+        self._sync("sync_for_device", covered)
+        self._charge_all(self.between.synced_for_device(covered))
 
     def _take_page(self, node: int, price_ps: int) -> int:
         """From this CPU's list, which takes a batch from the shared lists when it is empty."""

@@ -133,8 +133,7 @@ class KeepingMachine(Machine):
             page = self._alloc()
         else:
             page = self._take_page(self.nodes[self.cpu], self._price_ps("page_single_alloc_ns"))
-        self.counters["maps"] += 1
-        self._work("dma_map", "dma_map_ns")
+        self._map(self.synced_bytes)
         self._work("sync_for_device", "dma_sync_line_ns", -(-self.synced_bytes // LINE_BYTES))
         return page
 

@@ -44,6 +44,10 @@ REFERENCES: dict[str, Value] = {"driver.model": "split", "pool.recycle": False}
 PAGE_CACHE: dict[str, Value] = {"pool.recycle": False, "driver.page_cache": 16}
 UNPOOLED: dict[str, Value] = {"driver.model": "split-unpooled"}
 
+STRICT: dict[str, Value] = {"machine.iommu": "strict"}
+LAZY: dict[str, Value] = {"machine.iommu": "lazy"}
+BOUNCED: dict[str, Value] = {"machine.swiotlb": True}
+
 MOVED: dict[str, Value] = {"numa.nodes": 2, "life.event": "irq-moved", "life.at_ms": 3}
 
 SCENARIOS: dict[str, dict[str, Value]] = {
@@ -124,6 +128,19 @@ SCENARIOS: dict[str, dict[str, Value]] = {
     "bursts-slow-split-unpooled": {**SLOW, **BURSTS, **UNPOOLED},
     "bursts-slow-split-unpooled-cached": {**SLOW, **BURSTS, **UNPOOLED, "driver.page_cache": 64},
     "poisson-drop-unpooled-cached": {**DROP, "driver.model": "page-allocator", "driver.page_cache": 8},
+    "bursts-slow-without-recycling-strict": {**SLOW, **BURSTS, **STRICT, "pool.recycle": False},
+    "bursts-overflow-of-a-small-pool-strict": {**OVERFLOW, **BURSTS, **STRICT, "pool.size": 24},
+    "bursts-overflow-of-a-small-pool-lazy": {**OVERFLOW, **BURSTS, **LAZY, "pool.size": 24},
+    "poisson-fast-without-recycling-lazy": {**LAZY, "app.reader": "fast", "pool.recycle": False},
+    "bursts-xdp-redirect-strict": {**REDIRECT, **BURSTS, **STRICT},
+    "constant-forward-lazy": {**FORWARD, **CONSTANT, **LAZY},
+    "bursts-slow-split-unpooled-strict": {**SLOW, **BURSTS, **UNPOOLED, **STRICT},
+    "poisson-drop-passed-through": {**DROP, "pool.recycle": False, "machine.iommu": "passthrough"},
+    "bursts-slow-bounced": {**SLOW, **BURSTS, **BOUNCED, "pool.recycle": False, "kernel": "5.14"},
+    "poisson-forward-bounced": {**FORWARD, **BOUNCED, "pool.recycle": False},
+    "bursts-xdp-redirect-bounced": {**REDIRECT, **BURSTS, **BOUNCED},
+    "poisson-xdp-tx-bounced": {**XDP_TX, **BOUNCED, "traffic.packet_size": "imix"},
+    "bursts-slow-split-unpooled-bounced": {**SLOW, **BURSTS, **UNPOOLED, **BOUNCED},
     "constant-same-cpu-overload": {**SHARED, **CONSTANT, "traffic.rate_pps": 1_500_000, "nic.budget": 32},
 }
 
@@ -154,6 +171,7 @@ def of_engine(finished: Trial) -> dict[str, Any]:
     other = dict(zip([name for name in COUNTERS if name not in alloc], recycled, strict=False))
     other |= {name: int(tally[name]) for name in PAGE_CACHE_COUNTERS}
     device = {name: int(host.device[name]) for name in ("maps", "unmaps", "syncs")}
+    device["invalidations"] = int(meter.dma.invalidations)
     pages = {"hold": int(pool.hold), "release": int(pool.release)}
     fates = ("offered", "delivered", "dropped_early", "missed", "dropped_socket", "dropped_driver", "read")
     fates += ("dropped_xdp", "transmitted", "redirected", "dropped_tx")
@@ -173,7 +191,7 @@ def of_engine(finished: Trial) -> dict[str, Any]:
 def of_model(machine: Machine) -> dict[str, Any]:
     return {
         "fates": machine.fates,
-        "counters": machine.counters,
+        "counters": {**machine.counters, "invalidations": machine.between.invalidations},
         "spent": machine.spent_ps,
         "busy": [sum(cpu.values()) for cpu in machine.spent_ps],
         "clock": machine.clock_ps,
@@ -229,8 +247,8 @@ def test_the_scenarios_reach_all_that_can_happen() -> None:
         never = {name for name in found[0][group] if not any(one[group][name] for one in found)}
         assert never == impossible
     reached = (
-        {"poll", "page_alloc", "page_free", "zone_lock"},
-        {"copy", "page_free", "dma_unmap", "zone_lock"},
+        {"poll", "page_alloc", "page_free", "zone_lock", "iommu_map", "iommu_queue", "swiotlb_copy"},
+        {"copy", "page_free", "dma_unmap", "zone_lock", "iommu_queue"},
     )
     for cpu, parts in enumerate(reached):
         assert all(any(one["spent"][cpu][part] for one in found) for part in parts)

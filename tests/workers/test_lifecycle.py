@@ -7,9 +7,11 @@ import pytest
 
 from workers import assemble, audit, lifecycle, run_trial, traffic, trial
 from workers.config import TrialConfig
-from workers.drivers.page import TRUESIZE_BYTES
 from workers.errors import ConfigError
 from workers.groups import Value
+
+TRUESIZE_BYTES = 4096 + 256
+"""of a packet: its page and its sk_buff"""
 
 FLAT = Path(__file__).parent / "profiles" / "flat.toml"
 

@@ -88,19 +88,19 @@ TRIALS: dict[str, dict[str, Value]] = {
 }
 
 PINNED: dict[str, str] = {
-    "drop-constant": "8d7eb211c5673054",
-    "drop-saturation": "13f6698b6d695477",
-    "drop-poisson-local": "30009f8c78e6eabc",
-    "drop-bursts-without-recycling": "ad10c177edd776e9",
-    "fast-imix-software-coherence": "d0e0cea827104c39",
-    "fast-capture": "b2f982221d5228f1",
-    "slow-bursts-small-pool": "c25929716f2711a4",
-    "slow-poisson-drawn-work": "3e7589c26fc41edc",
-    "slow-same-cpu-oldest-release": "13a8f5cff7550989",
-    "slow-posted-registers-driver-syncs": "d1adf6272c84f597",
-    "xdp-all-verdicts-forwarded-to-a-slow-link": "e8dd2be62f02db68",
-    "slow-bursts-moved-to-the-other-node": "e9b1f06b40f74953",
-    "xdp-to-two-kthreads-replaced-before": "a0a20248c4aae363",
+    "drop-constant": "3ac2358612f90cd7",
+    "drop-saturation": "b58e9ca9ad917257",
+    "drop-poisson-local": "9263df2c1890cc06",
+    "drop-bursts-without-recycling": "e5e8ab0f63b11bc2",
+    "fast-imix-software-coherence": "4ce9ce91215abd92",
+    "fast-capture": "46ddd4c45b5a6cc4",
+    "slow-bursts-small-pool": "55ba800cc1e5dac4",
+    "slow-poisson-drawn-work": "df69ed8f92e9676d",
+    "slow-same-cpu-oldest-release": "2e98c31f9a64e6cd",
+    "slow-posted-registers-driver-syncs": "0766631ab2d245cd",
+    "xdp-all-verdicts-forwarded-to-a-slow-link": "620ad030ce5d3c29",
+    "slow-bursts-moved-to-the-other-node": "179709b3c06d5297",
+    "xdp-to-two-kthreads-replaced-before": "c7e4283b0c8e8735",
 }
 
 

@@ -9,11 +9,14 @@ import pytest
 from pool_impl.release import RELEASES
 from workers import arch, assemble, audit, run_trial, trial
 from workers.config import TrialConfig
-from workers.drivers.page import TRUESIZE_BYTES
 from workers.errors import ConfigError
 from workers.groups import Value
 from workers.measures import LOCATIONS
-from workers.state import UNITS_OF_A_PAGE as PAGE
+
+PAGE = 64
+"""units of a page"""
+TRUESIZE_BYTES = 4096 + 256
+"""of a packet: its page and its sk_buff"""
 
 FLAT = Path(__file__).parent / "profiles" / "flat.toml"
 

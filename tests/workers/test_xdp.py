@@ -12,10 +12,12 @@ from workers import assemble, audit, run_trial, traffic, trial
 from workers.config import TrialConfig
 from workers.derived import seed_matters
 from workers.drivers.geometry import geometry_of
-from workers.drivers.page import MOST_BYTES
 from workers.errors import CheckError, ConfigError
 from workers.groups import Value
 from workers.measures import CATEGORIES
+
+MOST_BYTES = 4096 - 256 - 320
+"""of a page that a sync covers: without headroom and shared info"""
 
 FLAT = str(Path(__file__).parent / "profiles" / "flat.toml")
 

@@ -3,14 +3,14 @@
 from typing import NamedTuple
 
 from pool_impl.layout import FLAG_PAGE_FRAG, MAX_SKB_FRAGS, NET_SKB_PAD, SHARED_INFO_BYTES, SKB_BYTES
-from pool_impl.page_frag import BLOCK_BYTES
-from pool_impl.pool import PAGE_BYTES
+from pool_impl.page_frag import LEAST_BLOCK_BYTES
 from pool_impl.release import rules_of
 from pool_impl.skb import SMALLEST_PAGE_HEAD_BYTES
 from workers.config import TrialConfig
-from workers.derived import SPLIT_MODELS, keeps_by_reference
+from workers.derived import BESIDE_DATA_BYTES, SPLIT_MODELS, keeps_by_reference
 from workers.drivers.gather import HEADERS_BYTES
-from workers.drivers.page import HEADROOM_BYTES, MOST_BYTES, TRUESIZE_BYTES
+from workers.drivers.page import HEADROOM_BYTES
+from workers.hardware import page_bytes
 from workers.nic import HEADER_BUFFER_BYTES
 from workers.state import (
     FRAGMENTS,
@@ -55,7 +55,7 @@ class Geometry(NamedTuple):
     """of a packet, against a socket's limit"""
     most_buffers: int
     """of a packet"""
-    block_bytes: int = PAGE_BYTES
+    block_bytes: int
     """that buffers are cut from"""
     beside: int = 0
     """what each descriptor has of pages in whole beside that"""
@@ -85,6 +85,7 @@ class Geometry(NamedTuple):
 def geometry_of(config: TrialConfig, largest_frame_bytes: int) -> Geometry:
     """Buffers for a trial whose largest packet has so many bytes."""
     driver = config.driver
+    page = page_bytes(config)
     copybreak = driver.copybreak_bytes
     if isinstance(copybreak, str):
         copybreak = USUAL_COPYBREAK_BYTES.get(driver.model, 0)
@@ -94,11 +95,12 @@ def geometry_of(config: TrialConfig, largest_frame_bytes: int) -> Geometry:
             writable=driver.buffer_bytes,
             taken=driver.buffer_bytes,
             headroom=0,
-            synced=PAGE_BYTES,
+            synced=page,
             flags=_fragment_flag(config),
             copybreak=copybreak,
             least_truesize=COPIED_TRUESIZE_BYTES,
             most_buffers=MAX_SKB_FRAGS,
+            block_bytes=page,
         )
     if driver.model == "slab":
         return Geometry(
@@ -111,20 +113,21 @@ def geometry_of(config: TrialConfig, largest_frame_bytes: int) -> Geometry:
             copybreak=copybreak,
             least_truesize=COPIED_TRUESIZE_BYTES,
             most_buffers=1 + MAX_SKB_FRAGS,
-            block_bytes=BLOCK_BYTES,
+            block_bytes=max(LEAST_BLOCK_BYTES, page),
         )
     if driver.model == "header-split":
         return Geometry(
             pattern=HEADER_SPLIT,
-            writable=PAGE_BYTES,
+            writable=page,
             taken=NET_SKB_PAD + HEADER_BUFFER_BYTES + SHARED_INFO_BYTES,
             headroom=0,
-            synced=PAGE_BYTES,
+            synced=page,
             flags=0,
             copybreak=0,
             least_truesize=NET_SKB_PAD + HEADER_BUFFER_BYTES + SHARED_INFO_BYTES + SKB_BYTES,
             most_buffers=MAX_SKB_FRAGS,
-            beside=PAGE_BYTES,
+            block_bytes=page,
+            beside=page,
             split=HEADERS_BYTES,
         )
     if driver.model in SPLIT_MODELS:
@@ -134,28 +137,31 @@ def geometry_of(config: TrialConfig, largest_frame_bytes: int) -> Geometry:
             writable=driver.buffer_bytes - NET_SKB_PAD - SHARED_INFO_BYTES,
             taken=driver.buffer_bytes,
             headroom=0,
-            synced=PAGE_BYTES,
+            synced=page,
             flags=0 if keeps_by_reference(config) else _fragment_flag(config),
             copybreak=copybreak,
             least_truesize=min(truesize, COPIED_TRUESIZE_BYTES) if copybreak else truesize,
             most_buffers=1 + MAX_SKB_FRAGS,
+            block_bytes=page,
         )
+    most_bytes = page - BESIDE_DATA_BYTES
     if driver.model == "page-allocator":
         pattern = OWN_KEPT_PAGES if driver.page_cache else OWN_PAGES
     elif driver.page_cache:
         pattern = KEPT_PAGES
     else:
-        pattern = PAGES if copybreak or largest_frame_bytes > MOST_BYTES else PAGE_ALONE
+        pattern = PAGES if copybreak or largest_frame_bytes > most_bytes else PAGE_ALONE
     return Geometry(
         pattern=pattern,
-        writable=MOST_BYTES,
-        taken=PAGE_BYTES,
+        writable=most_bytes,
+        taken=page,
         headroom=HEADROOM_BYTES,
-        synced=MOST_BYTES,
+        synced=most_bytes,
         flags=0,
         copybreak=copybreak,
-        least_truesize=COPIED_TRUESIZE_BYTES if copybreak else TRUESIZE_BYTES,
+        least_truesize=COPIED_TRUESIZE_BYTES if copybreak else page + SKB_BYTES,
         most_buffers=1 if driver.model == "replace-before-pass" else 1 + MAX_SKB_FRAGS,
+        block_bytes=page,
     )
 
 

@@ -17,11 +17,10 @@ from typing import Any
 from pool_impl import skb as buffer
 from pool_impl.jit import compiled
 from pool_impl.observe import SHARED_INFO, SKB
-from pool_impl.pool import PAGE_BYTES
 from workers import cost, hardware_gro
 from workers.cache import DESCRIPTOR, HEADER, part_of_page
 from workers.drivers.buffers import allocate_fragment, allocate_page, post
-from workers.state import UNIT_BYTES, UNITS_OF_A_PAGE, Trial
+from workers.state import UNIT_BYTES, Trial
 
 
 @compiled(inline=False)
@@ -36,12 +35,13 @@ def receive_packet(trial: Trial, number: int) -> int:
     packet = trial.packets[skb]
     while True:
         if descriptor.frame_bytes > 0:
-            observer.work(cost.SYNC_FOR_CPU, descriptor.frame_bytes)
-            buffer.add_rx_frag(trial.buffers, skb, descriptor.page, 0, descriptor.frame_bytes, PAGE_BYTES)
-            packet.units += UNITS_OF_A_PAGE
+            length = descriptor.frame_bytes
+            observer.work(cost.SYNC_FOR_CPU, length)
+            buffer.add_rx_frag(trial.buffers, skb, descriptor.page, 0, length, trial.nic.page_bytes)
+            packet.units += trial.nic.page_units
             descriptor.page = 0
         else:
-            queue.kept_units += UNITS_OF_A_PAGE
+            queue.kept_units += trial.nic.page_units
         if descriptor.ends:
             break
         queue.polled += 1
@@ -53,6 +53,7 @@ def receive_packet(trial: Trial, number: int) -> int:
 
 @compiled(inline=False)
 def _receive_aggregate(trial: Trial, number: int) -> int:
+    nic = trial.nic
     queue = trial.queues[number]
     aggregate = hardware_gro.take(trial, number)
     _take(trial, queue)
@@ -63,10 +64,10 @@ def _receive_aggregate(trial: Trial, number: int) -> int:
             queue.kept_units += trial.nic.part_units
         length = aggregate.frame_bytes[position]
         trial.host.observer.work(cost.SYNC_FOR_CPU, length)
-        buffer.add_rx_frag(trial.buffers, skb, aggregate.page[position], 0, length, PAGE_BYTES)
-        trial.packets[skb].units += UNITS_OF_A_PAGE
+        buffer.add_rx_frag(trial.buffers, skb, aggregate.page[position], 0, length, nic.page_bytes)
+        trial.packets[skb].units += nic.page_units
     if aggregate.pages == 0:
-        queue.kept_units += UNITS_OF_A_PAGE
+        queue.kept_units += nic.page_units
     if aggregate.merged_count > 0:
         trial.buffers.shared[trial.buffers.skbs[skb].shared].gso_size = aggregate.segment_bytes
         trial.tally.read += aggregate.merged_count
@@ -123,7 +124,7 @@ def post_new(trial: Trial, number: int) -> bool:
         page = allocate_page(trial, number)
         if page == 0:
             return False
-        queue.kept_units += UNITS_OF_A_PAGE
-    queue.kept_units -= nic.part_units + UNITS_OF_A_PAGE
+        queue.kept_units += nic.page_units
+    queue.kept_units -= nic.part_units + nic.page_units
     post(trial, queue, page, 0)
     return True

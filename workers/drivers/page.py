@@ -8,20 +8,17 @@ dropped, and its page posted again.
 from pool_impl import pool
 from pool_impl import skb as buffer
 from pool_impl.jit import compiled
-from pool_impl.layout import SHARED_INFO_BYTES, SKB_BYTES
+from pool_impl.layout import SHARED_INFO_BYTES
 from pool_impl.observe import SHARED_INFO, SKB, STRUCT_PAGE
 from workers import cost, xdp
 from workers.cache import DESCRIPTOR, HEADER
+from workers.derived import BESIDE_DATA_BYTES
 from workers.drivers.buffers import allocate_page, post
-from workers.state import UNITS_OF_A_PAGE, Trial
+from workers.state import Trial
 
 HEADROOM_BYTES = 256
 """XDP_PACKET_HEADROOM, where the device starts to write"""
-MOST_BYTES = pool.PAGE_BYTES - HEADROOM_BYTES - SHARED_INFO_BYTES
-"""what a sync for the device covers: all that the device may have written"""
-
-TRUESIZE_BYTES = pool.PAGE_BYTES + SKB_BYTES
-"""what a packet counts against a socket's limit: its page and its sk_buff"""
+assert HEADROOM_BYTES + SHARED_INFO_BYTES == BESIDE_DATA_BYTES
 
 
 @compiled()
@@ -46,14 +43,14 @@ def receive_packet(trial: Trial, number: int) -> int:
         return 0
 
     observer.work(cost.SKB_ALLOC, 1)
-    skb = buffer.build(trial.buffers, page, 0, pool.PAGE_BYTES)
+    skb = buffer.build(trial.buffers, page, 0, nic.page_bytes)
     observer.touch(SKB, skb, True)
     cost.store(observer, SHARED_INFO, page)
     buffer.extend(trial.buffers, skb, descriptor.frame_bytes)
     packet = trial.packets[skb]
     packet.arrival_ps = descriptor.arrival_ps
     packet.flow_hash = descriptor.flow_hash
-    packet.units = UNITS_OF_A_PAGE
+    packet.units = nic.page_units
     if nic.replaces:
         replacement = allocate_page(trial, number)
         post(trial, queue, page if replacement == 0 else replacement, 0)

@@ -27,15 +27,14 @@ from pool_impl import skb as buffer
 from pool_impl.jit import compiled
 from pool_impl.layout import NO_NODE
 from pool_impl.observe import DMA_MAP, DMA_SYNC_FOR_DEVICE, DMA_UNMAP
-from pool_impl.pool import PAGE_BYTES
 from workers import cost, xdp
 from workers.cache import HEADER, part_of_page
 from workers.drivers import gather, page_cache
 from workers.drivers.buffers import take_page
 from workers.state import KEPT_PAGES, UNIT_BYTES, Trial
 
-BIAS = PAGE_BYTES // UNIT_BYTES
-"""shares of a page that is being split: more than it can have buffers"""
+BIAS = 1024
+"""shares of a page that is being split: more than it can have buffers, also of 64 KiB"""
 
 
 @compiled(inline=False)
@@ -183,7 +182,7 @@ def next_buffer(trial: Trial, number: int) -> tuple[int, int]:
     offset = queue.split_offset
     taken = trial.nic.buffer_units * UNIT_BYTES
     queue.split_offset += taken
-    if queue.split_offset == PAGE_BYTES:
+    if queue.split_offset == trial.nic.page_bytes:
         queue.split_page = 0
     if trial.nic.driver_syncs:
         pool.sync_for_device(trial.host, trial.host.pools[queue.pool], taken)

@@ -12,7 +12,6 @@ from pool_impl import page_alloc, page_frag
 from pool_impl.jit import compiled
 from pool_impl.layout import NO_NODE, Host
 from pool_impl.observe import DMA_MAP, DMA_SYNC_FOR_DEVICE, DMA_UNMAP
-from pool_impl.pool import PAGE_BYTES
 from workers import cost
 from workers.state import OWN_PAGES, UNIT_BYTES, Trial
 
@@ -46,7 +45,7 @@ def _cut(host: Host, caches: Any, size: int) -> tuple[int, int, int]:
     page, offset = page_frag.alloc(host, caches, size)
     if allocator.serial == serial:
         return page, offset, 0
-    return page, offset, caches[host.context.cpu].block_bytes // PAGE_BYTES
+    return page, offset, caches[host.context.cpu].block_bytes // host.page_allocator.page_bytes
 
 
 @compiled()

@@ -2,6 +2,7 @@
 
     FarmError
     ├── SweepError        a sweep file or an override: correct the input
+    ├── CaseError         a file of published cases: correct the input
     ├── StoreError        the store, or a run in it: name another, or repair it as the message says
     ├── OutputError       a file to write: name another
     ├── ExecutorError     trials cannot be run where they were sent
@@ -17,6 +18,10 @@ class FarmError(Exception):
 
 class SweepError(FarmError):
     """A sweep file or an override on the command line is malformed."""
+
+
+class CaseError(FarmError):
+    """A file of published cases is malformed, or one of its trials cannot be run."""
 
 
 class StoreError(FarmError):

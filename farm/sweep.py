@@ -159,17 +159,18 @@ def _tables(
     if not isinstance(tables, list) or not all(isinstance(table, dict) for table in tables):
         form = f"[[{key}]]" if many else f"[{key}]"
         raise SweepError(f"{origin}: {key} = {found!r}: write it as a table, {form}")
-    return [_flat(table) for table in tables]
+    return [flat(table) for table in tables]
 
 
-def _flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
-    flat: dict[str, object] = {}
+def flat(table: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    """TOML reads dotted names as nested tables: the names again, with their values."""
+    found: dict[str, object] = {}
     for key, value in table.items():
         if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{key}.")
+            found |= flat(value, f"{prefix}{key}.")
         else:
-            flat[f"{prefix}{key}"] = value
-    return flat
+            found[f"{prefix}{key}"] = value
+    return found
 
 
 def _fixed(table: Mapping[str, object]) -> dict[str, Value]:

@@ -22,8 +22,9 @@ import hashlib
 import json
 import os
 import tomllib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from pathlib import Path
 from types import MappingProxyType
@@ -56,6 +57,9 @@ class Profile:
     path: Path
     parameters: Mapping[str, Parameter]
     """in the order of :data:`PARAMETERS`"""
+    free_misses: tuple[str, ...] = ()
+    """of which objects (``workers.cache.MISSES``) cache misses cost nothing: only in a what-if, see
+    :func:`varied`"""
 
     def __getitem__(self, parameter: str) -> float:
         """The value of a parameter, in the unit of its name."""
@@ -90,7 +94,36 @@ def load(name: str) -> Profile:
     Raises:
         ProfileError: unknown architecture, or a malformed or incomplete profile.
     """
+    if name in _VARIED:
+        return _VARIED[name]
     return _resolve(tuple(_lineage(name)))
+
+
+_VARIED: dict[str, Profile] = {}
+
+
+@contextmanager
+def varied(name: str, values: Mapping[str, float], free_misses: Sequence[str] = ()) -> Iterator[str]:
+    """A what-if: a profile with other values of some parameters, without a file.
+
+    Args:
+        name: of the profile, as for :func:`load`.
+        values: by parameter; neither its range nor the order of parameters holds for them.
+        free_misses: see :class:`Profile`.
+
+    Yields:
+        The name by which :func:`load` knows the profile, in this process and inside the block.
+    """
+    profile = load(name)
+    changed = {key: profile.parameters[key]._replace(value=float(value)) for key, value in values.items()}
+    listed = ", ".join([*(f"{key} = {value:g}" for key, value in values.items()), *free_misses])
+    what_if = f"{name} with {listed}"
+    parameters = MappingProxyType({**profile.parameters, **changed})
+    _VARIED[what_if] = replace(profile, parameters=parameters, free_misses=tuple(free_misses))
+    try:
+        yield what_if
+    finally:
+        del _VARIED[what_if]
 
 
 class _Document(NamedTuple):

@@ -289,12 +289,13 @@ def _queues(config: TrialConfig) -> Any:
 
 def _pool_params(config: TrialConfig, geometry: Geometry, queue: int) -> PoolParams:
     maps = 0 if keeps_by_reference(config) else FLAG_DMA_MAP
-    syncs = FLAG_DMA_SYNC_DEV if maps and config.driver.sync == "pool" else 0
+    sync_bytes = config.driver.sync_bytes
+    syncs = FLAG_DMA_SYNC_DEV if maps and config.driver.sync == "pool" and sync_bytes != 0 else 0
     return PoolParams(
         pool_size=config.pool.size,
         flags=geometry.flags | maps | syncs,
         dma_dir=DMA_BIDIRECTIONAL if attaches_program(config) else DMA_FROM_DEVICE,
-        max_len=geometry.synced,
+        max_len=geometry.synced if isinstance(sync_bytes, str) else min(sync_bytes, geometry.synced),
         offset=geometry.headroom,
         napi=queue,
         nid=nodes.preferred(config),
@@ -330,7 +331,7 @@ def _nic(config: TrialConfig, geometry: Geometry, arrivals: Arrivals) -> Any:
     nic.queues = config.nic.queues
     nic.ring_mask = config.nic.rx_ring - 1
     nic.recycle = int(config.pool.recycle)
-    nic.driver_syncs = int(config.driver.sync == "driver")
+    nic.driver_syncs = int(config.driver.sync == "driver" and config.driver.sync_bytes != 0)
     nic.replaces = int(config.driver.model == "replace-before-pass")
     nic.pattern = geometry.pattern
     nic.buffer_bytes = geometry.writable

@@ -44,6 +44,15 @@ KIND_OF_OBJECT = {
 }
 """kinds by the name that measures use"""
 
+MISSES = {
+    "struct_page": (STRUCT_PAGE,),
+    "packet": (HEADER, PAYLOAD),
+    "ring": (RING_SLOT, POOL_CONSUMER, POOL_PRODUCER),
+    "descriptor": (DESCRIPTOR,),
+    "skb": (SKB, SLAB_HEAD, SHARED_INFO),
+}
+"""all kinds, by what a what-if may take the price of misses from"""
+
 # by kind, as constants that the compiler can fold
 LINE_SHIFT = np.zeros(KINDS, np.int64)
 """8-byte slots and 32-byte descriptors share 64-byte lines; other objects have lines of their own"""
@@ -82,7 +91,7 @@ CACHES = np.dtype(
         ("device_node", "<i8"),
         *((name, "<i8") for name in ("line_bytes", "l1_bytes", "l2_bytes", "llc_bytes", "ddio_bytes")),
         ("latency_ps", "<i8", (LEVELS,)),
-        ("exposed_ps", "<i8", (LEVELS,)),
+        ("exposed_ps", "<i8", (KINDS, LEVELS)),
         ("touches", "<i8", (KINDS,)),
         ("misses", "<i8", (KINDS,)),  # neither in L1 nor in L2
         ("first_stamp", "<i8", (KINDS,)),

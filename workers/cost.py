@@ -180,7 +180,7 @@ class Pricing(NamedTuple):
         cpu = self.context.cpu
         level = find(self.caches, self.stamps, self.pages, self.has_nodes(), cpu, kind, index)
         if level != L1:
-            charge(self.meter, cpu, CACHE_MISSES, self.caches.exposed_ps[level])
+            charge(self.meter, cpu, CACHE_MISSES, self.caches.exposed_ps[kind, level])
 
     def own(self, change: int, _page: int, number: int) -> None:
         """Costs nothing; but before a page comes back, its pool's idle ones are added up."""
@@ -375,7 +375,7 @@ def new_pricing(profile: Parameters, context: Any, pages: Any, stamps_of_kind: d
         (OTHER_CPU_FAR, "line_transfer_far_ns"),
     ):
         caches.latency_ps[level] = picoseconds(profile[parameter])
-        caches.exposed_ps[level] = picoseconds(profile[parameter] * profile["miss_exposed_ratio"])
+        caches.exposed_ps[:, level] = picoseconds(profile[parameter] * profile["miss_exposed_ratio"])
     return Pricing(meter, caches, stamps, pages, context, records(IDLE, 1)[0], None, None)
 
 

@@ -15,6 +15,9 @@ UNPOOLED_MODELS = ("page-allocator", "slab", "split-unpooled")
 BESIDE_DATA_BYTES = 256 + 320
 """of a page that a packet has to itself, that the device may not write: headroom and shared info"""
 
+LARGE_BUFFER_BYTES = 8192
+"""driver.buffer_bytes beyond a page, of a device that takes one size for all frames (driver.model = slab)"""
+
 IMIX_BYTES = (64,) * 7 + (594,) * 4 + (1518,)
 """the simple IMIX of 7:4:1 as Ethernet frames with FCS"""
 

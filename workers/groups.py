@@ -174,8 +174,11 @@ class DriverConfig(Group):
         ),
     ] = "page-per-packet"
     buffer_bytes: Annotated[
-        Literal[1024, 2048, 4096],
-        Field(description="buffer of each descriptor, for fragments and split pages"),
+        Literal[1024, 2048, 4096, 8192],
+        Field(
+            description="buffer of each descriptor, for fragments and split pages, at most a page; slab has "
+            "the 1536 bytes of an Ethernet frame, or 8192 where the device takes one size for all frames"
+        ),
     ] = 2048
     copybreak_bytes: Annotated[
         Annotated[int, Field(ge=0, le=1024)] | Literal["usual"],
@@ -201,6 +204,13 @@ class DriverConfig(Group):
             "returns, or the driver, when it posts the page"
         ),
     ] = "pool"
+    sync_bytes: Annotated[
+        Annotated[int, Field(ge=0, le=4096)] | Literal["usual"],
+        Field(
+            description="most that one sync for the device covers, the pool's max_len; 0: none is made, "
+            "which only an experiment may do; usual: all that the device may write to a buffer"
+        ),
+    ] = "usual"
     pool_node: Annotated[
         Literal["local", "update", "device"],
         Field(

@@ -7,8 +7,8 @@ from pool_impl import observe
 from pool_impl.host import new_host
 from pool_impl.layout import SERVING_SOFTIRQ, Host
 from pool_impl.release import rules_of
-from workers import variants
-from workers.cache import stamps_needed
+from workers import arch, variants
+from workers.cache import MISSES, stamps_needed
 from workers.calls import lengthen
 from workers.config import TrialConfig
 from workers.cost import Pricing, PricingOfLayers, PricingOfNodes, new_pricing, picoseconds
@@ -60,6 +60,8 @@ def new_machine(
     host.context.in_softirq = SERVING_SOFTIRQ
     stamps = stamps_needed(pages + 1, len(host.slots) + page_cache_slots, descriptors, skbs, 1 << parts_shift)
     pricing = new_pricing(hardware.values, host.context, host.pages, stamps)
+    for name in arch.load(config.arch).free_misses:
+        pricing.caches.exposed_ps[MISSES[name], :] = 0
     if config.machine.iommu in TRANSLATING:
         _translate(pricing.meter, hardware.values, lazy=config.machine.iommu == "lazy")
     if config.machine.swiotlb:

@@ -10,6 +10,7 @@ from workers.arch_rules import SMALLEST_PAGE_BYTES
 from workers.derived import (
     BESIDE_DATA_BYTES,
     FRAGMENT_MODELS,
+    LARGE_BUFFER_BYTES,
     PAGE_MODELS,
     SPLIT_MODELS,
     UNPOOLED_MODELS,
@@ -410,6 +411,17 @@ def _mapping_syncs(config: TrialFields) -> None:
         )
 
 
+def _only_pools_limit_syncs(config: TrialFields) -> None:
+    driver = config.driver
+    if driver.sync_bytes != "usual" and (driver.model in UNPOOLED_MODELS or keeps_by_reference(config)):
+        raise ConfigError(
+            "driver.sync_bytes",
+            driver.sync_bytes,
+            "it is the pool's max_len, and here the driver maps and syncs whole buffers; leave it usual, or "
+            "use page-per-packet",
+        )
+
+
 def _only_pools_prefer_a_node(config: TrialFields) -> None:
     if config.driver.model in UNPOOLED_MODELS and config.driver.pool_node != "local":
         raise ConfigError(
@@ -420,12 +432,27 @@ def _only_pools_prefer_a_node(config: TrialFields) -> None:
 
 
 def _only_fragments_have_a_size(config: TrialFields) -> None:
+    driver = config.driver
     default = DriverConfig.model_fields["buffer_bytes"].default
-    if config.driver.model not in ("fragments", *SPLIT_MODELS) and config.driver.buffer_bytes != default:
+    if driver.model in ("fragments", *SPLIT_MODELS):
+        if driver.buffer_bytes == LARGE_BUFFER_BYTES:
+            raise ConfigError(
+                "driver.buffer_bytes",
+                driver.buffer_bytes,
+                f"driver.model = {driver.model} has buffers in a page; use 4096 or less, or slab",
+            )
+    elif driver.model == "slab":
+        if driver.buffer_bytes not in (default, LARGE_BUFFER_BYTES):
+            raise ConfigError(
+                "driver.buffer_bytes",
+                driver.buffer_bytes,
+                f"driver.model = slab has one size; leave it {default}, or use {LARGE_BUFFER_BYTES}",
+            )
+    elif driver.buffer_bytes != default:
         raise ConfigError(
             "driver.buffer_bytes",
-            config.driver.buffer_bytes,
-            f"with driver.model = {config.driver.model} a buffer is a page; leave it {default}, or use "
+            driver.buffer_bytes,
+            f"with driver.model = {driver.model} a buffer is a page; leave it {default}, or use "
             "fragments or split",
         )
 
@@ -509,6 +536,7 @@ RULES = (
     *(Rule(("driver.model", f"pool.{leaf}"), _only_pools_recycle(leaf)) for leaf in ONLY_OF_POOLS),
     Rule(("driver.model", "driver.sync"), _mapping_syncs),
     Rule(("driver.model", "driver.pool_node"), _only_pools_prefer_a_node),
+    Rule(("driver.model", "driver.sync_bytes", "driver.page_cache", "pool.recycle"), _only_pools_limit_syncs),
     Rule(("driver.model", "driver.buffer_bytes"), _only_fragments_have_a_size),
     Rule(
         ("driver.model", "traffic.kind", "traffic.packet_size", "arch", "machine.page_bytes"),

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from farm.cli import arch, checks, metrics, results, runs
+from farm.cli import arch, checks, metrics, predictions, results, runs
 from farm.cli.options import EXIT_INCOMPARABLE, EXIT_INTERRUPTED, EXIT_USAGE
 from farm.errors import FarmError, IncomparableError
 from pool_impl.errors import PoolError
@@ -36,6 +36,8 @@ VERBS: tuple[tuple[str, Callable[..., int | None]], ...] = (
     ("list", results.list_),
     ("show", results.show),
     ("compare", results.compare),
+    ("explain", predictions.explain),
+    ("validate", predictions.validate),
     ("fields", results.fields),
     ("serve", metrics.serve),
     ("publish", metrics.publish),

@@ -7,7 +7,7 @@ from pool_impl.page_frag import LEAST_BLOCK_BYTES
 from pool_impl.release import rules_of
 from pool_impl.skb import SMALLEST_PAGE_HEAD_BYTES
 from workers.config import TrialConfig
-from workers.derived import BESIDE_DATA_BYTES, SPLIT_MODELS, keeps_by_reference
+from workers.derived import BESIDE_DATA_BYTES, LARGE_BUFFER_BYTES, SPLIT_MODELS, keeps_by_reference
 from workers.drivers.gather import HEADERS_BYTES
 from workers.drivers.page import HEADROOM_BYTES
 from workers.hardware import page_bytes
@@ -103,12 +103,14 @@ def geometry_of(config: TrialConfig, largest_frame_bytes: int) -> Geometry:
             block_bytes=page,
         )
     if driver.model == "slab":
+        large = driver.buffer_bytes == LARGE_BUFFER_BYTES
+        writable = LARGE_BUFFER_BYTES if large else ETHERNET_BUFFER_BYTES
         return Geometry(
             pattern=OWN_FRAGMENTS,
-            writable=ETHERNET_BUFFER_BYTES,
-            taken=NET_SKB_PAD + ETHERNET_BUFFER_BYTES + SHARED_INFO_BYTES,
+            writable=writable,
+            taken=NET_SKB_PAD + writable + SHARED_INFO_BYTES,
             headroom=NET_SKB_PAD,
-            synced=ETHERNET_BUFFER_BYTES,
+            synced=writable,
             flags=0,
             copybreak=copybreak,
             least_truesize=COPIED_TRUESIZE_BYTES,

@@ -274,14 +274,14 @@ def _trials(sweep: Sweep, given: Mapping[str, Value], run: Run | None) -> tuple[
                 f"{name}: the sweep has several values, {listed}; name one as {name}={word(values[0])}"
             )
         fields[name] = values[0]
-    config = TrialConfig.from_fields({**fields, **given})
+    config = TrialConfig.unchecked({**fields, **given})
     seeds = range(sweep.seeds if "seed" not in given and seed_matters(config) else 1)
     trials = [config.model_copy(update={"seed": seed}) if len(seeds) > 1 else config for seed in seeds]
     if run is not None:
         # what the run read, not what stands under these names today
         kept = run.manifests()[0].get("inputs", {})
         trials = [workers.locate(trial, run.inputs_directory, kept) for trial in trials]
-    return tuple(trials)
+    return tuple(TrialConfig.from_fields(trial.to_fields()) for trial in trials)
 
 
 def _words(fields: Mapping[str, Value]) -> str:

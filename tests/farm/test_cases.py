@@ -86,7 +86,7 @@ def test_the_shipped_set_has_every_row_with_its_published_value_and_band() -> No
     for name, (published, low, high) in FIT_SET.items():
         table = scored[name]
         assert table.band is not None
-        assert [table.published, *table.band] == pytest.approx([published, low, high], rel=0.005), name
+        assert [table.published, *table.band] == pytest.approx([published, low, high], rel=0.01), name
 
 
 def test_no_value_that_went_into_a_profile_counts_as_predicted() -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import workers
 from farm import explain
 from farm.cli.options import EXIT_INCOMPARABLE, EXIT_USAGE
 from workers import arch
@@ -76,9 +77,7 @@ def test_misses_of_one_object_are_switched_off_alone() -> None:
     with ExitStack() as stack:
         free = stack.enter_context(arch.varied("armada-3720", {}, ["packet"]))
         usual = pair("armada-3720").b[0]
-        records = [
-            explain.workers.run_trial(usual.model_copy(update={"arch": n})) for n in ("armada-3720", free)
-        ]
+        records = [workers.run_trial(usual.model_copy(update={"arch": n})) for n in ("armada-3720", free)]
     less = records[0]["cache_misses_ns_per_packet"] - records[1]["cache_misses_ns_per_packet"]
     assert dram_ns <= less <= dram_ns + l2_ns
 

@@ -341,6 +341,7 @@ def _nic(config: TrialConfig, geometry: Geometry, arrivals: Arrivals) -> Any:
     nic.split_bytes = geometry.split
     nic.copybreak_bytes = geometry.copybreak
     nic.page_bytes = page_bytes(config)
+    nic.page_shift = int(nic.page_bytes).bit_length() - 1
     nic.page_units = nic.page_bytes // UNIT_BYTES
     nic.page_units_shift = int(nic.page_units).bit_length() - 1
     nic.page_parts = nic.page_bytes // geometry.taken

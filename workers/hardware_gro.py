@@ -142,11 +142,12 @@ def _fits(trial: Trial, number: int, place: int, payload: int) -> bool:
 
 @compiled()
 def _descriptors_needed(trial: Trial, number: int, place: int, payload: int) -> int:
-    page_bytes = trial.nic.page_bytes
+    shift = trial.nic.page_shift
+    to_whole = (1 << shift) - 1
     if place == NOBODY:
-        return int(max(1, (payload + page_bytes - 1) // page_bytes))
+        return int(max(1, (payload + to_whole) >> shift))
     found = trial.aggregates[trial.context_slots[_slot(trial, number, place)]]
-    return int((found.payload_bytes + payload + page_bytes - 1) // page_bytes - found.pages)
+    return int(((found.payload_bytes + payload + to_whole) >> shift) - found.pages)
 
 
 @compiled()

@@ -31,6 +31,7 @@ NIC = _words(
     "replaces",  # 1: a page takes the packet's place in the descriptor before the packet is passed on
     "pattern",
     "page_bytes",
+    "page_shift",  # 1 << it are page_bytes; to shift, as a division takes longer than all else there
     "page_units",  # in a page, see UNIT_BYTES
     "page_units_shift",
     "buffer_bytes",  # what the device may write to the buffer of one descriptor

@@ -6,11 +6,9 @@ filled of it; so does an unmapping where a driver with a pool syncs the packet o
 block has one stamp for the shared info of all its parts, so misses on it come out too low.
 """
 
-from typing import Any
-
 from pool_impl import page_alloc, page_frag
 from pool_impl.jit import compiled
-from pool_impl.layout import NO_NODE, Host
+from pool_impl.layout import NO_NODE
 from pool_impl.observe import DMA_MAP, DMA_SYNC_FOR_DEVICE, DMA_UNMAP
 from workers import cost
 from workers.state import OWN_PAGES, UNIT_BYTES, Trial
@@ -25,7 +23,7 @@ def allocate(trial: Trial) -> tuple[int, int]:
         offset = 0
         taken = 1
     else:
-        page, offset, taken = _cut(host, trial.frag_caches, trial.nic.buffer_units * UNIT_BYTES)
+        page, offset, taken = _cut(trial, trial.nic.buffer_units * UNIT_BYTES)
     if page == 0:
         return 0, 0
     trial.tally.pages_taken += taken
@@ -37,15 +35,16 @@ def allocate(trial: Trial) -> tuple[int, int]:
 
 
 @compiled()
-def _cut(host: Host, caches: Any, size: int) -> tuple[int, int, int]:
+def _cut(trial: Trial, size: int) -> tuple[int, int, int]:
     """Part of this CPU's block, and how many pages were taken for it."""
+    host, caches = trial.host, trial.frag_caches
     allocator = host.page_allocator
     host.observer.work(cost.PAGE_FRAGMENT, 1)
     serial = allocator.serial
     page, offset = page_frag.alloc(host, caches, size)
     if allocator.serial == serial:
         return page, offset, 0
-    return page, offset, caches[host.context.cpu].block_bytes // host.page_allocator.page_bytes
+    return page, offset, caches[host.context.cpu].block_bytes >> trial.nic.page_shift
 
 
 @compiled()

@@ -63,6 +63,7 @@ PARAMETERS: Mapping[str, str] = MappingProxyType(
         "skb_free_ns": "slab free and release of the data",
         "protocol_ns": "eth_type_trans, GRO and receive core, up to the drop point or to IP",
         "gro_ns": "GRO of one packet where it may hold packets back, on top of protocol_ns",
+        "raw_drop_ns": "IP and the drop in iptables' raw table, on top of protocol_ns",
         "udp_ns": "IP and UDP up to the socket, on top of protocol_ns",
         "forward_ns": "route, neighbour and queueing discipline of a forwarded skb, on top of protocol_ns",
         "transmit_ns": "driver's transmit function, per frame, without DMA mapping and doorbell",

@@ -378,6 +378,7 @@ def _stack(config: TrialConfig, in_stack: int) -> Any:
     record.readers = app.readers if reads_sockets(config) else 0
     record.drops = int(app.reader in DROPPING_READERS)
     record.forwards = int(app.reader == "forward")
+    record.raw = int(app.reader == "raw")
     record.no_port = int(app.reader == "udp-no-port")
     record.gro = int(stack.gro)
     record.tcp = int(app.protocol == "tcp")
@@ -388,7 +389,8 @@ def _stack(config: TrialConfig, in_stack: int) -> Any:
     record.retains_percent = app.hold_percent
     record.retains_ps = app.hold_ms * PS_PER_MS
     record.keeps = int(record.defers_to_queues > 0 or app.reader == "hold" or app.hold_percent > 0)
-    record.special = int(record.no_port or record.gro or record.tcp or record.backlogs or record.tap_percent)
+    more = ("raw", "no_port", "gro", "tcp", "backlogs", "tap_percent")
+    record.special = int(any(record[name] for name in more))
     record.merged_fresh = 1
     record.merged_room = min(in_stack * packets_of_a_page(config), MOST_MERGED) if record.tcp else 0
     return record

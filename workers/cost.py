@@ -58,7 +58,8 @@ IPI = observe.FIRST_OWN_WORK + 22
 DEFER = observe.FIRST_OWN_WORK + 23
 PAGE_FRAGMENT = observe.FIRST_OWN_WORK + 24
 PAGE_CACHE = observe.FIRST_OWN_WORK + 25  # entries of a driver's page cache, looked at or put in
-KINDS_OF_WORK = observe.FIRST_OWN_WORK + 26
+RAW_DROP = observe.FIRST_OWN_WORK + 26
+KINDS_OF_WORK = observe.FIRST_OWN_WORK + 27
 
 PRICES: dict[int, tuple[str, str]] = {
     observe.POOL_ALLOC: ("pool_alloc", "pool_alloc_ns"),
@@ -87,6 +88,7 @@ PRICES: dict[int, tuple[str, str]] = {
     SKB_ALLOC: ("skb_alloc", "skb_alloc_ns"),
     SKB_FREE: ("skb_free", "skb_free_ns"),
     PROTOCOL: ("protocol", "protocol_ns"),
+    RAW_DROP: ("protocol", "raw_drop_ns"),
     UDP: ("protocol", "udp_ns"),
     SOCKET: ("socket", "socket_ns"),
     RECEIVE: ("application", "receive_ns"),

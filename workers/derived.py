@@ -15,8 +15,9 @@ UNPOOLED_MODELS = ("page-allocator", "slab", "split-unpooled")
 BESIDE_DATA_BYTES = 256 + 320
 """of a page that a packet has to itself, that the device may not write: headroom and shared info"""
 
-LARGE_BUFFER_BYTES = 8192
-"""driver.buffer_bytes beyond a page, of a device that takes one size for all frames (driver.model = slab)"""
+SLAB_FRAME_BYTES = {512: 128, 2048: 1536, 8192: 8192}
+"""what a device may write to a buffer of a driver without pages, by driver.buffer_bytes; headroom and shared
+info are a part of mvpp2's two sizes, and beside the 8192 of a device that takes one size for all frames"""
 
 IMIX_BYTES = (64,) * 7 + (594,) * 4 + (1518,)
 """the simple IMIX of 7:4:1 as Ethernet frames with FCS"""
@@ -26,7 +27,7 @@ MEAN_IMIX_BYTES = sum(IMIX_BYTES) // len(IMIX_BYTES)
 TRANSLATING = ("lazy", "strict")
 """values of machine.iommu in which addresses of the device are not those of memory"""
 
-DROPPING_READERS = ("drop", "udp-no-port")
+DROPPING_READERS = ("drop", "raw", "udp-no-port")
 
 WORKING_READERS = ("slow", "stalled", "hold")
 """readers that work app.work_ns on a packet"""

@@ -174,10 +174,11 @@ class DriverConfig(Group):
         ),
     ] = "page-per-packet"
     buffer_bytes: Annotated[
-        Literal[1024, 2048, 4096, 8192],
+        Literal[512, 1024, 2048, 4096, 8192],
         Field(
-            description="buffer of each descriptor, for fragments and split pages, at most a page; slab has "
-            "the 1536 bytes of an Ethernet frame, or 8192 where the device takes one size for all frames"
+            description="buffer of each descriptor: 1024 to 4096 for fragments and split pages, at most a "
+            "page; slab has 2048, of which 1536 for an Ethernet frame, 512 for short ones, 128, as mvpp2, or "
+            "8192 where the device takes one size for all frames"
         ),
     ] = 2048
     copybreak_bytes: Annotated[
@@ -398,12 +399,12 @@ class AppConfig(Group):
     """Who consumes the packets."""
 
     reader: Annotated[
-        Literal["drop", "udp-no-port", "fast", "slow", "stalled", "hold", "forward"],
+        Literal["drop", "raw", "udp-no-port", "fast", "slow", "stalled", "hold", "forward"],
         Field(
-            description="drop: early drop in the stack, as by the raw table; udp-no-port: dropped for want "
-            "of a socket; fast: a socket reader that only receives; slow: one that works app.work_ns on "
-            "each packet; stalled: slow, and at times it does not read; hold: slow, and it frees late; "
-            "forward: none, packets are routed and sent again"
+            description="drop: dropped before IP, as of an unknown type; raw: by iptables' raw table; "
+            "udp-no-port: for want of a socket; fast: a socket reader that only receives; slow: one that "
+            "works app.work_ns on each packet; stalled: slow, and at times it does not read; hold: slow, and "
+            "it frees late; forward: none, packets are routed and sent again"
         ),
     ] = "drop"
     protocol: Annotated[

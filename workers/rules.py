@@ -10,8 +10,8 @@ from workers.arch_rules import SMALLEST_PAGE_BYTES
 from workers.derived import (
     BESIDE_DATA_BYTES,
     FRAGMENT_MODELS,
-    LARGE_BUFFER_BYTES,
     PAGE_MODELS,
+    SLAB_FRAME_BYTES,
     SPLIT_MODELS,
     UNPOOLED_MODELS,
     attaches_program,
@@ -435,18 +435,18 @@ def _only_fragments_have_a_size(config: TrialFields) -> None:
     driver = config.driver
     default = DriverConfig.model_fields["buffer_bytes"].default
     if driver.model in ("fragments", *SPLIT_MODELS):
-        if driver.buffer_bytes == LARGE_BUFFER_BYTES:
+        if not 1024 <= driver.buffer_bytes <= 4096:
             raise ConfigError(
                 "driver.buffer_bytes",
                 driver.buffer_bytes,
-                f"driver.model = {driver.model} has buffers in a page; use 4096 or less, or slab",
+                f"driver.model = {driver.model} has buffers in a page; use 1024 to 4096, or slab",
             )
     elif driver.model == "slab":
-        if driver.buffer_bytes not in (default, LARGE_BUFFER_BYTES):
+        if driver.buffer_bytes not in SLAB_FRAME_BYTES:
             raise ConfigError(
                 "driver.buffer_bytes",
                 driver.buffer_bytes,
-                f"driver.model = slab has one size; leave it {default}, or use {LARGE_BUFFER_BYTES}",
+                f"use one of {', '.join(map(str, SLAB_FRAME_BYTES))} with driver.model = slab",
             )
     elif driver.buffer_bytes != default:
         raise ConfigError(

@@ -61,7 +61,9 @@ def receive(trial: Trial, skb: int) -> int:
     if stack.tap_percent:
         taps.capture(trial, skb)
     if stack.drops:
-        if stack.no_port:
+        if stack.raw:
+            trial.host.observer.work(cost.RAW_DROP, 1)
+        elif stack.no_port:
             trial.host.observer.work(cost.UDP, 1)
         trial.tally.dropped_early += latency.consumed(trial, skb)
         return skb

@@ -238,7 +238,8 @@ SOCKET = _words(
 STACK = _words(
     "readers",
     "drops",
-    "special",  # 1: one of the following is not 0, or packets are dropped for want of a port
+    "special",  # 1: one of the following is not 0, or packets come to IP before they are dropped
+    "raw",
     "no_port",
     "forwards",
     "gro",

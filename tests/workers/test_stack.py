@@ -268,6 +268,17 @@ def test_a_packet_to_a_closed_port_costs_what_was_published() -> None:
     assert record["packets_dropped_early"] > 0
 
 
+def test_the_raw_table_costs_each_packet_its_price_and_nothing_else() -> None:
+    early, raw = (
+        run(EVERY_MICROSECOND, arch="armada-8040", traffic__rate_pps=200_000, app__reader=reader)
+        for reader in ("drop", "raw")
+    )
+    price_ns = arch.load("armada-8040")["raw_drop_ns"]
+    assert raw["protocol_ns_per_packet"] - early["protocol_ns_per_packet"] == pytest.approx(price_ns)
+    assert raw["busy_ns_per_packet"] - early["busy_ns_per_packet"] == pytest.approx(price_ns, rel=1e-6)
+    assert raw["packets_dropped_early"] == early["packets_dropped_early"] > 0
+
+
 # RPS
 
 

@@ -7,7 +7,7 @@ from pool_impl.page_frag import LEAST_BLOCK_BYTES
 from pool_impl.release import rules_of
 from pool_impl.skb import SMALLEST_PAGE_HEAD_BYTES
 from workers.config import TrialConfig
-from workers.derived import BESIDE_DATA_BYTES, LARGE_BUFFER_BYTES, SPLIT_MODELS, keeps_by_reference
+from workers.derived import BESIDE_DATA_BYTES, SLAB_FRAME_BYTES, SPLIT_MODELS, keeps_by_reference
 from workers.drivers.gather import HEADERS_BYTES
 from workers.drivers.page import HEADROOM_BYTES
 from workers.hardware import page_bytes
@@ -26,9 +26,6 @@ from workers.state import (
 
 USUAL_COPYBREAK_BYTES = {"fragments": 256}
 """what the modelled driver copies (hns3, spec 7.3); others copy nothing"""
-
-ETHERNET_BUFFER_BYTES = 1536
-"""what drivers give a frame of 1518 bytes"""
 
 COPIED_TRUESIZE_BYTES = SMALLEST_PAGE_HEAD_BYTES + SKB_BYTES
 """least that a copied packet counts against a socket's limit"""
@@ -103,8 +100,7 @@ def geometry_of(config: TrialConfig, largest_frame_bytes: int) -> Geometry:
             block_bytes=page,
         )
     if driver.model == "slab":
-        large = driver.buffer_bytes == LARGE_BUFFER_BYTES
-        writable = LARGE_BUFFER_BYTES if large else ETHERNET_BUFFER_BYTES
+        writable = SLAB_FRAME_BYTES[driver.buffer_bytes]
         return Geometry(
             pattern=OWN_FRAGMENTS,
             writable=writable,

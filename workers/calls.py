@@ -40,6 +40,7 @@ CALLS: dict[int, int] = {
     cost.SKB_FREE: 6,  # skb_release_all, head state, data, head, kmem_cache_free
     cost.PROTOCOL: 10,  # napi_gro_receive, dev_gro_receive, eth_type_trans, receive core, ip_rcv, hook, drop
     cost.GRO: 3,
+    cost.RAW_DROP: 0,  # those of PROTOCOL go as far
     cost.UDP: 15,  # ip_rcv_finish, route, ip_local_deliver, hook, udp_rcv, lookup, queue
     cost.TCP: 30,
     cost.FORWARD: 25,

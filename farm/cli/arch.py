@@ -15,6 +15,7 @@ def list_(as_json: Json = False) -> None:
     from farm import profiles, tables
     from farm.terminal import print_json
     from workers import arch
+    from workers.arch_parameters import CERTAINTIES
 
     found = [arch.load(name) for name in arch.names()]
     if as_json:
@@ -25,11 +26,14 @@ def list_(as_json: Json = False) -> None:
             ]
         )
         return
-    body = [[p.name, p.title, *map(str, profiles.counts(p).values())] for p in found]
-    heads = ("arch", "machine", "ver", "der", "sec", "rec", "est")
+    # what is measured on a machine does not come with the package
+    shown = [certainty for certainty in CERTAINTIES if certainty != "measured"]
+    counts = {p.name: profiles.counts(p) for p in found}
+    body = [[p.name, p.title, *(str(counts[p.name][certainty]) for certainty in shown)] for p in found]
+    heads = ("arch", "machine", *(certainty[:3] for certainty in shown))
     console = tables.console()
     console.print(tables.rows(heads, body, text_columns=2, unbroken=1))
-    console.print("\nNumbers: verified, derived, secondary, recalled, estimate; see farm arch show.")
+    console.print(f"\nNumbers: {', '.join(shown)}; see farm arch show.")
 
 
 def show(name: ArchName, as_json: Json = False) -> None:

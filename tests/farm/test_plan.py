@@ -148,6 +148,7 @@ OTHER_FIELDS = {
     "stack.rps": [0, 2],
     "app.readers": [1, 2],
     "driver.buffer_bytes": [1024, 4096],
+    "machine.page_bytes": [4096, 65536],
     "app.socket_bytes": [3000, 4000],
 }
 

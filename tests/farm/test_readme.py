@@ -1,18 +1,17 @@
 """What README says is so."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from farm import sweep
 from farm.plan import Plan
-from workers import run_trial
-from workers.config import TrialConfig
+
+Farm = Callable[..., tuple[int, str, str]]
 
 README = (Path(__file__).parents[2] / "README.md").read_text()
-
-ARCHITECTURES = {"Xeon E5": "broadwell-ep", "Armada 8040": "armada-8040", "Armada 3720": "armada-3720"}
 
 
 def test_the_example_sweep_is_accepted() -> None:
@@ -27,26 +26,16 @@ def test_the_python_example_prints_what_it_says(capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().out.splitlines() == re.findall(r"print\(.*\)  # (.*)", example)
 
 
-ROWS = re.findall(
-    r"^ *\| (Xeon|Armada)(.*?) \| (on|off) \| (\d+) \| \**(\d+)\** \|$", README, flags=re.MULTILINE
-)
-
-
-def test_the_table_of_published_results_was_found() -> None:
-    assert len(ROWS) == 5
-
-
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: "".join(row[:3]).strip())
-def test_the_simulated_figures_are_those_of_the_model(row: tuple[str, ...]) -> None:
-    machine = row[0] + row[1]
-    [arch] = [arch for start, arch in ARCHITECTURES.items() if machine.startswith(start)]
-    config = TrialConfig.from_fields(
-        {
-            "arch": arch,
-            "traffic.kind": "saturation",
-            "pool.recycle": row[2] == "on",
-            "driver.model": "replace-before-pass" if "mvpp2" in machine else "page-per-packet",
-            "duration_ms": 50,
-        }
+def test_the_table_of_predictions_is_what_the_command_prints(
+    farm: Callable[..., tuple[int, str, str]],
+) -> None:
+    _, out, _ = farm("validate")
+    printed = [row.rstrip() for row in out.splitlines() if " predicted " in row and "not scored" not in row]
+    [table] = re.findall(r"```\n((?:.* predicted .*\n)+)```", README)
+    assert table.splitlines() == printed
+    text = " ".join(out.split())
+    [score] = re.findall(
+        r"^(\d+ of \d+) predicted.* (\d+ of \d+) signs.* (\d+) free", README, flags=re.MULTILINE
     )
-    assert round(run_trial(config)["busy_ns_per_packet"]) == int(row[4])
+    for said, number in zip(("in their band:", "sign right:", "Free constants:"), score, strict=True):
+        assert f"{said} {number}" in text

@@ -330,7 +330,7 @@ def test_mapping_and_unmapping_maintain_all_of_a_buffer_where_software_does_it()
         ),
         ({**SPLIT, "kernel": "5.14"}, r"driver\.model = 'header-split': kernel = 5\.14 has no fragments"),
         ({**SPLIT, "driver.copybreak_bytes": 64}, r"copybreak_bytes = 64: .* leave it usual, or use fragm"),
-        ({"driver.buffer_bytes": 1000}, r"driver\.buffer_bytes = 1000: use 1024 \| 2048 \| 4096"),
+        ({"driver.buffer_bytes": 1000}, r"driver\.buffer_bytes = 1000: use 512 \| 1024 \| 2048"),
         (
             {"driver.model": "replace-before-pass", **JUMBO},
             r"packet_size = 9018: .* takes packets of one page",

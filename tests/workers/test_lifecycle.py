@@ -181,7 +181,7 @@ def test_what_gro_holds_goes_up_unless_a_backlog_would_take_it_from_a_device_tha
     """In overload a poll follows the other, so that GRO holds something whenever the device goes down."""
     busy: dict[str, Value] = {"arch": "broadwell-ep", "traffic.kind": "saturation", "nic.budget": 8}
     busy |= {"traffic.packet_size": 1518, "traffic.flows": 8, "app.reader": "fast", "app.protocol": "tcp"}
-    busy |= {"stack.gro": True, "app.socket_bytes": 1 << 22, "nic.link_gbps": 40}
+    busy |= {"stack.gro": True, "app.socket_bytes": 1 << 22, "nic.link_gbps": 50}
     changed: dict[str, Value] = {"life.event": "resize", "life.at_ms": 10, "life.down_ms": 19}
     dropped = {
         name: run(busy, event, stack__rps=rps)["packets_dropped_backlog"]

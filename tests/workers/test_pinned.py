@@ -88,18 +88,18 @@ TRIALS: dict[str, dict[str, Value]] = {
 }
 
 PINNED: dict[str, str] = {
-    "drop-constant": "3ac2358612f90cd7",
+    "drop-constant": "50056fd15ffe8f63",
     "drop-saturation": "b58e9ca9ad917257",
-    "drop-poisson-local": "9263df2c1890cc06",
-    "drop-bursts-without-recycling": "e5e8ab0f63b11bc2",
+    "drop-poisson-local": "d04ff34946934c06",
+    "drop-bursts-without-recycling": "53e2ed5ccfab6f6b",
     "fast-imix-software-coherence": "4ce9ce91215abd92",
-    "fast-capture": "46ddd4c45b5a6cc4",
-    "slow-bursts-small-pool": "55ba800cc1e5dac4",
-    "slow-poisson-drawn-work": "df69ed8f92e9676d",
-    "slow-same-cpu-oldest-release": "2e98c31f9a64e6cd",
+    "fast-capture": "d12b544a58570dd4",
+    "slow-bursts-small-pool": "43f79947946198ea",
+    "slow-poisson-drawn-work": "aec84f239fe761df",
+    "slow-same-cpu-oldest-release": "3cb37142245cbb2a",
     "slow-posted-registers-driver-syncs": "0766631ab2d245cd",
-    "xdp-all-verdicts-forwarded-to-a-slow-link": "620ad030ce5d3c29",
-    "slow-bursts-moved-to-the-other-node": "179709b3c06d5297",
+    "xdp-all-verdicts-forwarded-to-a-slow-link": "dbf9c3e6503251e9",
+    "slow-bursts-moved-to-the-other-node": "8751665694a3ebbe",
     "xdp-to-two-kthreads-replaced-before": "c7e4283b0c8e8735",
 }
 

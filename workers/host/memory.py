@@ -15,7 +15,7 @@ from workers.traffic import below
 
 HUGE_PAGE_BYTES = 2 << 20
 
-DRAWS = np.dtype([("key", "<i8"), ("draws", "<i8")])
+DRAWS = np.dtype([("draws", "<i8"), ("key", "<i8")])
 
 
 class Region(NamedTuple):

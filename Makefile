@@ -15,9 +15,9 @@ check: .venv/installed-dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# a few processes, since each compiles for itself what no other test needs
+# two processes: what each compiles takes gigabytes
 test-only: .venv/installed-dev
-	$(BIN)/python -m pytest -m "not long" -n logical --maxprocesses 4 --dist loadfile
+	$(BIN)/python -m pytest -m "not long" -n 2 --dist loadfile
 
 test-long: .venv/installed-dev
 	$(BIN)/python -m pytest

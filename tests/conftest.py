@@ -1,9 +1,13 @@
-"""Where tests are spread over processes, the event loop is compiled before, not in each of them."""
+"""Where tests are spread over processes: what takes longest comes first, and the event loop is compiled
+before, not in each of them."""
 
 import subprocess
 import sys
 
 import pytest
+
+LONGEST = ("test_pinned.py", "test_variants.py")
+"""files that compile the event loop for themselves"""
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -15,3 +19,7 @@ def pytest_configure(config: pytest.Config) -> None:
     ]
     for compiler in compilers:
         compiler.wait()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: item.path.name not in LONGEST)

@@ -67,6 +67,17 @@ def _set_env_outer(self: Any, name: str, env: Any) -> None:
         _set_env(self, name, env)
 
 
+def one_for_all_constants(function: Any) -> Any:
+    """Compile a function that is not inlined for integers, not again for each constant it is called with."""
+    choose = getattr(function, "get_call_template", None)
+    if choose is not None:
+        function.get_call_template = lambda arguments, named: choose(
+            tuple(map(_types.unliteral, arguments)),
+            {name: _types.unliteral(kind) for name, kind in named.items()},
+        )
+    return function
+
+
 def short_name(self: Any) -> tuple[str, tuple[()]]:
     """How a type is called in symbols (``Type.mangling_args``): by a hash of its name."""
     digest = hashlib.sha256(self.name.encode()).hexdigest()[:16]

@@ -318,9 +318,9 @@ def pp_cow_data(buffers: Buffers, skb: int, number: int, headroom: int) -> int:
         size = min(remaining, page_bytes)
         page, offset, granted = fragments.alloc_any(host, host.pools[number], size)
         if page == 0:
-            buffer.free(buffers, copied)
+            buffer.free_rarely(buffers, copied)
             return 0
         buffer.add_rx_frag(buffers, copied, page, offset, size, granted)
         remaining -= size
-    buffer.free(buffers, skb)
+    buffer.free_rarely(buffers, skb)
     return copied

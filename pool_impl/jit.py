@@ -24,6 +24,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload_method
 
+from pool_impl.backend import one_for_all_constants
 from pool_impl.table import TableType, element_pointer
 
 Function = TypeVar("Function", bound=Callable[..., Any])
@@ -36,9 +37,12 @@ def compiled(inline: bool = True) -> Callable[[Function], Function]:
 
     Nothing is cached here: what an entry inlines is part of that entry's cached code.
     """
-    decorate: Callable[[Function], Function] = numba.njit(
-        **OPTIONS, forceinline=inline, no_cpython_wrapper=True, no_cfunc_wrapper=True
-    )
+    options = {**OPTIONS, "forceinline": inline, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+
+    def decorate(function: Function) -> Function:
+        wrapped: Function = numba.njit(**options)(function)
+        return wrapped if inline else one_for_all_constants(wrapped)
+
     return decorate
 
 

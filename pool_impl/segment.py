@@ -66,7 +66,7 @@ def segment(buffers: Buffers, skb: int, headers: int, size: int) -> int:
                     part = -1 if buffer.headlen(buffers.skbs[source]) > 0 else 0
                 number = target.nr_frags
                 if number == MAX_SKB_FRAGS:
-                    buffer.free(buffers, made)
+                    buffer.free_rarely(buffers, made)
                     made = 0
                     continue
                 _share(buffers, source, part, made)
@@ -103,7 +103,7 @@ def _of_member(buffers: Buffers, member: int, headers: int, length: int, headroo
     if made == 0:
         return 0
     if not trim(buffers, made, length) or not cow_head(buffers, made, headers + headroom):
-        buffer.free(buffers, made)
+        buffer.free_rarely(buffers, made)
         return 0
     buffers.skbs[made].headroom -= headers
     buffers.skbs[made].len += headers
@@ -128,7 +128,7 @@ def free_segments(buffers: Buffers, segment: int) -> None:
     """Free a segment and all after it (``kfree_skb_list``)."""
     while segment != 0:
         following = buffers.skbs[segment].next
-        buffer.free(buffers, segment)
+        buffer.free_rarely(buffers, segment)
         segment = following
 
 

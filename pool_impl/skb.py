@@ -461,6 +461,12 @@ def free(buffers: Buffers, skb: int) -> bool:
 
 
 @compiled(inline=False)
+def free_rarely(buffers: Buffers, skb: int) -> bool:
+    """The same for paths that are rarely taken: freeing is most of the code, and compiled for each caller."""
+    return free(buffers, skb)
+
+
+@compiled(inline=False)
 def free_deferred(buffers: Buffers, skb: int) -> None:
     """Free where it was allocated, on this CPU (``skb_attempt_defer_free``): with bottom halves disabled,
     unless it is one of a pair."""

@@ -85,7 +85,7 @@ def realloc_headroom(buffers: Buffers, skb: int, headroom: int) -> int:
         return buffer.partial_copy(buffers, skb)
     copied = buffer.clone(buffers, skb)
     if copied != 0 and not expand_head(buffers, copied, aligned(missing), 0):
-        buffer.free(buffers, copied)
+        buffer.free_rarely(buffers, copied)
         return 0
     return copied
 
@@ -187,7 +187,7 @@ def _give_up_pull(buffers: Buffers, skb: int) -> None:
     while skb != 0:
         record = buffers.skbs[skb]
         if record.walk_fork != 0:
-            buffer.free(buffers, record.walk_fork)
+            buffer.free_rarely(buffers, record.walk_fork)
         skb = record.walk_up
 
 
@@ -201,7 +201,7 @@ def _finish_pull(buffers: Buffers, skb: int) -> None:
     while shared.frag_list != record.walk_stop:
         eaten = shared.frag_list
         shared.frag_list = buffers.skbs[eaten].next
-        buffer.free(buffers, eaten)
+        buffer.free_rarely(buffers, eaten)
     if record.walk_fork != 0:
         buffers.skbs[record.walk_fork].next = shared.frag_list
         shared.frag_list = record.walk_fork
@@ -298,7 +298,7 @@ def _find_last_member(buffers: Buffers, skb: int, length: int) -> bool:
             if replacement == 0:
                 return False
             buffers.skbs[replacement].next = buffers.skbs[member].next
-            buffer.free(buffers, member)
+            buffer.free_rarely(buffers, member)
             member = replacement
             if previous == 0:
                 shared.frag_list = member
@@ -336,7 +336,7 @@ def _finish_trim(buffers: Buffers, skb: int) -> None:
 def _free_members(buffers: Buffers, member: int) -> None:
     while member != 0:
         following = buffers.skbs[member].next
-        buffer.free(buffers, member)
+        buffer.free_rarely(buffers, member)
         member = following
 
 

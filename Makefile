@@ -17,7 +17,7 @@ check: .venv/installed-dev
 
 # two processes: what each compiles takes gigabytes
 test-only: .venv/installed-dev
-	$(BIN)/python -m pytest -m "not long" -n 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not long" -n 2 --dist loadfile --no-loadscope-reorder
 
 test-long: .venv/installed-dev
 	$(BIN)/python -m pytest

@@ -14,7 +14,7 @@ from pool_impl import page_alloc
 from pool_impl import skb as buffer
 from pool_impl.jit import compiled
 from pool_impl.layout import MAX_SKB_FRAGS, Buffers
-from pool_impl.skb_change import cow_head, pull_tail, trim
+from pool_impl.skb_change import cow_head, free_list, pull_tail, trim
 
 
 @compiled(inline=False)
@@ -84,7 +84,7 @@ def segment(buffers: Buffers, skb: int, headers: int, size: int) -> int:
                 buffers.skbs[made].len += until - offset - copied
                 buffers.skbs[made].truesize += until - offset - copied
         if made == 0:
-            free_segments(buffers, first)
+            free_list(buffers, first)
             return 0
         buffers.skbs[made].next = 0
         if first == 0:
@@ -121,15 +121,6 @@ def _share(buffers: Buffers, source: int, part: int, made: int) -> None:
         buffer.copy_frag(buffers.shared[buffers.skbs[source].shared], part, target, number)
     page_alloc.get_page(buffers.host, target.frag_page[number])
     target.nr_frags = number + 1
-
-
-@compiled(inline=False)
-def free_segments(buffers: Buffers, segment: int) -> None:
-    """Free a segment and all after it (``kfree_skb_list``)."""
-    while segment != 0:
-        following = buffers.skbs[segment].next
-        buffer.free_rarely(buffers, segment)
-        segment = following
 
 
 @compiled(inline=False)

@@ -281,7 +281,7 @@ def _prepare_trim(buffers: Buffers, skb: int, length: int) -> bool:
         buffer.drop_frag(buffers, skb, position)
     members = shared.frag_list
     shared.frag_list = 0
-    _free_members(buffers, members)
+    free_list(buffers, members)
     return True
 
 
@@ -325,7 +325,7 @@ def _finish_trim(buffers: Buffers, skb: int) -> None:
     if last != 0:
         rest = buffers.skbs[last].next
         buffers.skbs[last].next = 0
-        _free_members(buffers, rest)
+        free_list(buffers, rest)
     linear = buffer.headlen(record)
     record.len = length
     record.data_len = max(0, length - linear)
@@ -333,11 +333,12 @@ def _finish_trim(buffers: Buffers, skb: int) -> None:
 
 
 @compiled(inline=False)
-def _free_members(buffers: Buffers, member: int) -> None:
-    while member != 0:
-        following = buffers.skbs[member].next
-        buffer.free_rarely(buffers, member)
-        member = following
+def free_list(buffers: Buffers, skb: int) -> None:
+    """Free an skb and all after it (``kfree_skb_list``)."""
+    while skb != 0:
+        following = buffers.skbs[skb].next
+        buffer.free_rarely(buffers, skb)
+        skb = following
 
 
 @compiled()

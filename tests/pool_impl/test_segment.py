@@ -3,6 +3,7 @@
 import pytest
 
 from pool_impl import segment as segments
+from pool_impl import skb_change
 from pool_impl.jit import POOL_IMPL_DIGEST, entry
 from pool_impl.layout import MAX_SKB_FRAGS, Buffers
 from pool_impl.release import RELEASES
@@ -22,7 +23,7 @@ def segment(buffers: Buffers, skb: int, headers: int, size: int) -> int:
 
 @entry("test-segment-" + POOL_IMPL_DIGEST)
 def free_segments(buffers: Buffers, first: int) -> None:
-    segments.free_segments(buffers, first)
+    skb_change.free_list(buffers, first)
 
 
 @entry("test-segment-" + POOL_IMPL_DIGEST)

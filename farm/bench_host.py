@@ -70,6 +70,16 @@ class HostBench(NamedTuple):
         """Every two configurations whose measured times are APART."""
         return orders(self.rows)
 
+    @property
+    def wrong(self) -> list[Order]:
+        """Those that the prediction has the other way round."""
+        return [order for order in self.orders if not order.right]
+
+    @property
+    def close(self) -> int:
+        """Predictions that reach the goal."""
+        return sum(abs(row.error) <= CLOSE for row in self.rows)
+
 
 def orders(rows: Sequence[Row]) -> list[Order]:
     """Every two configurations whose measured times are APART."""
@@ -160,10 +170,9 @@ def table(found: HostBench) -> list[tuple[str, ...]]:
 
 def summary(found: HostBench) -> list[str]:
     """What the rows come to, a line each."""
-    close = sum(abs(row.error) <= CLOSE for row in found.rows)
-    wrong = [order for order in found.orders if not order.right]
+    wrong = found.wrong
     lines = [
-        f"{close} of {len(found.rows)} predictions within {CLOSE:.0%}; "
+        f"{found.close} of {len(found.rows)} predictions within {CLOSE:.0%}; "
         f"{len(found.orders) - len(wrong)} of {len(found.orders)} orders right "
         f"of configurations that differ by more than {APART - 1:.0%}",
     ]
@@ -192,7 +201,6 @@ def _words(row: Row) -> str:
 
 def as_json(found: HostBench) -> dict[str, object]:
     """The same for a program; what was measured and what was predicted are apart in every row."""
-    wrong = [order for order in found.orders if not order.right]
     return {
         "machine": found.machine,
         "profile": found.profile,
@@ -209,10 +217,10 @@ def as_json(found: HostBench) -> dict[str, object]:
             }
             for row in found.rows
         ],
-        "within_goal": sum(abs(row.error) <= CLOSE for row in found.rows),
+        "within_goal": found.close,
         "orders": len(found.orders),
         "orders_wrong": [
             {"faster": order.faster.setting._asdict(), "slower": order.slower.setting._asdict()}
-            for order in wrong
+            for order in found.wrong
         ],
     }

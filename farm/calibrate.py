@@ -10,7 +10,6 @@ from farm.errors import OutputError
 
 if TYPE_CHECKING:
     from farm.ray_executor import RayExecutor
-    from workers.arch import Profile
     from workers.host.calibrate import Calibration
     from workers.host.facts import Facts
 
@@ -151,7 +150,7 @@ def _aside(path: Path) -> Path:
     return path.with_name(f".{path.stem}.{os.getpid()}.toml")
 
 
-def write_profile(path: Path, text: str) -> "Profile":
+def write_profile(path: Path, text: str) -> None:
     """Write a profile aside, check that it can be read, and only then give it its name.
 
     Raises:
@@ -170,7 +169,6 @@ def write_profile(path: Path, text: str) -> "Profile":
         raise OutputError(f"-o {str(path)!r}: {error.strerror}; name another file") from None
     finally:
         aside.unlink(missing_ok=True)
-    return arch.load(str(path))
 
 
 HEADINGS = ("measured", "value", "least", "most")

@@ -103,9 +103,9 @@ def bench_host(profile: str | None, report: Callable[[str], None]) -> HostBench:
         ProfileError: there is no such profile.
         CheckError: pages or packets were lost.
     """
-    from workers import arch
     from workers.host.facts import facts
     from workers.host.load_bench import Setting, measure, predict
+    from workers.profiles import arch
 
     machine = facts()
     if len(machine.cpus) < 2:
@@ -130,8 +130,8 @@ def bench_host(profile: str | None, report: Callable[[str], None]) -> HostBench:
 def _profiles(profile: str | None, directory: Path, report: Callable[[str], None]) -> tuple[str, str]:
     """The machine's profile by its title, and a file with what differs from it under this load."""
     from farm import calibrate
-    from workers import arch
     from workers.host.calibrate import load_prices, table_text
+    from workers.profiles import arch
 
     if profile is None:
         written = calibrate.here(directory / "machine.toml", None, False, report)

@@ -38,9 +38,9 @@ def here(output: Path | None, parent: str | None, force: bool, report: Callable[
         OutputError: the file exists or cannot be written; nothing is measured then.
         ProfileError: there is no such parent.
     """
-    from workers import arch
     from workers.host.calibrate import calibrate
     from workers.host.facts import facts
+    from workers.profiles import arch
 
     machine = facts()
     path = output or Path(f"{machine.slug}.toml")
@@ -69,8 +69,8 @@ def on_nodes(
         ExecutorError: a node was lost.
         ProfileError: there is no such parent.
     """
-    from workers import arch
     from workers.host.facts import facts
+    from workers.profiles import arch
 
     directory = output or Path()
     if parent is not None:
@@ -99,8 +99,8 @@ def on_nodes(
 
 def measure_with(parent_text: str) -> "Calibration":
     """Measure this machine with a parent by its content."""
-    from workers import arch
     from workers.host.calibrate import calibrate
+    from workers.profiles import arch
 
     with tempfile.TemporaryDirectory(prefix="farm-calibrate-") as directory:
         path = Path(directory) / "parent.toml"
@@ -157,7 +157,7 @@ def write_profile(path: Path, text: str) -> None:
         OutputError: it cannot be written.
         ProfileError: it is no valid profile.
     """
-    from workers import arch
+    from workers.profiles import arch
 
     # a parent is looked for beside the file
     aside = _aside(path)

@@ -17,12 +17,12 @@ from pydantic_core import PydanticCustomError
 
 from farm.errors import CaseError
 from farm.sweep import flat
-from workers import arch
-from workers.arch_parameters import PARAMETERS
 from workers.config import TrialConfig
 from workers.errors import TrialError
-from workers.groups import Value
+from workers.fields.groups import Value
 from workers.measures import CATEGORIES, MEASURES
+from workers.profiles import arch
+from workers.profiles.parameters import PARAMETERS
 
 Role = Literal["input", "fitted", "predicted"]
 Compare = Literal["value", "ratio", "gain_percent", "difference"]
@@ -314,5 +314,5 @@ def _trial(where: str, *tables: Mapping[str, Any]) -> TrialConfig:
 def _known(where: str, key: str, name: str, known: Sequence[str] | Mapping[str, str]) -> None:
     if name not in known:
         near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-        remedy = f"did you mean {near[0]}?" if near else "see farm fields --measures and workers/arch.py"
+        remedy = f"did you mean {near[0]}?" if near else "see farm fields --measures and workers/profiles"
         raise CaseError(f"{where}: {key} = {name!r}: unknown; {remedy}")

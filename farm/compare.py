@@ -8,7 +8,7 @@ from farm import query
 from farm.errors import IncomparableError
 from farm.store import Run
 from workers.config import check_name
-from workers.groups import Value
+from workers.fields.groups import Value
 from workers.measures import MEASURES, Better
 
 Verdict = Literal["better", "worse", "same", "differs", "mixed"]

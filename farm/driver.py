@@ -73,7 +73,7 @@ def resume(run: Run, given: Sweep | None, executor: str) -> tuple[Plan, Started]
 def _content(found: "Input") -> bytes:
     """What a run keeps of an input: a capture as it is, a profile with its parents resolved, which is
     the form that its digest is of."""
-    from workers import arch
+    from workers.profiles import arch
 
     content = found.path.read_bytes()
     if hashlib.sha256(content).hexdigest() == found.sha256:

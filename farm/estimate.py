@@ -7,7 +7,7 @@ from typing import NamedTuple
 from farm import query
 from farm.plan import Plan
 from farm.store import Run
-from workers.derived import loop_of
+from workers.fields.derived import loop_of
 
 PROBE_MS = 200
 """most simulated time of the trial that measures the rate when none is stored: long enough that building

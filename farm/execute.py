@@ -25,7 +25,7 @@ from farm.plan import Plan
 from farm.rows import Attempt, Failure, Outcome
 from farm.store import Run, Writer
 from workers.config import TrialConfig
-from workers.derived import Loop, loop_of
+from workers.fields.derived import Loop, loop_of
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

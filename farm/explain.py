@@ -21,11 +21,11 @@ from farm.errors import IncomparableError, SweepError
 from farm.store import Run, default_root, find
 from farm.sweep import Sweep
 from farm.tables import rows, word
-from workers import arch
-from workers.arch_parameters import PARAMETERS
 from workers.config import TrialConfig, field
-from workers.derived import seed_matters
-from workers.groups import Value
+from workers.fields.derived import seed_matters
+from workers.fields.groups import Value
+from workers.profiles import arch
+from workers.profiles.parameters import PARAMETERS
 
 FREE_BYTES_PER_NS = 1e15
 """a copy that costs nothing"""
@@ -38,7 +38,7 @@ class Mechanism(NamedTuple):
     constants: Mapping[str, float]
     """the value of each parameter at which it costs nothing"""
     misses: tuple[str, ...] = ()
-    """objects whose cache misses cost nothing, see ``workers.cache.MISSES``"""
+    """objects whose cache misses cost nothing, see ``workers.pricing.cache.MISSES``"""
 
 
 def _of(name: str, *parameters: str) -> Mechanism:

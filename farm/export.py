@@ -37,7 +37,7 @@ from farm.plan import Plan
 from farm.query import Cell
 from farm.store import Run
 from workers.errors import TrialError
-from workers.groups import Value
+from workers.fields.groups import Value
 
 SERIES_BUDGET = 50_000
 """result series at most: scraping them stays well below Prometheus' default timeout of 10 s, and a

@@ -18,8 +18,8 @@ import numpy
 from farm.errors import SweepError
 from farm.sweep import Block, Sweep
 from workers.config import TrialConfig
-from workers.derived import INPUT_FIELDS, SEED_FIELDS, seed_matters
-from workers.groups import Value
+from workers.fields.derived import INPUT_FIELDS, SEED_FIELDS, seed_matters
+from workers.fields.groups import Value
 from workers.rules import RULES
 
 if TYPE_CHECKING:

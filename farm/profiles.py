@@ -5,9 +5,9 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from workers import arch
-from workers.arch_parameters import CERTAINTIES, Parameter
 from workers.errors import ProfileError
+from workers.profiles import arch
+from workers.profiles.parameters import CERTAINTIES, Parameter
 
 MARKS = {"verified": "", "measured": "", "derived": "", "secondary": "~", "recalled": "?", "estimate": "??"}
 """in front of a certainty: what was not measured on this machine, nor follows from what was"""

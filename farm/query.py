@@ -11,10 +11,10 @@ from typing import Any
 from farm.errors import StoreError
 from farm.rows import text_fields
 from farm.store import Run
+from workers.books.histogram import PS_PER_NS, merged, quantile_ns
 from workers.config import TrialConfig, field, fields
-from workers.derived import cpu_roles
-from workers.groups import Value
-from workers.histogram import PS_PER_NS, merged, quantile_ns
+from workers.fields.derived import cpu_roles
+from workers.fields.groups import Value
 from workers.measures import CATEGORIES, HISTOGRAMS, MEASURES, QUANTILES, TIME_BY_CPU
 
 

@@ -7,7 +7,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from workers.config import TrialField, fields
-from workers.groups import Value
+from workers.fields.groups import Value
 from workers.measures import LISTS, MEASURES
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ from farm.plan import Plan
 from farm.sweep import Sweep
 from workers import run_trial
 from workers.config import TrialConfig
-from workers.derived import most_packets_per_second
-from workers.groups import Value
+from workers.fields.derived import most_packets_per_second
+from workers.fields.groups import Value
 
 RATE = "traffic.rate_pps"
 LOWEST_PPS = 1000

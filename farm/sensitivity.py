@@ -16,9 +16,9 @@ from farm import validate
 from farm.cases import NEUTRAL, CaseSet
 from farm.validate import Prediction, Record
 from pool_impl.layout import PCP_CAPACITY
-from workers import arch
-from workers.arch_parameters import Parameter
 from workers.config import TrialConfig
+from workers.profiles import arch
+from workers.profiles.parameters import Parameter
 
 UNCERTAIN = ("recalled", "estimate")
 """certainties of constants that are varied"""

@@ -27,7 +27,7 @@ from farm.errors import FarmError, StoreError
 from farm.rows import KINDS, Kind, Outcome, canonical, table
 from farm.sweep import Sweep
 from workers.errors import TrialError
-from workers.groups import Value
+from workers.fields.groups import Value
 
 FORMAT = 1
 """version of the layout above; written into every manifest"""

@@ -18,7 +18,7 @@ from typing import Any
 
 from farm.errors import SweepError
 from workers.config import TrialConfig, check_name, field, fields
-from workers.groups import Value
+from workers.fields.groups import Value
 
 MOST_SEEDS = 1_000_000
 """more seeds per cell than this are taken for a slip"""

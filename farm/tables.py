@@ -11,9 +11,9 @@ from rich.text import Text
 from farm.compare import Pair, verdict
 from farm.query import Cell, Gain, gains
 from pool_impl.release import rules_of
-from workers.arch_parameters import PARAMETERS
-from workers.groups import Value
+from workers.fields.groups import Value
 from workers.measures import CATEGORIES, Unit, by_name
+from workers.profiles.parameters import PARAMETERS
 
 HEADLINES = (
     "busy_ns_per_packet",

@@ -18,12 +18,27 @@ from pool_impl.layout import (
 )
 from pool_impl.pool import PoolParams, create
 from pool_impl.release import rules_of, skb_rules_of
-from workers import backlog, nodes
-from workers.capture import Capture, load
+from workers.arrivals.capture import Capture, load
+from workers.arrivals.rss import indirection
+from workers.arrivals.traffic import (
+    FOREVER,
+    PS_PER_MS,
+    PS_PER_US,
+    Arrivals,
+    last_arrival_ps,
+    new_arrivals,
+    retention_key,
+    tap_key,
+    work_key,
+)
+from workers.books.histogram import BUCKETS
 from workers.config import TrialConfig
-from workers.cost import PS_PER_NS
-from workers.deferred import MOST_SKBS
-from workers.derived import (
+from workers.device.egress import most_frames, new_egress, register_pools, transmits
+from workers.device.moderation import FIRST_PROFILE, PROFILE_FRAMES, PROFILE_USECS
+from workers.drivers import REFILL_LIMIT
+from workers.drivers.geometry import Geometry, geometry_of
+from workers.errors import ConfigError
+from workers.fields.derived import (
     DROPPING_READERS,
     IMIX_BYTES,
     UNPOOLED_MODELS,
@@ -37,12 +52,6 @@ from workers.derived import (
     moves_interrupts,
     reads_sockets,
 )
-from workers.drivers import REFILL_LIMIT
-from workers.drivers.geometry import Geometry, geometry_of
-from workers.egress import most_frames, new_egress, register_pools, transmits
-from workers.errors import ConfigError
-from workers.hardware import page_bytes
-from workers.histogram import BUCKETS
 from workers.limits import (
     kept_packets,
     most_in_stack,
@@ -52,10 +61,13 @@ from workers.limits import (
     socket_packets,
     tap_packets,
 )
-from workers.machine import new_machine
-from workers.moderation import FIRST_PROFILE, PROFILE_FRAMES, PROFILE_USECS
-from workers.retention import MOST_RETAINED
-from workers.rss import indirection
+from workers.loop import nodes
+from workers.net import backlog
+from workers.net.deferred import MOST_SKBS
+from workers.net.retention import MOST_RETAINED
+from workers.pricing.cost import PS_PER_NS
+from workers.pricing.machine import new_machine
+from workers.profiles.hardware import page_bytes
 from workers.state import (
     ACTOR,
     AGGREGATE,
@@ -96,17 +108,6 @@ from workers.state import (
     UNIT_BYTES,
     WHOLE_PAGE_PATTERNS,
     Trial,
-)
-from workers.traffic import (
-    FOREVER,
-    PS_PER_MS,
-    PS_PER_US,
-    Arrivals,
-    last_arrival_ps,
-    new_arrivals,
-    retention_key,
-    tap_key,
-    work_key,
 )
 
 MERGED_PAGES = 1 << 16

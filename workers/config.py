@@ -13,7 +13,7 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.fields import FieldInfo
 
 from workers.errors import ConfigError
-from workers.groups import Group, TrialFields, Value
+from workers.fields.groups import Group, TrialFields, Value
 from workers.rules import RULES
 
 

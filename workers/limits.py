@@ -2,14 +2,14 @@
 
 from pool_impl.coalesce import GRO_MAX_BYTES
 from pool_impl.layout import MAX_SKB_FRAGS, SKB_BYTES
-from workers import backlog
 from workers.config import TrialConfig
-from workers.deferred import MOST_SKBS
-from workers.derived import cuts_up, merges, moves_interrupts, reads_sockets
 from workers.drivers.geometry import Geometry
-from workers.gro import HEADERS_BYTES
-from workers.hardware import page_bytes
-from workers.retention import MOST_RETAINED
+from workers.fields.derived import cuts_up, merges, moves_interrupts, reads_sockets
+from workers.net import backlog
+from workers.net.deferred import MOST_SKBS
+from workers.net.gro import HEADERS_BYTES
+from workers.net.retention import MOST_RETAINED
+from workers.profiles.hardware import page_bytes
 from workers.state import GRO_BUCKET_SKBS, GRO_BUCKETS
 
 LEAST_FRAME_BYTES = 64

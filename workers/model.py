@@ -6,7 +6,10 @@ from pool_impl.jit import source_digest
 
 _WORKERS = Path(__file__).parent
 
-MODEL_DIGEST = source_digest(_WORKERS, _WORKERS / "drivers", _WORKERS.parent / "pool_impl")
+_PARTS = ("arrivals", "books", "device", "drivers", "fields", "loop", "net", "pricing", "profiles", "rules")
+"""all packages of workers but ``host``, which measures this machine and has a digest of its own"""
+
+MODEL_DIGEST = source_digest(_WORKERS, *(_WORKERS / part for part in _PARTS), _WORKERS.parent / "pool_impl")
 
 
 def model_digest() -> str:

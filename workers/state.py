@@ -5,8 +5,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pool_impl.layout import MAX_CPUS, MAX_SKB_FRAGS, Buffers, Host
+from workers.arrivals.traffic import Arrivals
 from workers.measures import LOCATIONS, PAGE_CACHE_COUNTERS, SLOW_CAUSES
-from workers.traffic import Arrivals
 
 
 def _words(*names: str) -> np.dtype[Any]:
@@ -357,7 +357,7 @@ interrupt"""
 
 CPU = _words(
     "now_ps",
-    "due_actor",  # whose the next step is: see workers.schedule
+    "due_actor",  # whose the next step is: see workers.loop.schedule
     "poller",  # the queue in its NAPI poll, or NOBODY
     "reader_turn_ps",  # time that readers may take before the next poll
     "waiting",  # readers with packets to read
@@ -530,6 +530,6 @@ class Trial(NamedTuple):
     tally: Any
     """record"""
     latency: Any
-    """histogram, see workers.latency.latency_bucket"""
+    """histogram, see workers.books.latency.latency_bucket"""
     hold_times: Any
     """histogram likewise"""

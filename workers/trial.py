@@ -10,17 +10,21 @@ from typing import NamedTuple
 import numpy as np
 
 from pool_impl.jit import entry
-from workers import arch, audit, capture, engine, loop_trial, variants
+from workers import loop_trial, variants
+from workers.arrivals import capture
+from workers.arrivals.traffic import PS_PER_MS
 from workers.assemble import captured, new_trial
+from workers.books import audit
+from workers.books.record import Record, counts, record_of
 from workers.config import TrialConfig
 from workers.errors import ConfigError
-from workers.groups import KERNEL_VARIANT, NIC_WORKLOAD, Value
-from workers.lifecycle import MEASURE, apply, changes
-from workers.machine import checked_variant
+from workers.fields.groups import KERNEL_VARIANT, NIC_WORKLOAD, Value
+from workers.loop import engine
+from workers.loop.lifecycle import MEASURE, apply, changes
 from workers.model import MODEL_DIGEST
-from workers.record import Record, counts, record_of
+from workers.pricing.machine import checked_variant
+from workers.profiles import arch
 from workers.state import Trial
-from workers.traffic import PS_PER_MS
 
 
 class Input(NamedTuple):
@@ -154,7 +158,7 @@ def run_trial(config: TrialConfig) -> Record:
 
 def prepare(variant: str = KERNEL_VARIANT, nodes: int = 1, layers: bool = False) -> None:
     """Compile the loop for a variant, for one memory node or for several, or with an IOMMU or bounce buffers
-    (:class:`workers.derived.Loop`), or load it from the code cache.
+    (:class:`workers.fields.derived.Loop`), or load it from the code cache.
 
     Raises:
         ConfigError: there is no such variant, or it is unusable.

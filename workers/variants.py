@@ -28,8 +28,8 @@ from pool_impl.layout import CACHE_CAPACITY, Host
 from pool_impl.pool import PoolParams, create
 from pool_impl.release import rules_of
 from workers.errors import ConfigError
+from workers.fields.groups import KERNEL_VARIANT
 from workers.files import Stamp, stamp
-from workers.groups import KERNEL_VARIANT
 
 SHIPPED = Path(decisions.__file__).parent / "variants"
 

@@ -14,8 +14,8 @@ def list_(as_json: Json = False) -> None:
     """List the bundled architectures, and how many numbers of each are how certain."""
     from farm import profiles, tables
     from farm.terminal import print_json
-    from workers import arch
-    from workers.arch_parameters import CERTAINTIES
+    from workers.profiles import arch
+    from workers.profiles.parameters import CERTAINTIES
 
     found = [arch.load(name) for name in arch.names()]
     if as_json:
@@ -40,7 +40,7 @@ def show(name: ArchName, as_json: Json = False) -> None:
     """Show a profile: every number with its range, its certainty and its source."""
     from farm import profiles, tables
     from farm.terminal import print_json
-    from workers import arch
+    from workers.profiles import arch
 
     profile = arch.load(name)
     parameters = profile.parameters.values()
@@ -87,7 +87,7 @@ def diff(
     """Show which numbers of two profiles differ and by how much, the largest ratio first."""
     from farm import profiles, tables
     from farm.terminal import print_json
-    from workers import arch
+    from workers.profiles import arch
 
     left, right = arch.load(first), arch.load(second)
     found = profiles.differences(left, right)
@@ -119,7 +119,7 @@ def check(
     """Check that profiles are complete, well-formed and possible."""
     from farm import profiles
     from farm.terminal import print_json, say
-    from workers import arch
+    from workers.profiles import arch
 
     found = profiles.problems(names or arch.names())
     wrong = [problem for problem in found.values() if problem]

@@ -24,7 +24,7 @@ from farm.plan import Plan
 from farm.rows import Attempt, Failure, Outcome
 from farm.store import Run
 from farm.sweep import parse
-from workers.groups import Value
+from workers.fields.groups import Value
 from workers.measures import MEASURES
 
 PATIENCE_SECONDS = 30.0

@@ -10,10 +10,10 @@ import pytest
 from farm import calibrate
 from farm.errors import ExecutorError, OutputError
 from farm.ray_executor import RayExecutor
-from workers import arch
 from workers.errors import ProfileError
 from workers.host import calibrate as measuring
 from workers.host import facts as asking
+from workers.profiles import arch
 
 Farm = Callable[..., tuple[int, str, str]]
 

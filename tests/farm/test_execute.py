@@ -18,9 +18,10 @@ from farm.plan import Plan
 from farm.rows import Attempt, Failure, Outcome
 from farm.store import Run
 from farm.sweep import parse
-from workers import arch, capture
+from workers.arrivals import capture
 from workers.config import TrialConfig
 from workers.errors import CheckError
+from workers.profiles import arch
 
 
 @given(st.lists(st.booleans()), st.integers(1, 5))

@@ -10,10 +10,10 @@ import pytest
 import workers
 from farm import explain
 from farm.cli.options import EXIT_INCOMPARABLE, EXIT_USAGE
-from workers import arch
-from workers.arch_parameters import PARAMETERS
-from workers.cache import KINDS, MISSES
 from workers.config import TrialConfig
+from workers.pricing.cache import KINDS, MISSES
+from workers.profiles import arch
+from workers.profiles.parameters import PARAMETERS
 
 Farm = Callable[..., tuple[int, str, str]]
 

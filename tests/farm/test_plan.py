@@ -10,9 +10,9 @@ from farm.errors import SweepError
 from farm.plan import Plan
 from farm.sweep import Sweep, parse
 from workers.config import TrialConfig, TrialField, fields
-from workers.derived import INPUT_FIELDS, SEED_FIELDS, seed_matters
 from workers.errors import ConfigError
-from workers.groups import Value
+from workers.fields.derived import INPUT_FIELDS, SEED_FIELDS, seed_matters
+from workers.fields.groups import Value
 
 Fields = dict[str, Value]
 

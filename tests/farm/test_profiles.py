@@ -9,7 +9,7 @@ import pytest
 
 from farm import profiles
 from farm.store import Run
-from workers import arch
+from workers.profiles import arch
 
 CERTAINTIES = ("verified", "derived", "secondary", "recalled", "estimate")
 

@@ -11,8 +11,8 @@ from farm import cli, query
 from farm.compare import compare
 from farm.errors import IncomparableError
 from farm.store import Run, runs
+from workers.books.histogram import bucket_low_ps
 from workers.errors import ConfigError
-from workers.histogram import bucket_low_ps
 from workers.measures import CATEGORIES, MEASURES, by_name
 
 

@@ -10,7 +10,7 @@ import pytest
 
 from farm import cases, sensitivity, validate
 from farm.cli.options import EXIT_USAGE
-from workers import arch
+from workers.profiles import arch
 
 Farm = Callable[..., tuple[int, str, str]]
 

@@ -1,5 +1,5 @@
 """What lies between the device and memory, for the event simulation: an IOMMU with its flush queues, or
-bounce buffers. Written from the rules that workers.dma documents, with nothing of its code."""
+bounce buffers. Written from the rules that workers.pricing.dma documents, with nothing of its code."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any

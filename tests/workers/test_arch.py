@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from workers import arch
-from workers.arch_parameters import PARAMETERS, Parameter
 from workers.errors import ProfileError
+from workers.profiles import arch
+from workers.profiles.parameters import PARAMETERS, Parameter
 
 PROFILES = pytest.mark.parametrize("name", arch.names())
 

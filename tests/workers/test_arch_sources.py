@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import pytest
 
-from workers import arch
-from workers.arch_parameters import CERTAINTIES, CORE_TIMES, CYCLES_OF_PARENT, PARAMETERS
+from workers.profiles import arch
+from workers.profiles.parameters import CERTAINTIES, CORE_TIMES, CYCLES_OF_PARENT, PARAMETERS
 
 TABLE = Path(__file__).parent / "data" / "cost_sources.csv"
 

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from tests.workers.test_arch_sources import TABLE
-from workers import arch, run_trial
+from workers import run_trial
 from workers.config import TrialConfig
 from workers.measures import CATEGORIES
+from workers.profiles import arch
 
 PROFILES = pytest.mark.parametrize("name", arch.names())
 IN_ORDER = ("armada-3720", "synquacer", "rz-g2l", "rz-g2ul", "rz-g3s", "imx8qxp", "jh7110", "rz-five")

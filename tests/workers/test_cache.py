@@ -9,11 +9,12 @@ import pytest
 from pool_impl.jit import entry
 from pool_impl.layout import PAGE, records
 from pool_impl.observe import SHARED_INFO, SKB, SLAB_HEAD
-from workers import arch, cache
 from workers.config import TrialConfig
-from workers.cost import new_pricing
+from workers.loop.nodes import lay_out
 from workers.model import MODEL_DIGEST
-from workers.nodes import lay_out
+from workers.pricing import cache
+from workers.pricing.cost import new_pricing
+from workers.profiles import arch
 
 KIND = cache.HEADER
 

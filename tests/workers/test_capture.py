@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from workers import capture, rss
+from workers.arrivals import capture, rss
 from workers.errors import CaptureError
 
 ORDERS = pytest.mark.parametrize("order", ["<", ">"], ids=["little", "big"])

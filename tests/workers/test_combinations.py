@@ -6,7 +6,7 @@ import pytest
 
 from workers import run_trial
 from workers.config import TrialConfig
-from workers.groups import Value
+from workers.fields.groups import Value
 
 MODELS: dict[str, dict[str, Value]] = {
     **{

@@ -2,9 +2,11 @@
 
 import pytest
 
-from workers import config, derived, groups, rules
+from workers import config, rules
 from workers.config import TrialConfig
 from workers.errors import ConfigError
+from workers.fields import derived, groups
+from workers.rules.rule import Rule
 
 CAPTURE = {"traffic.kind": "capture"}
 
@@ -91,7 +93,7 @@ def test_every_rule_reads_only_the_fields_it_names() -> None:
         "warmup_ms": 20,
     }
 
-    def verdict(rule: rules.Rule, fields: dict[str, groups.Value]) -> str:
+    def verdict(rule: Rule, fields: dict[str, groups.Value]) -> str:
         try:
             rule.check(TrialConfig.unchecked(fields))
         except ConfigError as error:

@@ -4,8 +4,8 @@ import pytest
 
 from workers.assemble import new_trial
 from workers.config import TrialConfig
-from workers.derived import cpu_roles
-from workers.groups import Value
+from workers.fields.derived import cpu_roles
+from workers.fields.groups import Value
 from workers.state import BACKLOG_POLL, POLL, READER, TARGET_TURN
 
 KIND = {"queue": POLL, "reader": READER, "tap": READER, "rps": BACKLOG_POLL, "target": TARGET_TURN}

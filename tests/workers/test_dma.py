@@ -7,12 +7,13 @@ import pytest
 
 from pool_impl.jit import entry
 from pool_impl.layout import records
-from workers import arch, run_trial
+from workers import run_trial
 from workers.config import TrialConfig
-from workers.dma import DMA, invalidations_for, wait_for_queue
 from workers.errors import ConfigError
-from workers.groups import Value
+from workers.fields.groups import Value
 from workers.model import MODEL_DIGEST
+from workers.pricing.dma import DMA, invalidations_for, wait_for_queue
+from workers.profiles import arch
 
 FLAT = Path(__file__).parent / "profiles" / "flat.toml"
 

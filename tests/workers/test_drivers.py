@@ -7,14 +7,17 @@ import pytest
 
 from pool_impl.release import RELEASES
 from tests.workers.test_capture import Sent, ethernet, ipv4, pcap, write
-from workers import arch, assemble, audit, run_trial, traffic, trial
-from workers.cache import HEADER, PAYLOAD
+from workers import assemble, run_trial, trial
+from workers.arrivals import traffic
+from workers.books import audit
 from workers.config import TrialConfig
-from workers.cost import POLL
-from workers.derived import FRAGMENT_MODELS, UNPOOLED_MODELS
 from workers.errors import CheckError, ConfigError
-from workers.groups import Value
+from workers.fields.derived import FRAGMENT_MODELS, UNPOOLED_MODELS
+from workers.fields.groups import Value
 from workers.measures import COUNTERS
+from workers.pricing.cache import HEADER, PAYLOAD
+from workers.pricing.cost import POLL
+from workers.profiles import arch
 from workers.state import IN_FRAGMENTS
 
 SHORT: dict[str, Value] = {"duration_ms": 2, "warmup_ms": 0, "traffic.kind": "constant", "nic.rx_ring": 256}

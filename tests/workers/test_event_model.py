@@ -10,11 +10,15 @@ import pytest
 from pool_impl.jit import entry
 from tests.workers.event_model import Machine
 from tests.workers.event_model_split import KeepingMachine
-from workers import arch, assemble, audit, lifecycle, traffic, trial
+from workers import assemble, trial
+from workers.arrivals import traffic
+from workers.books import audit
 from workers.config import TrialConfig
-from workers.derived import SPLIT_MODELS
-from workers.groups import Value
+from workers.fields.derived import SPLIT_MODELS
+from workers.fields.groups import Value
+from workers.loop import lifecycle
 from workers.measures import CATEGORIES, COUNTERS, LOCATIONS, PAGE_CACHE_COUNTERS
+from workers.profiles import arch
 from workers.state import Trial
 
 PRICED = Path(__file__).parent / "profiles" / "priced.toml"

@@ -10,10 +10,12 @@ import pytest
 from pool_impl.layout import MAX_SKB_FRAGS
 from pool_impl.release import RELEASES
 from tests.workers.test_combinations import MODELS
-from workers import assemble, audit, run_trial, traffic, trial
+from workers import assemble, run_trial, trial
+from workers.arrivals import traffic
+from workers.books import audit
 from workers.config import TrialConfig
 from workers.errors import ConfigError
-from workers.groups import Value
+from workers.fields.groups import Value
 
 FLAT = str(Path(__file__).parent / "profiles" / "flat.toml")
 """an architecture on which nothing takes time"""

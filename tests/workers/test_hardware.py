@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 
-from workers import arch, run_trial
-from workers.calls import CALLS
+from workers import run_trial
 from workers.config import TrialConfig
-from workers.cost import KINDS_OF_WORK, PRICES
 from workers.errors import ConfigError, ProfileError
-from workers.groups import Value
-from workers.hardware import CLOCKED, hardware_of
+from workers.fields.groups import Value
+from workers.pricing.calls import CALLS
+from workers.pricing.cost import KINDS_OF_WORK, PRICES
+from workers.profiles import arch
+from workers.profiles.hardware import CLOCKED, hardware_of
 
 PROFILES = Path(__file__).parent / "profiles"
 FLAT = PROFILES / "flat.toml"

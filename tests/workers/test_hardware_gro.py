@@ -6,10 +6,13 @@ from typing import Any, NamedTuple
 import pytest
 
 from pool_impl.jit import entry
-from workers import arch, assemble, audit, run_trial, traffic, trial
+from workers import assemble, run_trial, trial
+from workers.arrivals import traffic
+from workers.books import audit
 from workers.config import TrialConfig
 from workers.errors import ConfigError
-from workers.groups import Value
+from workers.fields.groups import Value
+from workers.profiles import arch
 
 FLAT = Path(__file__).parent / "profiles" / "flat.toml"
 

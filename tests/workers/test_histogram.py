@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pool_impl.jit import entry
-from workers.histogram import BUCKETS, bucket_low_ps, merged, packed, quantile_ns
-from workers.latency import latency_bucket
+from workers.books.histogram import BUCKETS, bucket_low_ps, merged, packed, quantile_ns
+from workers.books.latency import latency_bucket
 from workers.model import MODEL_DIGEST
 
 

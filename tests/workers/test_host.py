@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from pool_impl.layout import words
-from workers import arch, run_trial
+from workers import run_trial
 from workers.config import TrialConfig
 from workers.errors import CheckError, ProfileError
 from workers.host import calibrate as calibrating
@@ -20,6 +20,7 @@ from workers.host.clock import Spread, spread_of
 from workers.host.levels import Point, Sizes, by_level, find_sizes, set_sizes
 from workers.host.load_bench import Setting
 from workers.host.memory import lay_cycle, random_order
+from workers.profiles import arch
 
 PROFILES = Path(__file__).parent / "profiles"
 

@@ -5,10 +5,13 @@ from typing import Any
 
 import pytest
 
-from workers import assemble, audit, lifecycle, run_trial, traffic, trial
+from workers import assemble, run_trial, trial
+from workers.arrivals import traffic
+from workers.books import audit
 from workers.config import TrialConfig
 from workers.errors import ConfigError
-from workers.groups import Value
+from workers.fields.groups import Value
+from workers.loop import lifecycle
 
 TRUESIZE_BYTES = 4096 + 256
 """of a packet: its page and its sk_buff"""

@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from workers import arch, run_trial
+from workers import run_trial
 from workers.config import TrialConfig
 from workers.errors import ConfigError
-from workers.groups import Value
+from workers.fields.groups import Value
+from workers.profiles import arch
 
 FLAT = Path(__file__).parent / "profiles" / "flat.toml"
 

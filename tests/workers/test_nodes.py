@@ -4,10 +4,13 @@ from typing import Any
 
 import pytest
 
-from workers import assemble, audit, lifecycle, run_trial, traffic, trial
+from workers import assemble, run_trial, trial
+from workers.arrivals import traffic
+from workers.books import audit
 from workers.config import TrialConfig
 from workers.errors import ConfigError
-from workers.groups import Value
+from workers.fields.groups import Value
+from workers.loop import lifecycle
 
 BRIEF: dict[str, Value] = {"duration_ms": 4, "warmup_ms": 1, "traffic.rate_pps": 400_000}
 FAST: dict[str, Value] = {**BRIEF, "app.reader": "fast", "traffic.kind": "constant"}

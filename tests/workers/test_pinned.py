@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.elsewhere import evaluate
 from workers import run_trial
 from workers.config import TrialConfig
-from workers.groups import Value
+from workers.fields.groups import Value
 
 ROOT = Path(__file__).parents[2]
 

@@ -9,7 +9,7 @@ import pytest
 
 from workers import run_trial
 from workers.config import TrialConfig
-from workers.groups import Value
+from workers.fields.groups import Value
 
 FLAT = Path(__file__).parent / "profiles" / "flat.toml"
 

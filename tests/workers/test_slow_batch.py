@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from workers import arch, run_trial
+from workers import run_trial
 from workers.config import TrialConfig
-from workers.groups import Value
+from workers.fields.groups import Value
+from workers.profiles import arch
 
 NEVER_RECYCLED: dict[str, Value] = {
     "duration_ms": 6,

@@ -7,11 +7,13 @@ import pytest
 
 from pool_impl.release import RELEASES
 from tests.workers.test_drivers import HELD, JUMBO, LARGE, SHORT, configured, run, stopped
-from workers import audit, traffic, trial
+from workers import trial
+from workers.arrivals import traffic
+from workers.books import audit
 from workers.config import TrialConfig
 from workers.drivers.split import BIAS
 from workers.errors import CheckError, ConfigError
-from workers.groups import Value
+from workers.fields.groups import Value
 from workers.measures import COUNTERS, PAGE_CACHE_COUNTERS
 from workers.state import IN_PAGE_CACHE, Trial
 

@@ -7,11 +7,13 @@ from typing import Any
 import pytest
 
 from pool_impl.release import RELEASES
-from workers import arch, assemble, audit, run_trial, trial
+from workers import assemble, run_trial, trial
+from workers.books import audit
 from workers.config import TrialConfig
 from workers.errors import ConfigError
-from workers.groups import Value
+from workers.fields.groups import Value
 from workers.measures import LOCATIONS
+from workers.profiles import arch
 
 PAGE = 64
 """units of a page"""

@@ -3,10 +3,10 @@
 import pytest
 
 import workers
-from workers import arch
 from workers.config import TrialConfig
 from workers.errors import ConfigError
-from workers.groups import Value
+from workers.fields.groups import Value
+from workers.profiles import arch
 
 DROP: dict[str, Value] = {
     "arch": "armada-3720",

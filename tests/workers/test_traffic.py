@@ -10,11 +10,12 @@ import pytest
 
 from pool_impl.jit import entry
 from tests.elsewhere import evaluate
-from workers import capture, rss, run_trial, traffic, trial
+from workers import run_trial, trial
+from workers.arrivals import capture, rss, traffic
 from workers.config import TrialConfig
-from workers.derived import seed_matters
 from workers.errors import ConfigError
-from workers.groups import Value
+from workers.fields.derived import seed_matters
+from workers.fields.groups import Value
 from workers.model import MODEL_DIGEST
 
 ROOT = Path(__file__).parents[2]

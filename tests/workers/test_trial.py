@@ -8,11 +8,14 @@ from typing import Any
 import pytest
 
 from pool_impl.release import RELEASES
-from workers import arch, assemble, audit, capture, run_trial, traffic, trial, trial_id
+from workers import assemble, run_trial, trial, trial_id
+from workers.arrivals import capture, traffic
+from workers.books import audit
 from workers.config import TrialConfig
 from workers.errors import CheckError, ConfigError
-from workers.groups import Value
+from workers.fields.groups import Value
 from workers.measures import CATEGORIES, COUNTERS, LISTS, MEASURES
+from workers.profiles import arch
 
 MOST_BYTES = 4096 - 256 - 320
 """of a page that a sync covers: without headroom and shared info"""

@@ -8,12 +8,14 @@ import pytest
 
 from pool_impl.layout import DMA_BIDIRECTIONAL, DMA_FROM_DEVICE
 from pool_impl.release import RELEASES
-from workers import assemble, audit, run_trial, traffic, trial
+from workers import assemble, run_trial, trial
+from workers.arrivals import traffic
+from workers.books import audit
 from workers.config import TrialConfig
-from workers.derived import seed_matters
 from workers.drivers.geometry import geometry_of
 from workers.errors import CheckError, ConfigError
-from workers.groups import Value
+from workers.fields.derived import seed_matters
+from workers.fields.groups import Value
 from workers.measures import CATEGORIES
 
 MOST_BYTES = 4096 - 256 - 320

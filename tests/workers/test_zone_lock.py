@@ -8,12 +8,13 @@ import pytest
 from pool_impl.jit import entry
 from pool_impl.layout import CONTEXT, PAGE, records
 from pool_impl.observe import ZONE_LOCK, ZONE_UNLOCK
-from workers import arch, run_trial
-from workers.cache import stamps_needed
+from workers import run_trial
 from workers.config import TrialConfig
-from workers.cost import APPLICATION, Pricing, charge, clock, new_pricing
-from workers.groups import Value
+from workers.fields.groups import Value
 from workers.model import MODEL_DIGEST
+from workers.pricing.cache import stamps_needed
+from workers.pricing.cost import APPLICATION, Pricing, charge, clock, new_pricing
+from workers.profiles import arch
 
 FLAT = Path(__file__).parent / "profiles" / "flat.toml"
 

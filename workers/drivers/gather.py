@@ -15,10 +15,10 @@ from pool_impl import skb as buffer
 from pool_impl.jit import compiled
 from pool_impl.layout import PFMEMALLOC
 from pool_impl.observe import SHARED_INFO, SKB, SLAB_HEAD, STRUCT_PAGE
-from workers import cost
-from workers.cache import DESCRIPTOR, HEADER, PAYLOAD, part_of_page, stream
 from workers.drivers import page, unpooled
 from workers.drivers.buffers import post
+from workers.pricing import cost
+from workers.pricing.cache import DESCRIPTOR, HEADER, PAYLOAD, part_of_page, stream
 from workers.state import FRAGMENTS, KEPT_PAGES, OWN_PAGES, UNIT_BYTES, Trial
 
 HEAD_BYTES = 256

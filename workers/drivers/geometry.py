@@ -7,11 +7,11 @@ from pool_impl.page_frag import LEAST_BLOCK_BYTES
 from pool_impl.release import rules_of
 from pool_impl.skb import SMALLEST_PAGE_HEAD_BYTES
 from workers.config import TrialConfig
-from workers.derived import BESIDE_DATA_BYTES, SLAB_FRAME_BYTES, SPLIT_MODELS, keeps_by_reference
+from workers.device.nic import HEADER_BUFFER_BYTES
 from workers.drivers.gather import HEADERS_BYTES
 from workers.drivers.page import HEADROOM_BYTES
-from workers.hardware import page_bytes
-from workers.nic import HEADER_BUFFER_BYTES
+from workers.fields.derived import BESIDE_DATA_BYTES, SLAB_FRAME_BYTES, SPLIT_MODELS, keeps_by_reference
+from workers.profiles.hardware import page_bytes
 from workers.state import (
     FRAGMENTS,
     HEADER_SPLIT,

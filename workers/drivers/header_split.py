@@ -5,7 +5,7 @@ The skb is built around the header buffer and has the payload as fragments; one 
 page knows its own pool. A small packet fits into the header buffer. What a packet leaves unused stays in its
 descriptor until that is posted again.
 
-What the NIC has merged (``workers.hardware_gro``) is one skb of the first packet's headers and all pages of
+What the NIC has merged (``device.hardware_gro``) is one skb of the first packet's headers and all pages of
 payload. It is one completion and one unit of the budget, as in bnxt, where only the end of an aggregate
 counts; the work for each buffer is that of a descriptor.
 
@@ -17,9 +17,10 @@ from typing import Any
 from pool_impl import skb as buffer
 from pool_impl.jit import compiled
 from pool_impl.observe import SHARED_INFO, SKB
-from workers import cost, hardware_gro
-from workers.cache import DESCRIPTOR, HEADER, part_of_page
+from workers.device import hardware_gro
 from workers.drivers.buffers import allocate_fragment, allocate_page, post
+from workers.pricing import cost
+from workers.pricing.cache import DESCRIPTOR, HEADER, part_of_page
 from workers.state import UNIT_BYTES, Trial
 
 

@@ -10,10 +10,11 @@ from pool_impl import skb as buffer
 from pool_impl.jit import compiled
 from pool_impl.layout import SHARED_INFO_BYTES
 from pool_impl.observe import SHARED_INFO, SKB, STRUCT_PAGE
-from workers import cost, xdp
-from workers.cache import DESCRIPTOR, HEADER
-from workers.derived import BESIDE_DATA_BYTES
 from workers.drivers.buffers import allocate_page, post
+from workers.fields.derived import BESIDE_DATA_BYTES
+from workers.net import xdp
+from workers.pricing import cost
+from workers.pricing.cache import DESCRIPTOR, HEADER
 from workers.state import Trial
 
 HEADROOM_BYTES = 256

@@ -11,7 +11,7 @@ from typing import Any
 from pool_impl.jit import compiled
 from pool_impl.layout import PFMEMALLOC
 from pool_impl.observe import RING_SLOT, STRUCT_PAGE
-from workers import cost
+from workers.pricing import cost
 from workers.state import Trial
 
 

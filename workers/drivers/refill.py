@@ -1,9 +1,9 @@
 """Posting buffers to empty descriptors, after a poll and when the device is brought up."""
 
 from pool_impl.jit import compiled
-from workers import cost
 from workers.drivers import header_split, split, unpooled
 from workers.drivers.buffers import allocate_fragment, allocate_page, post
+from workers.pricing import cost
 from workers.state import FRAGMENTS, HEADER_SPLIT, KEPT_PAGES, OWN_PAGES, PAGES, Trial
 
 

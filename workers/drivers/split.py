@@ -27,10 +27,11 @@ from pool_impl import skb as buffer
 from pool_impl.jit import compiled
 from pool_impl.layout import NO_NODE
 from pool_impl.observe import DMA_MAP, DMA_SYNC_FOR_DEVICE, DMA_UNMAP
-from workers import cost, xdp
-from workers.cache import HEADER, part_of_page
 from workers.drivers import gather, page_cache
 from workers.drivers.buffers import take_page
+from workers.net import xdp
+from workers.pricing import cost
+from workers.pricing.cache import HEADER, part_of_page
 from workers.state import KEPT_PAGES, UNIT_BYTES, Trial
 
 BIAS = 1024

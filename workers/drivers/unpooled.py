@@ -10,7 +10,7 @@ from pool_impl import page_alloc, page_frag
 from pool_impl.jit import compiled
 from pool_impl.layout import NO_NODE
 from pool_impl.observe import DMA_MAP, DMA_SYNC_FOR_DEVICE, DMA_UNMAP
-from workers import cost
+from workers.pricing import cost
 from workers.state import OWN_PAGES, UNIT_BYTES, Trial
 
 

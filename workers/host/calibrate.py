@@ -9,13 +9,13 @@ import json
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from workers.arch import Profile
-from workers.arch_parameters import PARAMETERS
-from workers.arch_rules import ORDERS
 from workers.host import probes
 from workers.host.clock import Spread
 from workers.host.facts import Facts, facts
 from workers.host.levels import Sizes, by_level, find_sizes, set_sizes
+from workers.profiles.arch import Profile
+from workers.profiles.parameters import PARAMETERS
+from workers.profiles.profile_rules import ORDERS
 
 MEASURED = "measured"
 HERE = "measured here"
@@ -367,7 +367,7 @@ def _less(faults: Mapping[str, Spread], verb: str) -> Spread:
 
 
 def document(calibration: Calibration, parent: str) -> str:
-    """The profile as a TOML file that :func:`workers.arch.load` reads.
+    """The profile as a TOML file that :func:`workers.profiles.arch.load` reads.
 
     Args:
         parent: a bundled profile, or a path that ends in .toml.

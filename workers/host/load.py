@@ -18,9 +18,9 @@ from pool_impl import page_alloc, pool, ring
 from pool_impl.jit import atomic_load, atomic_store, back_off, compiled, entry, methods
 from pool_impl.layout import PROCESS, RING_BATCH, SERVING_SOFTIRQ, Host
 from pool_impl.pool import PAGE_BYTES
-from workers import cost
-from workers.cache import HEADER, PAYLOAD
 from workers.host.digest import HOST_DIGEST
+from workers.pricing import cost
+from workers.pricing.cache import HEADER, PAYLOAD
 
 PAGE_WORDS = PAGE_BYTES // 8
 BATCH = 64

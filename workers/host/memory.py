@@ -10,8 +10,8 @@ import numpy as np
 
 from pool_impl.jit import compiled, entry
 from pool_impl.layout import Table, records, words
+from workers.arrivals.traffic import below
 from workers.host.digest import HOST_DIGEST
-from workers.traffic import below
 
 HUGE_PAGE_BYTES = 2 << 20
 

@@ -1,8 +1,8 @@
 """Which bundled profile is nearest to a machine: its vendor's, newest features first."""
 
-from workers import arch
 from workers.errors import ProfileError
 from workers.host.facts import Facts
+from workers.profiles import arch
 
 _INTEL = (
     ("amx_tile", "sapphire-rapids"),

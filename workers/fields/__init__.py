@@ -1,0 +1,1 @@
+"""The fields of a trial, and what follows from them."""

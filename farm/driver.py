@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy
 
 from farm import store
+from farm.batch import versions
 from farm.errors import StoreError, SweepError
-from farm.execute import done_trials, versions
+from farm.execute import done_trials
 from farm.plan import Plan
 from farm.store import Run, Writer
 from farm.sweep import Sweep

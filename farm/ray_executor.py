@@ -15,8 +15,8 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Self
 
+from farm.batch import Job, run_batch, worker_died
 from farm.errors import ExecutorError, FarmError
-from farm.execute import Job, run_batch, worker_died
 from farm.rows import Outcome
 
 if TYPE_CHECKING:

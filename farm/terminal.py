@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from farm.execute import Progress
+    from farm.progress import Progress
 
 Report = Callable[["Progress"], None]
 

@@ -90,8 +90,9 @@ def run(
     """Run a sweep and show what it found."""
     from farm import driver, query
     from farm import sweep as sweeps
-    from farm.execute import Progress, execute
+    from farm.execute import execute
     from farm.plan import Plan
+    from farm.progress import Progress
     from farm.store import default_root, find
     from farm.terminal import progress_shown, reserved_stdout, say
 

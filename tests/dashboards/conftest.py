@@ -18,9 +18,10 @@ from typing import Any
 import pytest
 
 from farm import driver, store
-from farm.execute import Progress, SerialExecutor, execute
+from farm.execute import SerialExecutor, execute
 from farm.export import MetricsServer, StoreCollector
 from farm.plan import Plan
+from farm.progress import Progress
 from farm.rows import Attempt, Failure, Outcome
 from farm.store import Run
 from farm.sweep import parse

@@ -11,8 +11,9 @@ import pytest
 
 from farm import driver, store
 from farm.cli import main
-from farm.execute import Executor, Progress, SerialExecutor, execute
+from farm.execute import Executor, SerialExecutor, execute
 from farm.plan import Plan
+from farm.progress import Progress
 from farm.ray_executor import RayExecutor
 from farm.store import Run
 from farm.sweep import parse

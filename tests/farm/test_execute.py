@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 
 import workers
 from farm import driver, store
+from farm.batch import Job, run_batch
 from farm.errors import ExecutorError, StoreError, SweepError
-from farm.execute import Job, Progress, SerialExecutor, missing, run_batch
+from farm.execute import SerialExecutor, missing
 from farm.plan import Plan
+from farm.progress import Progress
 from farm.rows import Attempt, Failure, Outcome
 from farm.store import Run
 from farm.sweep import parse

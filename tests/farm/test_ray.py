@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from farm import driver
+from farm.batch import Job
+from farm.batch import run_batch as run_batch_here
 from farm.errors import ExecutorError
-from farm.execute import Job, Progress
-from farm.execute import run_batch as run_batch_here
 from farm.plan import Plan
+from farm.progress import Progress
 from farm.ray_executor import RayExecutor
 from farm.rows import Outcome
 from farm.store import Run

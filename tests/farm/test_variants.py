@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from farm import driver, store
-from farm.execute import Progress, SerialExecutor
+from farm.execute import SerialExecutor
 from farm.plan import Plan
+from farm.progress import Progress
 from farm.ray_executor import RayExecutor
 from farm.store import Run
 from farm.sweep import parse

@@ -1,0 +1,151 @@
+"""A batch of trials, run where its worker is: what it needs to know, and what each trial yields."""
+
+import json
+import platform
+import socket
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import cache, lru_cache
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from farm import sweep as sweeps
+from farm.errors import ExecutorError
+from farm.plan import Plan
+from farm.rows import Attempt, Failure, Outcome
+from workers.config import TrialConfig
+from workers.fields.derived import Loop, loop_of
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every batch of a run has in common."""
+
+    sweep_toml: str
+    """the resolved sweep, from which each worker makes the plan again"""
+    inputs_directory: str
+    """where the run keeps profiles and captures by content"""
+    inputs: Mapping[str, str]
+    """SHA-256 by the name that the sweep uses"""
+    model_digest: str
+    """what the driver computed; a worker with another model refuses"""
+
+    def config(self, number: int) -> TrialConfig:
+        """A trial as the sweep has it."""
+        return _plan(self.sweep_toml).config(number)
+
+    def stored_config(self, number: int) -> TrialConfig:
+        """The same trial, reading its inputs from the run: they need not exist where it runs, and
+        may have changed since it started."""
+        import workers
+
+        return workers.locate(self.config(number), Path(self.inputs_directory), self.inputs)
+
+
+def run_batch(job: Job, numbers: range, executor: str, retries: int = 0) -> Iterator[Outcome]:
+    """Run these trials in this process. A trial that breaks yields a failure.
+
+    Raises:
+        ExecutorError: this process has another model than the driver.
+    """
+    import workers
+
+    if workers.model_digest() != job.model_digest:
+        raise ExecutorError(
+            f"node {socket.gethostname()}: its model {workers.model_digest()[:12]} is not the driver's "
+            f"{job.model_digest[:12]}; install the same version on every node"
+        )
+    for number in numbers:
+        yield _run_trial(job, number, executor, retries)
+
+
+def worker_died(job: Job, number: int, executor: str, retries: int) -> Outcome:
+    """The failure of a trial whose worker process died each time."""
+    import workers
+
+    attempt = Attempt(
+        host="",
+        executor=executor,
+        started_at=_now(),
+        wall_seconds=0.0,
+        compile_seconds=0.0,
+        cpu_seconds=0.0,
+        packets=0,
+        model_digest=job.model_digest,
+        versions=versions(),
+        retries=retries,
+    )
+    failure = Failure("WorkerDied", f"the worker process died {retries + 1} times while this trial ran")
+    trial_id = workers.trial_id(job.stored_config(number))
+    return Outcome(trial_id, job.config(number).to_fields(), failure, attempt)
+
+
+@cache
+def versions() -> str:
+    """Versions of Python and of the packages that a result can depend on, as JSON."""
+    names = ("page-pool-farm", "numba", "llvmlite", "numpy", "ray", "pyarrow")
+    found = {"python": platform.python_version(), **{name: metadata.version(name) for name in names}}
+    return json.dumps(found, sort_keys=True)
+
+
+def _run_trial(job: Job, number: int, executor: str, retries: int) -> Outcome:
+    import workers
+
+    config = job.stored_config(number)
+    trial_id = workers.trial_id(config)
+    compile_seconds = 0.0
+    started_at = _now()
+    wall, cpu = time.perf_counter(), time.process_time()
+    result: dict[str, int | float | None] | Failure
+    try:
+        compile_seconds = _prepare(loop_of(config))
+        # from here the trial alone
+        started_at = _now()
+        wall, cpu = time.perf_counter(), time.process_time()
+        result = workers.run_trial(config)
+    except Exception as error:  # noqa: BLE001 - one broken trial must not end a night's sweep
+        result = Failure(type(error).__name__, " ".join(str(error).split()))
+    attempt = Attempt(
+        host=socket.gethostname(),
+        executor=executor,
+        started_at=started_at,
+        wall_seconds=time.perf_counter() - wall,
+        compile_seconds=compile_seconds,
+        cpu_seconds=time.process_time() - cpu,
+        packets=0 if isinstance(result, Failure) else int(result["packets_offered"] or 0),
+        model_digest=job.model_digest,
+        versions=versions(),
+        retries=retries,
+    )
+    return Outcome(trial_id, job.config(number).to_fields(), result, attempt)
+
+
+@lru_cache(maxsize=2)
+def _plan(sweep_toml: str) -> Plan:
+    return Plan(sweeps.parse(sweep_toml, "the driver's sweep"))
+
+
+_prepared: set[Loop] = set()
+"""event loops that this process has"""
+
+
+def _prepare(loop: Loop) -> float:
+    """Seconds to get an event loop ready; 0 if this process has it already."""
+    if loop in _prepared:
+        return 0.0
+    import workers
+
+    started = time.perf_counter()
+    workers.prepare(*loop)
+    _prepared.add(loop)
+    return time.perf_counter() - started
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -8,8 +8,8 @@ distributes it is transport. The names below load the compiled model when first 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from workers.books.record import Record
     from workers.model import model_digest
+    from workers.record import Record
     from workers.trial import (
         Input,
         expected_packets,

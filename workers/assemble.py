@@ -33,7 +33,6 @@ from workers.arrivals.traffic import (
 )
 from workers.books.histogram import BUCKETS
 from workers.config import TrialConfig
-from workers.device.egress import most_frames, new_egress, register_pools, transmits
 from workers.device.moderation import FIRST_PROFILE, PROFILE_FRAMES, PROFILE_USECS
 from workers.drivers import REFILL_LIMIT
 from workers.drivers.geometry import Geometry, geometry_of
@@ -61,12 +60,13 @@ from workers.limits import (
     socket_packets,
     tap_packets,
 )
-from workers.loop import nodes
+from workers.machine import new_machine
 from workers.net import backlog
 from workers.net.deferred import MOST_SKBS
+from workers.net.egress import most_frames, new_egress, register_pools, transmits
 from workers.net.retention import MOST_RETAINED
+from workers.pricing import nodes
 from workers.pricing.cost import PS_PER_NS
-from workers.pricing.machine import new_machine
 from workers.profiles.hardware import page_bytes
 from workers.state import (
     ACTOR,

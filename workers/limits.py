@@ -4,10 +4,9 @@ from pool_impl.coalesce import GRO_MAX_BYTES
 from pool_impl.layout import MAX_SKB_FRAGS, SKB_BYTES
 from workers.config import TrialConfig
 from workers.drivers.geometry import Geometry
-from workers.fields.derived import cuts_up, merges, moves_interrupts, reads_sockets
+from workers.fields.derived import TCP_HEADERS_BYTES, cuts_up, merges, moves_interrupts, reads_sockets
 from workers.net import backlog
 from workers.net.deferred import MOST_SKBS
-from workers.net.gro import HEADERS_BYTES
 from workers.net.retention import MOST_RETAINED
 from workers.profiles.hardware import page_bytes
 from workers.state import GRO_BUCKET_SKBS, GRO_BUCKETS
@@ -68,7 +67,7 @@ def _payload_bytes(config: TrialConfig) -> int:
     size = config.traffic.packet_size
     if isinstance(size, str) or config.traffic.kind == "capture":
         size = LEAST_FRAME_BYTES
-    return size - HEADERS_BYTES
+    return size - TCP_HEADERS_BYTES
 
 
 def packets_of_a_page(config: TrialConfig) -> int:

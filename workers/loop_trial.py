@@ -6,13 +6,12 @@ What the kernel's own benchmark prints on a machine can so be predicted like eve
 from typing import Any
 
 from pool_impl import pool
-from workers import micro
-from workers.books import audit
+from workers import audit, micro
 from workers.books.histogram import packed
 from workers.config import TrialConfig
+from workers.machine import new_machine
 from workers.measures import CATEGORIES, LISTS, MEASURES, TIME_BY_CPU
 from workers.pricing.cost import PS_PER_NS
-from workers.pricing.machine import new_machine
 
 TURNS = 128_000
 """measured; a multiple of the 64 pages that move at a time"""

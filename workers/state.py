@@ -357,7 +357,7 @@ interrupt"""
 
 CPU = _words(
     "now_ps",
-    "due_actor",  # whose the next step is: see workers.loop.schedule
+    "due_actor",  # whose the next step is: see workers.schedule
     "poller",  # the queue in its NAPI poll, or NOBODY
     "reader_turn_ps",  # time that readers may take before the next poll
     "waiting",  # readers with packets to read

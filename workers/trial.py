@@ -10,20 +10,19 @@ from typing import NamedTuple
 import numpy as np
 
 from pool_impl.jit import entry
-from workers import loop_trial, variants
+from workers import audit, loop_trial, variants
 from workers.arrivals import capture
 from workers.arrivals.traffic import PS_PER_MS
 from workers.assemble import captured, new_trial
-from workers.books import audit
-from workers.books.record import Record, counts, record_of
 from workers.config import TrialConfig
 from workers.errors import ConfigError
 from workers.fields.groups import KERNEL_VARIANT, NIC_WORKLOAD, Value
 from workers.loop import engine
 from workers.loop.lifecycle import MEASURE, apply, changes
+from workers.machine import checked_variant
 from workers.model import MODEL_DIGEST
-from workers.pricing.machine import checked_variant
 from workers.profiles import arch
+from workers.record import Record, counts, record_of
 from workers.state import Trial
 
 

@@ -10,10 +10,10 @@ from pool_impl.jit import entry
 from pool_impl.layout import PAGE, records
 from pool_impl.observe import SHARED_INFO, SKB, SLAB_HEAD
 from workers.config import TrialConfig
-from workers.loop.nodes import lay_out
 from workers.model import MODEL_DIGEST
 from workers.pricing import cache
 from workers.pricing.cost import new_pricing
+from workers.pricing.nodes import lay_out
 from workers.profiles import arch
 
 KIND = cache.HEADER

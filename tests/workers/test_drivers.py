@@ -7,9 +7,8 @@ import pytest
 
 from pool_impl.release import RELEASES
 from tests.workers.test_capture import Sent, ethernet, ipv4, pcap, write
-from workers import assemble, run_trial, trial
+from workers import assemble, audit, run_trial, trial
 from workers.arrivals import traffic
-from workers.books import audit
 from workers.config import TrialConfig
 from workers.errors import CheckError, ConfigError
 from workers.fields.derived import FRAGMENT_MODELS, UNPOOLED_MODELS

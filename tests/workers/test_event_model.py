@@ -10,9 +10,8 @@ import pytest
 from pool_impl.jit import entry
 from tests.workers.event_model import Machine
 from tests.workers.event_model_split import KeepingMachine
-from workers import assemble, trial
+from workers import assemble, audit, trial
 from workers.arrivals import traffic
-from workers.books import audit
 from workers.config import TrialConfig
 from workers.fields.derived import SPLIT_MODELS
 from workers.fields.groups import Value

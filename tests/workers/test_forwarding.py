@@ -10,9 +10,8 @@ import pytest
 from pool_impl.layout import MAX_SKB_FRAGS
 from pool_impl.release import RELEASES
 from tests.workers.test_combinations import MODELS
-from workers import assemble, run_trial, trial
+from workers import assemble, audit, run_trial, trial
 from workers.arrivals import traffic
-from workers.books import audit
 from workers.config import TrialConfig
 from workers.errors import ConfigError
 from workers.fields.groups import Value

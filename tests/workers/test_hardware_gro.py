@@ -6,9 +6,8 @@ from typing import Any, NamedTuple
 import pytest
 
 from pool_impl.jit import entry
-from workers import assemble, run_trial, trial
+from workers import assemble, audit, run_trial, trial
 from workers.arrivals import traffic
-from workers.books import audit
 from workers.config import TrialConfig
 from workers.errors import ConfigError
 from workers.fields.groups import Value

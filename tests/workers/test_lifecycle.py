@@ -5,9 +5,8 @@ from typing import Any
 
 import pytest
 
-from workers import assemble, run_trial, trial
+from workers import assemble, audit, run_trial, trial
 from workers.arrivals import traffic
-from workers.books import audit
 from workers.config import TrialConfig
 from workers.errors import ConfigError
 from workers.fields.groups import Value

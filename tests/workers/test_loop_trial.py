@@ -3,13 +3,11 @@
 import pytest
 
 from pool_impl import PoolParams
-from workers import micro, run_trial
-from workers.books import audit
+from workers import audit, machine, micro, run_trial
 from workers.config import TrialConfig
 from workers.errors import CheckError, ConfigError
 from workers.fields.derived import seed_matters
 from workers.measures import CATEGORIES, LISTS, MEASURES
-from workers.pricing import machine
 from workers.profiles import arch as arch_profiles
 
 LOOPS = ("pool_fast", "pool_ring", "pool_slow", "page_single", "page_bulk")

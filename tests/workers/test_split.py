@@ -7,9 +7,8 @@ import pytest
 
 from pool_impl.release import RELEASES
 from tests.workers.test_drivers import HELD, JUMBO, LARGE, SHORT, configured, run, stopped
-from workers import trial
+from workers import audit, trial
 from workers.arrivals import traffic
-from workers.books import audit
 from workers.config import TrialConfig
 from workers.drivers.split import BIAS
 from workers.errors import CheckError, ConfigError

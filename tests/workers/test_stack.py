@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from pool_impl.release import RELEASES
-from workers import assemble, run_trial, trial
-from workers.books import audit
+from workers import assemble, audit, run_trial, trial
 from workers.config import TrialConfig
 from workers.errors import ConfigError
 from workers.fields.groups import Value

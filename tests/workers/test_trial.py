@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from pool_impl.release import RELEASES
-from workers import assemble, run_trial, trial, trial_id
+from workers import assemble, audit, run_trial, trial, trial_id
 from workers.arrivals import capture, traffic
-from workers.books import audit
 from workers.config import TrialConfig
 from workers.errors import CheckError, ConfigError
 from workers.fields.groups import Value

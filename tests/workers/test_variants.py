@@ -12,8 +12,7 @@ import pytest
 
 from pool_impl.variant import CACHE_CAPACITY, DECISIONS, Kernel, pool_variant
 from tests.elsewhere import evaluate
-from workers import assemble, run_trial, trial, trial_id, variants
-from workers.books import audit
+from workers import assemble, audit, run_trial, trial, trial_id, variants
 from workers.config import TrialConfig, field
 from workers.errors import ConfigError
 from workers.fields.groups import KERNEL_VARIANT, Value

@@ -8,9 +8,8 @@ import pytest
 
 from pool_impl.layout import DMA_BIDIRECTIONAL, DMA_FROM_DEVICE
 from pool_impl.release import RELEASES
-from workers import assemble, run_trial, trial
+from workers import assemble, audit, run_trial, trial
 from workers.arrivals import traffic
-from workers.books import audit
 from workers.config import TrialConfig
 from workers.drivers.geometry import geometry_of
 from workers.errors import CheckError, ConfigError

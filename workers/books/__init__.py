@@ -1,1 +1,1 @@
-"""What a trial yields and has to prove: histograms, averages over time, conservation, the record."""
+"""What is kept of packets and pages while a trial runs: who holds what, since when, and histograms."""

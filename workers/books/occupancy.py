@@ -9,8 +9,8 @@ from typing import Any
 
 from pool_impl.jit import compiled
 from pool_impl.page_alloc import used_pages
-from workers.books.idle import settle_pool
 from workers.measures import LOCATIONS
+from workers.pricing.idle import settle_pool
 from workers.state import (
     IN_APPLICATION,
     IN_BACKLOG,

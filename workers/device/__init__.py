@@ -1,1 +1,1 @@
-"""The NIC: receive and transmit rings, interrupts, aggregates, and devices that frames are redirected to."""
+"""The NIC's receive side: descriptors, interrupts, aggregates."""

@@ -18,10 +18,10 @@ from pool_impl.coalesce import GRO_MAX_BYTES
 from pool_impl.jit import compiled
 from workers.arrivals.rss import TABLE_ENTRIES
 from workers.arrivals.traffic import FOREVER
+from workers.books import hold
 from workers.device.moderation import packet_arrived
 from workers.device.nic import advance, write_buffer
-from workers.net import hold
-from workers.net.gro import HEADERS_BYTES
+from workers.fields.derived import TCP_HEADERS_BYTES
 from workers.pricing.cache import DESCRIPTOR, PAYLOAD, device_write, part_of_page
 from workers.state import NO_PAGE, NOBODY, Trial
 
@@ -93,7 +93,7 @@ def _arrive(trial: Trial, number: int) -> int:
     nic, tally = trial.nic, trial.tally
     queue = trial.queues[number]
     arrival_ps = nic.next_arrival_ps
-    payload = trial.arrivals.frame_bytes[nic.chunk_position] - HEADERS_BYTES
+    payload = trial.arrivals.frame_bytes[nic.chunk_position] - TCP_HEADERS_BYTES
     place = _find(trial, number, _flow_hash(trial))
     if place != NOBODY and not _fits(trial, number, place, payload):
         _complete(trial, number, place, arrival_ps)
@@ -135,7 +135,7 @@ def _fits(trial: Trial, number: int, place: int, payload: int) -> bool:
     found = trial.aggregates[trial.context_slots[_slot(trial, number, place)]]
     return bool(
         0 < payload <= found.segment_bytes
-        and HEADERS_BYTES + found.payload_bytes + payload < GRO_MAX_BYTES
+        and TCP_HEADERS_BYTES + found.payload_bytes + payload < GRO_MAX_BYTES
         and trial.stack.merged_room > 0
     )
 
@@ -181,7 +181,7 @@ def _open(trial: Trial, number: int, arrival_ps: int, payload: int) -> int:
     aggregate.pages = 0
     aggregate.merged = 0
     aggregate.merged_count = 0
-    aggregate.header_bytes = HEADERS_BYTES + min(payload, 0)
+    aggregate.header_bytes = TCP_HEADERS_BYTES + min(payload, 0)
     queue = trial.queues[number]
     descriptor = _take_descriptor(trial, queue)
     aggregate.header_page = descriptor.header_page

@@ -8,7 +8,7 @@ gets better. It parks where both neighbours were worse, or where it is tired of 
 from typing import Any
 
 from pool_impl.jit import compiled
-from workers.loop.schedule import interrupt
+from workers.schedule import interrupt
 from workers.state import IDLE, Trial
 
 PROFILE_USECS = (1, 8, 64, 128, 256)

@@ -8,10 +8,10 @@ from pool_impl.layout import COUNT_MASK, RECYCLE_DECLINED
 from pool_impl.layout import RECYCLE_RELEASED_REFCNT as RELEASED_REFCNT
 from pool_impl.layout import RECYCLE_RING_FULL as RING_FULL
 from pool_impl.observe import POOL_ALLOC
-from workers.books.idle import settle_pool
 from workers.device.nic import descriptor_posted
 from workers.pricing import cost
 from workers.pricing.cache import DESCRIPTOR
+from workers.pricing.idle import settle_pool
 from workers.state import (
     DECLINED,
     HELD,

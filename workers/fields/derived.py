@@ -12,6 +12,9 @@ PAGE_MODELS = ("page-per-packet", "replace-before-pass")
 SPLIT_MODELS = ("split", "split-unpooled")
 UNPOOLED_MODELS = ("page-allocator", "slab", "split-unpooled")
 
+TCP_HEADERS_BYTES = 54
+"""Ethernet, IPv4 and TCP without options"""
+
 BESIDE_DATA_BYTES = 256 + 320
 """of a page that a packet has to itself, that the device may not write: headroom and shared info"""
 

@@ -13,16 +13,16 @@ from pool_impl.host import new_host
 from pool_impl.layout import CONTEXT, PROCESS, SERVING_SOFTIRQ, Host, records, words
 from pool_impl.pool import PoolParams, create
 from pool_impl.release import DEFAULT_RELEASE, rules_of
-from workers.books.audit import idle_pages, inflight
+from workers.audit import idle_pages, inflight
 from workers.config import TrialConfig
 from workers.errors import CheckError
 from workers.host import load
 from workers.host.clock import Spread, now_ns, spread_of
 from workers.host.memory import region
 from workers.host.probes import PLACES
+from workers.machine import new_machine
 from workers.measures import CATEGORIES
 from workers.pricing.cost import PS_PER_NS
-from workers.pricing.machine import new_machine
 from workers.profiles import arch
 
 PAGES = 8192

@@ -1,1 +1,1 @@
-"""The event loop: whose turn it is, and what happens to a device meanwhile."""
+"""The event loop, and what happens to a device meanwhile."""

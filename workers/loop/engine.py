@@ -11,12 +11,11 @@ from pool_impl.jit import compiled
 from pool_impl.layout import NO_CPU, PROCESS, SERVING_SOFTIRQ
 from workers import drivers
 from workers.arrivals.traffic import FOREVER
-from workers.books import occupancy
-from workers.device import hardware_gro, moderation, nic, targets, transmit
-from workers.loop import nodes
-from workers.loop.schedule import next_cpu, refresh
-from workers.net import backlog, deferred, gro, hold, retention, sockets, stack
-from workers.pricing import cost
+from workers.books import hold, occupancy
+from workers.device import hardware_gro, moderation, nic
+from workers.net import backlog, deferred, gro, retention, sockets, stack, targets, transmit
+from workers.pricing import cost, nodes
+from workers.schedule import next_cpu, refresh
 from workers.state import (
     BACKLOG_POLL,
     FLUSHING,

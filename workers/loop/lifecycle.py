@@ -17,13 +17,14 @@ from pool_impl.layout import NO_CPU, PROCESS
 from workers import drivers
 from workers.arrivals.rss import TABLE_ENTRIES
 from workers.arrivals.traffic import FOREVER, PS_PER_MS, PS_PER_SECOND
+from workers.books import hold
 from workers.config import TrialConfig
-from workers.device import hardware_gro, targets, transmit
+from workers.device import hardware_gro
 from workers.drivers import split
-from workers.loop import nodes
-from workers.loop.schedule import refresh
-from workers.net import backlog, gro, hold, stack
+from workers.net import backlog, gro, stack, targets, transmit
+from workers.pricing import nodes
 from workers.pricing.cost import clock, idle
+from workers.schedule import refresh
 from workers.state import DOWN, HEADER_SPLIT, IDLE, KEPT_PAGES, NOBODY, OWN_KEPT_PAGES, OWN_PAGES, Trial
 
 MEASURE, GO_DOWN, COME_UP, TICK, RESERVES, PLENTY, MOVE_INTERRUPTS = range(7)

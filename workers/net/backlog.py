@@ -9,10 +9,10 @@ from pool_impl.jit import compiled
 from pool_impl.observe import SKB
 from workers.arrivals.rss import HASH_BITS
 from workers.arrivals.traffic import FOREVER
-from workers.loop.schedule import refresh
-from workers.net import hold
+from workers.books import hold
 from workers.pricing import cost
 from workers.pricing.cache import HEADER
+from workers.schedule import refresh
 from workers.state import IDLE, NOBODY, POLLING, YIELDED, Trial
 
 MOST_WAITING = 1000

@@ -8,9 +8,9 @@ a queue's interrupt has left: the list is the CPU's, not the queue's. Who finds 
 
 from pool_impl.jit import compiled
 from workers.arrivals.traffic import FOREVER
-from workers.loop.schedule import refresh
-from workers.net import hold
+from workers.books import hold
 from workers.pricing import cost
+from workers.schedule import refresh
 from workers.state import Trial
 
 MOST_SKBS = 64

@@ -18,9 +18,9 @@ from pool_impl import skb as buffer
 from pool_impl.jit import compiled
 from pool_impl.observe import SKB, SLAB_HEAD
 from pool_impl.segment import member_bytes, segment
-from workers.device import transmit
-from workers.net import hold
-from workers.net.gro import HEADERS_BYTES
+from workers.books import hold
+from workers.fields.derived import TCP_HEADERS_BYTES
+from workers.net import transmit
 from workers.pricing import cost
 from workers.pricing.cache import stream
 from workers.state import HEADER_SPLIT, NO_PAGE, Trial
@@ -56,8 +56,8 @@ def _cut_up(trial: Trial, number: int, skb: int) -> None:
     buffers = trial.buffers
     ring = trial.frame_queues[number]
     packet_bytes = transmit.segment_bytes_of(trial, skb)
-    piece = member_bytes(buffers, skb, HEADERS_BYTES, packet_bytes) if trial.nic.tso else packet_bytes
-    made = segment(buffers, skb, HEADERS_BYTES, piece)
+    piece = member_bytes(buffers, skb, TCP_HEADERS_BYTES, packet_bytes) if trial.nic.tso else packet_bytes
+    made = segment(buffers, skb, TCP_HEADERS_BYTES, piece)
     if made == 0:
         trial.tally.dropped_tx += hold.counted(trial, skb)
         return
@@ -66,7 +66,7 @@ def _cut_up(trial: Trial, number: int, skb: int) -> None:
     while made != 0:
         following = buffers.skbs[made].next
         _charge(trial, made)
-        packets = (buffers.skbs[made].len - HEADERS_BYTES - 1) // packet_bytes + 1
+        packets = (buffers.skbs[made].len - TCP_HEADERS_BYTES - 1) // packet_bytes + 1
         buffers.shared[buffers.skbs[made].shared].gso_size = packet_bytes if packets > 1 else 0
         _move_books(trial, skb, made, packets, is_first)
         is_first = False
@@ -91,7 +91,7 @@ def _charge(trial: Trial, made: int) -> None:
     shared = trial.buffers.shared[record.shared]
     observer.work(cost.SKB_ALLOC, 1)
     observer.touch(SKB, made, True)
-    copied = HEADERS_BYTES
+    copied = TCP_HEADERS_BYTES
     if shared.head_page == 0:
         cost.store(observer, SLAB_HEAD, record.shared)
         copied = buffer.headlen(record)

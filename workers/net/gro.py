@@ -11,12 +11,10 @@ segments are as long as those held.
 from pool_impl import skb as buffer
 from pool_impl.coalesce import GRO_MAX_BYTES, MERGED, STOLEN_HEAD, gro_receive
 from pool_impl.jit import compiled
-from workers.net import hold
+from workers.books import hold
+from workers.fields.derived import TCP_HEADERS_BYTES
 from workers.pricing import cost
 from workers.state import GRO_BUCKET_SKBS, GRO_BUCKETS, NOBODY, Trial
-
-HEADERS_BYTES = 54
-"""Ethernet, IPv4 and TCP without options"""
 
 MOST_AGE_PS = 10**9
 """what is held as long as a jiffy (HZ = 1000) is passed up also where the poll goes on"""
@@ -26,7 +24,7 @@ MOST_AGE_PS = 10**9
 def receive(trial: Trial, number: int, skb: int) -> int:
     """A packet of a queue; returns the skb to pass up now, this one or another, or 0."""
     trial.host.observer.work(cost.GRO, 1)
-    payload = trial.buffers.skbs[skb].len - HEADERS_BYTES
+    payload = trial.buffers.skbs[skb].len - TCP_HEADERS_BYTES
     if not trial.stack.tcp or payload <= 0:
         _count(trial, skb)
         return skb
@@ -61,7 +59,7 @@ def make_way(trial: Trial, number: int, skb: int) -> int:
         return 0
     bucket = trial.packets[skb].flow_hash & (GRO_BUCKETS - 1)
     held = trial.gro_slots[_slot(number, bucket, found)]
-    together = trial.buffers.skbs[held].len + trial.buffers.skbs[skb].len - HEADERS_BYTES
+    together = trial.buffers.skbs[held].len + trial.buffers.skbs[skb].len - TCP_HEADERS_BYTES
     fits = size == _segment_bytes(trial, held) and together < GRO_MAX_BYTES
     if fits:
         return 0
@@ -137,7 +135,7 @@ def _merge(trial: Trial, held: int, skb: int) -> bool:
         return False
     buffers = trial.buffers
     units = hold.units_of(trial, skb)
-    error, left = gro_receive(buffers, held, skb, HEADERS_BYTES)
+    error, left = gro_receive(buffers, held, skb, TCP_HEADERS_BYTES)
     if error != 0:
         return False
     if left == MERGED and buffers.shared[buffers.skbs[skb].shared].head_page != 0:

@@ -7,8 +7,9 @@ sleeps. A packet that finds all slots taken is freed as any other.
 
 from pool_impl.jit import compiled
 from workers.arrivals.traffic import FOREVER, below
+from workers.books import hold
 from workers.books.occupancy import settle_reader
-from workers.net import deferred, hold
+from workers.net import deferred
 from workers.pricing import cost
 from workers.state import Trial
 

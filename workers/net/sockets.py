@@ -8,13 +8,13 @@ from pool_impl.jit import compiled
 from pool_impl.observe import SHARED_INFO, SKB, SLAB_HEAD
 from workers.arrivals.rss import HASH_BITS
 from workers.arrivals.traffic import exponential
-from workers.books import latency
+from workers.books import hold, latency
 from workers.books.occupancy import settle_reader
-from workers.loop.schedule import refresh
-from workers.net import deferred, hold, retention
-from workers.net.gro import HEADERS_BYTES
+from workers.fields.derived import TCP_HEADERS_BYTES
+from workers.net import deferred, retention
 from workers.pricing import cost
 from workers.pricing.cache import HEADER, PAYLOAD, part_of_page, stream
+from workers.schedule import refresh
 from workers.state import Trial
 
 
@@ -74,7 +74,7 @@ def enqueue_segment(trial: Trial, skb: int) -> int:
         trial.tally.dropped_socket += hold.counted(trial, skb)
         return skb
     settle_reader(trial, reader)
-    headers = min(HEADERS_BYTES, buffer.headlen(record))
+    headers = min(TCP_HEADERS_BYTES, buffer.headlen(record))
     record.len -= headers
     record.headroom += headers
     if reader.tail != reader.head:

@@ -1,9 +1,9 @@
 """The network stack above the driver: protocol work, and where a packet goes from there."""
 
 from pool_impl.jit import compiled
-from workers.books import latency
+from workers.books import hold, latency
 from workers.device import hardware_gro
-from workers.net import backlog, forwarding, gro, hold, sockets, taps
+from workers.net import backlog, forwarding, gro, sockets, taps
 from workers.pricing import cost
 from workers.state import Trial
 

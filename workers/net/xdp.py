@@ -7,7 +7,7 @@ from pool_impl import pool
 from pool_impl.jit import compiled
 from workers.arrivals.traffic import below
 from workers.books import latency
-from workers.device import targets, transmit
+from workers.net import targets, transmit
 from workers.pricing import cost
 from workers.state import Trial
 

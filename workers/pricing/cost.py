@@ -11,7 +11,6 @@ import numpy as np
 from pool_impl import observe
 from pool_impl.jit import compiled, methods
 from pool_impl.layout import MAX_CPUS, MAX_NODES, REFILL, records
-from workers.books.idle import IDLE, settle_pool
 from workers.measures import CATEGORIES
 from workers.pricing.cache import (
     CACHES,
@@ -28,6 +27,7 @@ from workers.pricing.cache import (
 )
 from workers.pricing.dma import DMA, invalidations_for, wait_for_queue
 from workers.pricing.dma import forget as forget_dma
+from workers.pricing.idle import IDLE, settle_pool
 
 PS_PER_NS = 1000
 

@@ -6,8 +6,8 @@ from pool_impl import xdp as xdp_memory
 from pool_impl.layout import Host, records
 from workers.arrivals.traffic import FOREVER, PS_PER_US, verdict_key
 from workers.config import TrialConfig
-from workers.device.targets import CPUMAP_BULK_FRAMES, DEVICE_BULK_FRAMES
 from workers.fields.derived import attaches_program, draws_verdicts, most_queues, redirects_to_cpus
+from workers.net.targets import CPUMAP_BULK_FRAMES, DEVICE_BULK_FRAMES
 from workers.state import (
     FRAME,
     FRAME_QUEUE,

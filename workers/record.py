@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 
 from pool_impl.layout import COUNT_MASK, RECYCLE_DECLINED
+from workers import audit
 from workers.arrivals.traffic import PS_PER_SECOND
-from workers.books import audit
 from workers.books.histogram import merged, packed, quantile_ns
 from workers.measures import (
     CATEGORIES,

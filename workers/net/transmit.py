@@ -17,12 +17,10 @@ from pool_impl.jit import compiled
 from pool_impl.observe import DMA_SYNC_FOR_DEVICE, DMA_UNMAP
 from pool_impl.skb import headlen
 from workers.arrivals.traffic import FOREVER
-from workers.books import latency
-from workers.fields.derived import WIRE_OVERHEAD_BYTES
-from workers.loop.schedule import interrupt
-from workers.net import hold
-from workers.net.gro import HEADERS_BYTES
+from workers.books import hold, latency
+from workers.fields.derived import TCP_HEADERS_BYTES, WIRE_OVERHEAD_BYTES
 from workers.pricing import cost
+from workers.schedule import interrupt
 from workers.state import IDLE, Trial
 
 
@@ -196,10 +194,12 @@ def _wire_ps(trial: Trial, frame: Any, gbps: int) -> int:
     if frame.skb != 0:
         segment_bytes = segment_bytes_of(trial, frame.skb)
         if segment_bytes != 0:
-            payload = frame.frame_bytes - HEADERS_BYTES
+            payload = frame.frame_bytes - TCP_HEADERS_BYTES
             further = (payload - 1) // segment_bytes
             last_bytes = frame.frame_bytes - further * segment_bytes
-            return int(further * frame_ps(HEADERS_BYTES + segment_bytes, gbps) + frame_ps(last_bytes, gbps))
+            return int(
+                further * frame_ps(TCP_HEADERS_BYTES + segment_bytes, gbps) + frame_ps(last_bytes, gbps)
+            )
     return frame_ps(frame.frame_bytes, gbps)
 
 
@@ -214,7 +214,7 @@ def segment_bytes_of(trial: Trial, skb: int) -> int:
     """Payload of each of several packets in an skb, 0 if it has one."""
     record = trial.buffers.skbs[skb]
     segment_bytes = trial.buffers.shared[record.shared].gso_size
-    return int(segment_bytes) if record.len - HEADERS_BYTES > segment_bytes else 0
+    return int(segment_bytes) if record.len - TCP_HEADERS_BYTES > segment_bytes else 0
 
 
 # Completion
@@ -279,7 +279,7 @@ def _count_sent(trial: Trial, skb: int, sent_ps: int, gbps: int) -> int:
     since_ps = trial.tally.measure_from_ps
     left = hold.wire_packets(trial, skb) - 1
     segment_bytes = segment_bytes_of(trial, skb)
-    each_ps = frame_ps(HEADERS_BYTES + segment_bytes, gbps)
+    each_ps = frame_ps(TCP_HEADERS_BYTES + segment_bytes, gbps)
     last_ps = frame_ps(trial.buffers.skbs[skb].len - left * segment_bytes, gbps)
     arrival_ps = trial.packets[skb].arrival_ps
     number = trial.holds[trial.buffers.skbs[skb].shared].merged

@@ -15,12 +15,11 @@ from pool_impl.layout import BH_DISABLED, SERVING_SOFTIRQ
 from pool_impl.observe import PRODUCER_LOCK, SKB
 from workers.arrivals.rss import HASH_BITS
 from workers.arrivals.traffic import FOREVER
-from workers.books import latency
-from workers.device import transmit
-from workers.loop.schedule import refresh
-from workers.net import hold, stack
+from workers.books import hold, latency
+from workers.net import stack, transmit
 from workers.pricing import cost
 from workers.pricing.cache import HEADER, PAYLOAD, stream
+from workers.schedule import refresh
 from workers.state import TO_AF_XDP, TO_DEVICE, Trial
 
 DEVICE_BULK_FRAMES = 16

@@ -10,10 +10,10 @@ from pool_impl import pool
 from pool_impl.jit import compiled
 from pool_impl.layout import NO_NODE, Host
 from pool_impl.observe import SKB, SLAB_HEAD
-from workers.books.idle import settle_pool
 from workers.config import TrialConfig
-from workers.loop.schedule import refresh
 from workers.pricing.cache import DESCRIPTOR
+from workers.pricing.idle import settle_pool
+from workers.schedule import refresh
 from workers.state import HEADER_SPLIT, IDLE, Trial
 
 # Setting up

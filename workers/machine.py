@@ -10,10 +10,10 @@ from pool_impl.release import rules_of
 from workers import variants
 from workers.config import TrialConfig
 from workers.fields.derived import TRANSLATING, attaches_program, cpus_wanted, has_layers
-from workers.loop.nodes import lay_out
 from workers.pricing.cache import MISSES, stamps_needed
 from workers.pricing.calls import lengthen
 from workers.pricing.cost import Pricing, PricingOfLayers, PricingOfNodes, new_pricing, picoseconds
+from workers.pricing.nodes import lay_out
 from workers.profiles import arch
 from workers.profiles.hardware import hardware_of
 

@@ -338,7 +338,8 @@ def _nic(config: TrialConfig, geometry: Geometry, arrivals: Arrivals) -> Any:
     nic.buffer_bytes = geometry.writable
     nic.buffer_units = geometry.units
     nic.part_units = geometry.taken // UNIT_BYTES
-    nic.head_units = 0 if geometry.pattern == FRAGMENTS else nic.part_units
+    nic.copies_heads = int(config.driver.skb_head == "copied")
+    nic.head_units = 0 if geometry.pattern == FRAGMENTS or nic.copies_heads else nic.part_units
     nic.split_bytes = geometry.split
     nic.copybreak_bytes = geometry.copybreak
     nic.page_bytes = page_bytes(config)

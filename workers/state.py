@@ -40,6 +40,7 @@ NIC = _words(
     "first_header_pool",  # the header pool of a queue is as far from it as the queue's own from the first
     "split_bytes",  # headers that the device writes to a buffer of their own, 0: none
     "head_units",  # of a head that lies in a page
+    "copies_heads",  # 1: the first bytes of a packet in split pages go to a head of its own
     "copybreak_bytes",  # packets up to this are copied
     "wanted",  # descriptors that the next packet on the wire needs
     "budget",

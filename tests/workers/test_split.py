@@ -14,6 +14,7 @@ from workers.drivers.split import BIAS
 from workers.errors import CheckError, ConfigError
 from workers.fields.groups import Value
 from workers.measures import COUNTERS, PAGE_CACHE_COUNTERS
+from workers.profiles import arch
 from workers.state import IN_PAGE_CACHE, Trial
 
 SPLIT: dict[str, Value] = {"driver.model": "split"}
@@ -21,6 +22,7 @@ REFERENCES: dict[str, Value] = {"driver.model": "split", "pool.recycle": False}
 CACHED: dict[str, Value] = {**REFERENCES, "driver.page_cache": 64}
 CACHED_PAGES: dict[str, Value] = {"pool.recycle": False, "driver.page_cache": 64}
 UNPOOLED: dict[str, Value] = {"driver.model": "split-unpooled"}
+COPIED: dict[str, Value] = {"driver.skb_head": "copied"}
 SATURATED: dict[str, Value] = {"duration_ms": 12, "warmup_ms": 4, "traffic.kind": "saturation"}
 XDP_DROP: dict[str, Value] = {"xdp.pass_percent": 0, "xdp.drop_percent": 100}
 
@@ -97,6 +99,33 @@ def test_the_driver_asks_for_a_page_once_and_cuts_it_alone(buffer_bytes: int, pa
     assert owner.frag_page == 0
     assert set(started.descriptors.offset.tolist()) == set(range(0, 4096, buffer_bytes))
     assert set(started.host.pages[started.descriptors.page].frag_count.tolist()) == {BIAS}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if "pages" not in kind])
+@pytest.mark.parametrize(("size", "buffer_bytes"), [(200, 1024), (257, 4096), (1500, 2048), (9018, 1024)])
+def test_books_balance_where_heads_are_copied(kind: str, size: int, buffer_bytes: int) -> None:
+    fields = {**HELD, **KINDS[kind], **COPIED, "driver.buffer_bytes": buffer_bytes}
+    record = run(fields, traffic__packet_size=size, traffic__rate_pps=100_000)
+    assert record["packets_delivered"] > 0
+
+
+@pytest.mark.parametrize(
+    ("size", "buffer_bytes", "packets"), [(1024, 1024, 4), (1500, 2048, 2), (4096, 4096, 1)]
+)
+def test_with_heads_apart_as_many_packets_are_in_a_page_as_fit(
+    size: int, buffer_bytes: int, packets: int
+) -> None:
+    """No buffer has headroom or shared info. Rings are full at the start and filled up at each poll's end."""
+    sized: dict[str, Value] = {"driver.buffer_bytes": buffer_bytes, "traffic.packet_size": size}
+    record = run(SHORT, UNPOOLED, COPIED, sized, duration_ms=20, traffic__rate_pps=200_000)
+    assert record["pages_allocated"] == pytest.approx(record["packets_offered"] / packets, abs=64)
+
+
+def test_of_a_packet_with_a_head_apart_256_bytes_are_copied() -> None:
+    bytes_per_ns = arch.load("broadwell-ep")["copy_bytes_per_ns"]
+    for size, copied in ((200, 200), (1000, 256)):
+        record = run(SHORT, REFERENCES, COPIED, traffic__packet_size=size, arch="broadwell-ep")
+        assert record["copy_ns_per_packet"] == pytest.approx(copied / bytes_per_ns, rel=0.01)
 
 
 def test_pages_of_dropped_packets_come_back_the_direct_way() -> None:
@@ -314,6 +343,14 @@ def test_what_does_not_add_up_is_refused(kind: str, spoil: Any, message: str) ->
         (
             {**UNPOOLED, "pool.recycle": False},
             r"pool\.recycle = False: .*split-unpooled has no pool; leave it",
+        ),
+        (
+            {"driver.model": "fragments", **COPIED},
+            r"skb_head = 'copied': .*fragments has its own way; leave it buffer, or use split",
+        ),
+        (
+            {**SPLIT, **COPIED, "driver.copybreak_bytes": 128},
+            r"copybreak_bytes = 128: .*copies packets up to its 256 bytes; leave it usual",
         ),
         (
             {**UNPOOLED, "pool.slow_batch": 8},

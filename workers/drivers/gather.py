@@ -141,13 +141,20 @@ def _post_again(trial: Trial, number: int, its_page: int, offset: int) -> None:
     post(trial, trial.queues[number], its_page, offset)
 
 
+@compiled()
+def with_head_apart(trial: Trial, descriptor: Any, copied_bytes: int) -> int:
+    """An skb with the first bytes of a packet in a head of its own."""
+    skb = _new_skb(trial, descriptor, HEAD_BYTES)
+    _copy(trial, skb, descriptor, copied_bytes)
+    return skb
+
+
 @compiled(inline=False)
 def _gather_fragments(trial: Trial, number: int) -> int:
     queue = trial.queues[number]
     descriptor = take(trial, queue, False)
-    skb = _new_skb(trial, descriptor, HEAD_BYTES)
     copied = HEADERS_BYTES
-    _copy(trial, skb, descriptor, copied)
+    skb = with_head_apart(trial, descriptor, copied)
     while True:
         offset = descriptor.offset + copied
         add_buffer(trial, skb, descriptor.page, offset, descriptor.frame_bytes - copied)

@@ -8,7 +8,7 @@ from pool_impl.release import rules_of
 from pool_impl.skb import SMALLEST_PAGE_HEAD_BYTES
 from workers.config import TrialConfig
 from workers.device.nic import HEADER_BUFFER_BYTES
-from workers.drivers.gather import HEADERS_BYTES
+from workers.drivers.gather import HEAD_BYTES, HEADERS_BYTES
 from workers.drivers.page import HEADROOM_BYTES
 from workers.fields.derived import BESIDE_DATA_BYTES, SLAB_FRAME_BYTES, SPLIT_MODELS, keeps_by_reference
 from workers.profiles.hardware import page_bytes
@@ -85,7 +85,7 @@ def geometry_of(config: TrialConfig, largest_frame_bytes: int) -> Geometry:
     page = page_bytes(config)
     copybreak = driver.copybreak_bytes
     if isinstance(copybreak, str):
-        copybreak = USUAL_COPYBREAK_BYTES.get(driver.model, 0)
+        copybreak = USUAL_COPYBREAK_BYTES.get(driver.model, 0) if driver.skb_head == "buffer" else HEAD_BYTES
     if driver.model == "fragments":
         return Geometry(
             pattern=FRAGMENTS,
@@ -130,16 +130,17 @@ def geometry_of(config: TrialConfig, largest_frame_bytes: int) -> Geometry:
         )
     if driver.model in SPLIT_MODELS:
         truesize = driver.buffer_bytes + SKB_BYTES
+        copied = driver.skb_head == "copied"
         return Geometry(
             pattern=KEPT_PAGES if driver.model == "split" else OWN_KEPT_PAGES,
-            writable=driver.buffer_bytes - NET_SKB_PAD - SHARED_INFO_BYTES,
+            writable=driver.buffer_bytes - (0 if copied else NET_SKB_PAD + SHARED_INFO_BYTES),
             taken=driver.buffer_bytes,
             headroom=0,
             synced=page,
             flags=0 if keeps_by_reference(config) else _fragment_flag(config),
             copybreak=copybreak,
             least_truesize=min(truesize, COPIED_TRUESIZE_BYTES) if copybreak else truesize,
-            most_buffers=1 + MAX_SKB_FRAGS,
+            most_buffers=MAX_SKB_FRAGS + (0 if copied else 1),
             block_bytes=page,
         )
     most_bytes = page - BESIDE_DATA_BYTES

@@ -1,7 +1,9 @@
 """Receive pattern of drivers that keep a page until its last buffer has been used, as mlx5 (spec 7.4).
 
-The driver takes a whole page and splits it itself into buffers for successive descriptors; the skb is built
-around a packet's first buffer and has others as fragments. How driver and skbs share a page:
+The driver takes a whole page and splits it itself into buffers for successive descriptors. The skb is built
+around a packet's first buffer and has others as fragments. Or the packet's first 256 bytes are copied to a
+head of its own (``MLX5E_RX_MAX_HEAD`` of mlx5's striding queues) and all buffers are fragments, which then
+need neither headroom nor room for shared info. How driver and skbs share a page:
 
 * by shares (recycling on, as from 6.4 on): the driver sets the page's count to a bias, each buffer in an skb
   is one share, and what is left of the bias goes back when the descriptor of the last buffer is posted again.
@@ -49,6 +51,8 @@ def receive_packet(trial: Trial, number: int) -> int:
         # its buffer is posted again at once, to a descriptor that may have had the last of a page
         give_back(trial, number, 1)
         return gather.copy_packet(trial, number)
+    if nic.copies_heads:
+        return _receive_with_head_apart(trial, number)
     descriptor = gather.take(trial, queue, False)
     observer.touch(HEADER, part_of_page(observer.caches, descriptor.page, descriptor.offset), False)
     if nic.program and not xdp.passes(trial, number, index, descriptor.page):
@@ -62,6 +66,27 @@ def receive_packet(trial: Trial, number: int) -> int:
         gather.add_buffer(trial, skb, descriptor.page, descriptor.offset, descriptor.frame_bytes)
         _share(trial, number, descriptor)
     if not nic.references:
+        buffer.mark_for_recycle(trial.buffers, skb)
+    return skb
+
+
+@compiled(inline=False)
+def _receive_with_head_apart(trial: Trial, number: int) -> int:
+    """The next packet, of more than a head's bytes: those are copied, and all its buffers are fragments."""
+    queue = trial.queues[number]
+    copied = gather.HEAD_BYTES
+    descriptor = gather.take(trial, queue, False)
+    skb = gather.with_head_apart(trial, descriptor, copied)
+    while True:
+        offset = descriptor.offset + copied
+        gather.add_buffer(trial, skb, descriptor.page, offset, descriptor.frame_bytes - copied)
+        _share(trial, number, descriptor)
+        if descriptor.ends:
+            break
+        queue.polled += 1
+        copied = 0
+        descriptor = gather.take(trial, queue, False)
+    if not trial.nic.references:
         buffer.mark_for_recycle(trial.buffers, skb)
     return skb
 

@@ -188,6 +188,14 @@ class DriverConfig(Group):
             "0: none; usual: as in the modelled driver, 256 for fragments and else 0"
         ),
     ] = "usual"
+    skb_head: Annotated[
+        Literal["buffer", "copied"],
+        Field(
+            description="linear part of an skb of split pages: buffer: the first buffer, which needs "
+            "headroom and room for shared info; copied: a head of its own for the packet's first 256 bytes; "
+            "buffers are fragments back to back then, as in mlx5's striding queues"
+        ),
+    ] = "buffer"
     page_cache: Annotated[
         int,
         Field(

@@ -182,6 +182,24 @@ def _only_pools_recycle(leaf: str) -> Callable[[TrialFields], None]:
     return check
 
 
+def _only_split_pages_have_heads_apart(config: TrialFields) -> None:
+    driver = config.driver
+    if driver.skb_head == "buffer":
+        return
+    if driver.model not in SPLIT_MODELS:
+        raise ConfigError(
+            "driver.skb_head",
+            driver.skb_head,
+            f"driver.model = {driver.model} has its own way; leave it buffer, or use split or split-unpooled",
+        )
+    if driver.copybreak_bytes != "usual":
+        raise ConfigError(
+            "driver.copybreak_bytes",
+            driver.copybreak_bytes,
+            "driver.skb_head = copied copies packets up to its 256 bytes; leave it usual, or use buffer",
+        )
+
+
 def _mapping_syncs(config: TrialFields) -> None:
     if config.driver.model in UNPOOLED_MODELS and config.driver.sync != "pool":
         raise ConfigError(
@@ -278,6 +296,7 @@ RULES = (
     Rule(("driver.page_cache", "xdp.tx_percent", "xdp.redirect_percent"), _pages_in_a_page_cache_stay),
     Rule(("driver.model", "driver.copybreak_bytes"), _headers_apart_are_not_copied),
     *(Rule(("driver.model", f"pool.{leaf}"), _only_pools_recycle(leaf)) for leaf in ONLY_OF_POOLS),
+    Rule(("driver.model", "driver.skb_head", "driver.copybreak_bytes"), _only_split_pages_have_heads_apart),
     Rule(("driver.model", "driver.sync"), _mapping_syncs),
     Rule(("driver.model", "driver.pool_node"), _only_pools_prefer_a_node),
     Rule(("driver.model", "driver.sync_bytes", "driver.page_cache", "pool.recycle"), _only_pools_limit_syncs),

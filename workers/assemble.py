@@ -31,6 +31,7 @@ from workers.arrivals.traffic import (
     tap_key,
     work_key,
 )
+from workers.arrivals.window import new_windows
 from workers.books.histogram import BUCKETS
 from workers.config import TrialConfig
 from workers.device.moderation import FIRST_PROFILE, PROFILE_FRAMES, PROFILE_USECS
@@ -46,6 +47,7 @@ from workers.fields.derived import (
     cpus_wanted,
     fills_cpumap,
     keeps_by_reference,
+    keeps_to_windows,
     merges_in_hardware,
     most_queues,
     moves_interrupts,
@@ -229,6 +231,7 @@ def new_trial(config: TrialConfig) -> Trial:
         retained_slots=records(RETAINED_SLOT, len(retained) * MOST_RETAINED),
         frag_caches=new_frag_caches(),
         arrivals=arrivals,
+        windows=new_windows(config),
         tally=records(TALLY, 1)[0],
         latency=words(BUCKETS),
         hold_times=words(BUCKETS),
@@ -366,6 +369,7 @@ def _nic(config: TrialConfig, geometry: Geometry, arrivals: Arrivals) -> Any:
     nic.tso = int(config.nic.tso)
     nic.updates_pool = int(config.driver.pool_node == "update")
     nic.saturated = int(config.traffic.kind == "saturation")
+    nic.windows = int(keeps_to_windows(config))
     nic.end_ps = config.duration_ms * PS_PER_MS
     if config.traffic.kind == "capture":
         nic.chunk_packets = len(arrivals.gaps_ps)

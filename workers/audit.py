@@ -41,6 +41,8 @@ def check(trial: Trial) -> None:
     for cpu, busy in enumerate(trial.tally.busy_ps):
         _equal(f"time charged to CPU {cpu}", int(ledger[cpu]), "its busy time", int(busy))
     _places(trial)
+    if trial.nic.windows:
+        _windows(trial)
 
 
 def check_idle_pool(host: Host) -> None:
@@ -58,7 +60,11 @@ def check_idle_pool(host: Host) -> None:
 def queued_packets(trial: Trial) -> int:
     """Counted packets that wait in a receive ring, the stack, a transmit ring or for a redirect
     target."""
-    since = trial.tally.measure_from_ps
+    return _queued_since(trial, int(trial.tally.measure_from_ps))
+
+
+def _queued_since(trial: Trial, since: int) -> int:
+    """Those that arrived at this time or later."""
     if trial.nic.contexts:
         in_ring = np.array([at >= since for found in _aggregates(trial) for at in _merged_in(trial, found)])
     else:
@@ -184,6 +190,20 @@ def _fates(trial: Trial) -> None:
     fates += tally.missed + tally.dropped_driver + tally.dropped_backlog + tally.dropped_socket
     fates += tally.dropped_tx
     _equal("packets offered", int(tally.offered), "their fates", int(fates) + queued_packets(trial))
+
+
+def _windows(trial: Trial) -> None:
+    """What is out of all windows is found: on its way to the reader, lost, or to be sent."""
+    senders, slots = trial.windows.senders, trial.windows.notice_slots
+    _equal("segments on their way", int(senders.flying.sum()), "those found", _queued_since(trial, 0))
+    told = sum(
+        int(slots[queue.first + (np.arange(queue.head, queue.tail) & queue.mask)].segments.sum())
+        for queue in trial.windows.notices
+    )
+    found = int((senders.room + senders.flying + senders.missing).sum()) + told
+    _equal(
+        "segments outstanding or to be sent", found, "in windows", int((senders.window + senders.debt).sum())
+    )
 
 
 def _places(trial: Trial) -> None:

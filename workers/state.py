@@ -6,6 +6,7 @@ import numpy as np
 
 from pool_impl.layout import MAX_CPUS, MAX_SKB_FRAGS, Buffers, Host
 from workers.arrivals.traffic import Arrivals
+from workers.arrivals.window import Windows
 from workers.measures import LOCATIONS, PAGE_CACHE_COUNTERS, SLOW_CAUSES
 
 
@@ -64,6 +65,7 @@ NIC = _words(
     "contexts",  # flows of a queue that hardware GRO merges at a time, 0 without it
     "context_ps",  # how long it merges
     "postponed_ps",  # not 0: the next arrival, while next_arrival_ps is when an aggregate's time is over
+    "windows",  # 1: senders stop at the receiver's window
 )
 """the wire, and what all receive queues share"""
 
@@ -528,6 +530,7 @@ class Trial(NamedTuple):
     frag_caches: Any
     """of the network core, by CPU"""
     arrivals: Arrivals
+    windows: Windows
     tally: Any
     """record"""
     latency: Any

@@ -16,6 +16,7 @@ from workers.arrivals.traffic import PS_PER_MS
 from workers.assemble import captured, new_trial
 from workers.config import TrialConfig
 from workers.errors import ConfigError
+from workers.fields.derived import keeps_to_windows, most_packets_per_second
 from workers.fields.groups import KERNEL_VARIANT, NIC_WORKLOAD, Value
 from workers.loop import engine
 from workers.loop.lifecycle import MEASURE, apply, changes
@@ -110,6 +111,8 @@ def expected_packets(config: TrialConfig) -> int:
         passes = min(traffic.loops - 1, int(until_ns / pass_ns)) if pass_ns else 0
         return passes * len(arrivals) + int(np.searchsorted(arrivals, until_ns - passes * pass_ns))
     rate = 5_000_000 if traffic.kind == "saturation" else traffic.rate_pps
+    if keeps_to_windows(config):
+        rate = most_packets_per_second(config)
     if traffic.kind == "ramp":
         rate = (traffic.rate_pps + traffic.ramp_to_pps) // 2
     return rate * config.duration_ms // 1000

@@ -149,7 +149,10 @@ class Machine:
             self.env.process(self._move_interrupt())
         self.env.run(until=TICKS * until_ps)
         self._integrate(until_ps)
-        self.fates["queued"] = len(self.filled) + len(self.socket) + len(self.tx_ring) + len(self.collected)
+        self.fates["queued"] = self._queued()
+
+    def _queued(self) -> int:
+        return len(self.filled) + len(self.socket) + len(self.tx_ring) + len(self.collected)
 
     # Time
 
@@ -203,14 +206,17 @@ class Machine:
     def _wire(self) -> Steps:
         for time_ps, frame_bytes in self.arrivals:
             yield self._until(time_ps, 0)
-            self.fates["offered"] += 1
-            if self.posted:
-                self.filled.append((self.posted.popleft(), time_ps, frame_bytes))
-            else:
-                self.fates["missed"] += 1
-            if self.armed:
-                self.armed = False
-                self.env.process(self._moderate(self.interrupt, self.now_ps))
+            self._arrive(time_ps, frame_bytes)
+
+    def _arrive(self, time_ps: int, frame_bytes: int) -> None:
+        self.fates["offered"] += 1
+        if self.posted:
+            self.filled.append((self.posted.popleft(), time_ps, frame_bytes))
+        else:
+            self.fates["missed"] += 1
+        if self.armed:
+            self.armed = False
+            self.env.process(self._moderate(self.interrupt, self.now_ps))
 
     def _moderate(self, interrupt: simpy.Event, since_ps: int) -> Steps:
         """The interrupt fires some time after what it tells of, unless something else was earlier."""
@@ -332,18 +338,25 @@ class Machine:
         if self.fields["app.reader"] == "forward":
             self._forward(page, arrival_ps, frame_bytes)
             return
+        self._enqueue(page, arrival_ps, frame_bytes)
+
+    def _enqueue(self, page: int, arrival_ps: int, frame_bytes: int) -> None:
         self._work("protocol", "udp_ns")
         if (len(self.socket) + 1) * self.truesize_bytes > self.fields["app.socket_bytes"]:
             self.fates["dropped_socket"] += 1
             self._free(page)
             return
         self._work("socket", "socket_ns")
+        self._wake_reader()
+        self.socket.append((page, arrival_ps, frame_bytes))
+
+    def _wake_reader(self) -> None:
+        """Before it has anything to read it sleeps."""
         if not self.socket:
             self.wake_ps = self.now_ps + self.elapsed_ps
             if self.arrived_in_socket is not None:
                 self.arrived_in_socket.succeed()
                 self.arrived_in_socket = None
-        self.socket.append((page, arrival_ps, frame_bytes))
 
     def _pass_on(self, _page: int) -> None:
         """The page goes with an skb."""
@@ -462,10 +475,19 @@ class Machine:
         self._begin(self.reader_cpu)
         if slept:
             self._work("interrupt", "interrupt_ns")
+        self._receive()
+        if self.fields["app.reader"] == "slow":
+            self._charge("application", self.fields["app.work_ns"] * 1000)
+        yield self._end()
+
+    def _copied_ps(self, size_bytes: int) -> int:
+        return size_bytes * round(1024 * 1000 / self.prices["copy_bytes_per_ns"]) // 1024
+
+    def _receive(self) -> None:
+        """The reader takes the first packet, and keeps or frees it."""
         page, arrival_ps, frame_bytes = self.socket.popleft()
         self._work("application", "receive_ns")
-        kib_ps = round(1024 * 1000 / self.prices["copy_bytes_per_ns"])
-        self._charge("copy", frame_bytes * kib_ps // 1024)
+        self._charge("copy", self._copied_ps(frame_bytes))
         self._consumed("delivered", arrival_ps)
         self._work("ring_lock", "bh_toggle_ns")
         if self.fields["app.hold_percent"]:
@@ -473,9 +495,6 @@ class Machine:
             self.retained.append((page, until_ps))
         else:
             self._free(page, in_softirq=False)
-        if self.fields["app.reader"] == "slow":
-            self._charge("application", self.fields["app.work_ns"] * 1000)
-        yield self._end()
 
     def _consumed(self, fate: str, arrival_ps: int) -> None:
         self._count(fate, self.now_ps + self.elapsed_ps - arrival_ps)
@@ -487,6 +506,9 @@ class Machine:
 
     def _free(self, page: int, in_softirq: bool = True) -> None:
         self._work("skb_free", "skb_free_ns")
+        self._give_back(page, in_softirq)
+
+    def _give_back(self, page: int, in_softirq: bool = True) -> None:
         if self.recycles:
             self._put(page, in_softirq and self.returns_are_local)
         else:

@@ -101,7 +101,7 @@ def test_every_rule_reads_only_the_fields_it_names() -> None:
         return ""
 
     for rule in rules.RULES:
-        for kind in ("capture", "poisson", "ramp"):
+        for kind in ("capture", "poisson", "ramp", "window"):
             of_rule = {name: value for name, value in broken.items() if name in rule.fields}
             if "traffic.kind" in of_rule:
                 of_rule["traffic.kind"] = kind
@@ -143,6 +143,7 @@ def test_typed_text_becomes_the_fields_type(name: str, text: str, value: config.
 
 SLOW = {"app.reader": "slow"}
 DRAWN = {"app.work_distribution": "exponential"}
+STREAM = {"traffic.kind": "window", "app.protocol": "tcp", "app.reader": "fast", "nic.queues": 4}
 
 
 @pytest.mark.parametrize(
@@ -151,6 +152,8 @@ DRAWN = {"app.work_distribution": "exponential"}
         ({"traffic.kind": "constant"}, False),
         ({"traffic.kind": "constant", "traffic.packet_size": "imix"}, True),
         ({"traffic.kind": "saturation"}, False),
+        (STREAM, False),
+        ({**STREAM, "traffic.flows": 16}, True),
         ({"traffic.kind": "poisson"}, True),
         ({"traffic.kind": "bursts"}, True),
         ({"traffic.kind": "ramp"}, True),

@@ -10,6 +10,7 @@ import pytest
 from pool_impl.jit import entry
 from tests.workers.event_model import Machine
 from tests.workers.event_model_split import KeepingMachine
+from tests.workers.event_model_window import WindowMachine
 from workers import assemble, audit, trial
 from workers.arrivals import traffic
 from workers.config import TrialConfig
@@ -52,6 +53,53 @@ LAZY: dict[str, Value] = {"machine.iommu": "lazy"}
 BOUNCED: dict[str, Value] = {"machine.swiotlb": True}
 
 MOVED: dict[str, Value] = {"numa.nodes": 2, "life.event": "irq-moved", "life.at_ms": 3}
+
+WINDOW: dict[str, Value] = {
+    "traffic.kind": "window",
+    "app.protocol": "tcp",
+    "app.reader": "fast",
+    "traffic.packet_size": 1518,
+    "traffic.rtt_us": 50,
+    "traffic.rto_ms": 1,
+    "kernel": "5.14",
+}
+SLOW_WINDOW: dict[str, Value] = {**WINDOW, **SLOW, "app.work_ns": 9_000}
+LOSSES: dict[str, Value] = {"nic.rx_ring": 64, "nic.link_gbps": 100, "app.socket_bytes": 1 << 20}
+
+WINDOWS: dict[str, dict[str, Value]] = {
+    "one-flow": WINDOW,
+    "one-flow-of-small-segments": {**WINDOW, "traffic.packet_size": 128, "traffic.window_bytes": 9_000},
+    "one-segment-each": {
+        **WINDOW,
+        "traffic.flows": 60,
+        "traffic.window_bytes": 1464,
+        "traffic.packet_size": 1518,
+    },
+    "a-slow-reader-fills-the-window": {**SLOW_WINDOW, "app.socket_bytes": 1 << 20},
+    "trains-of-three-flows": {
+        **WINDOW,
+        "traffic.flows": 3,
+        "traffic.train_packets": 4,
+        "traffic.packet_size": 3000,
+    },
+    "a-full-ring": {**WINDOW, **LOSSES, "traffic.flows": 4},
+    "a-full-socket": {**SLOW_WINDOW, "traffic.window_bytes": 300_000, "traffic.flows": 2},
+    "a-full-socket-of-long-segments": {
+        **SLOW_WINDOW,
+        "traffic.window_bytes": 300_000,
+        "traffic.packet_size": 3000,
+        "app.socket_bytes": 70_000,
+    },
+    "losses-of-flows-with-a-segment": {
+        **SLOW_WINDOW,
+        "traffic.flows": 70,
+        "traffic.window_bytes": 1464,
+        "app.socket_bytes": 60 * 4352,
+    },
+    "same-cpu": {**WINDOW, **LOSSES, "app.reader_cpu": "same", "kernel": "6.1", "traffic.flows": 2},
+    "same-cpu-local": {**SLOW_WINDOW, **LOSSES, "app.reader_cpu": "same", "kernel": "6.12"},
+    "without-recycling": {**WINDOW, **LOSSES, "pool.recycle": False, "traffic.flows": 16},
+}
 
 SCENARIOS: dict[str, dict[str, Value]] = {
     "constant-drop": {**DROP, **CONSTANT},
@@ -145,6 +193,7 @@ SCENARIOS: dict[str, dict[str, Value]] = {
     "poisson-xdp-tx-bounced": {**XDP_TX, **BOUNCED, "traffic.packet_size": "imix"},
     "bursts-slow-split-unpooled-bounced": {**SLOW, **BURSTS, **UNPOOLED, **BOUNCED},
     "constant-same-cpu-overload": {**SHARED, **CONSTANT, "traffic.rate_pps": 1_500_000, "nic.budget": 32},
+    **{f"window-{name}": scenario for name, scenario in WINDOWS.items()},
 }
 
 
@@ -233,11 +282,33 @@ def test_the_engine_is_equal_to_an_event_simulation_to_the_picosecond(name: str)
     config = config_of(SCENARIOS[name])
     profile = arch.load(str(PRICED))
     prices = {parameter.name: parameter.value for parameter in profile.parameters.values()}
-    keeps = config.driver.model in SPLIT_MODELS or config.driver.page_cache > 0
-    kind = KeepingMachine if keeps else Machine
-    machine = kind(config.to_fields(), prices, arrivals_of(config, UNTIL_PS))
+    machine = _machine(config, prices)
     machine.run(UNTIL_PS)
     assert without_zeros(simulate(config)) == without_zeros(of_model(machine))
+
+
+def _machine(config: TrialConfig, prices: dict[str, float]) -> Machine:
+    if config.traffic.kind == "window":
+        return WindowMachine(config.to_fields(), prices, [])
+    keeps = config.driver.model in SPLIT_MODELS or config.driver.page_cache > 0
+    kind = KeepingMachine if keeps else Machine
+    return kind(config.to_fields(), prices, arrivals_of(config, UNTIL_PS))
+
+
+def test_the_scenarios_of_windows_have_losses_of_both_kinds() -> None:
+    """And windows that the receiver limits, and that slow start has not reached."""
+    profile = arch.load(str(PRICED))
+    prices = {parameter.name: parameter.value for parameter in profile.parameters.values()}
+    found = {}
+    for name, scenario in WINDOWS.items():
+        found[name] = machine = WindowMachine(config_of(scenario).to_fields(), prices, [])
+        machine.run(UNTIL_PS)
+    assert any(machine.fates["missed"] and machine.reductions for machine in found.values())
+    assert any(machine.fates["dropped_socket"] and machine.reductions for machine in found.values())
+    assert any(machine.timeouts for machine in found.values())
+    assert any(sender.seventeenths for machine in found.values() for sender in machine.senders)
+    full = found["a-slow-reader-fills-the-window"].senders[0]
+    assert full.window == full.allowed
 
 
 def test_the_scenarios_reach_all_that_can_happen() -> None:

@@ -26,7 +26,7 @@ FOREVER = 1 << 62
 PS_PER_US = 10**6
 PS_PER_MS = 10**9
 
-CONSTANT, POISSON, BURSTS, SATURATION, CAPTURE, RAMP = range(6)
+CONSTANT, POISSON, BURSTS, SATURATION, CAPTURE, RAMP, WINDOW = range(7)
 KINDS = {
     "constant": CONSTANT,
     "poisson": POISSON,
@@ -34,7 +34,9 @@ KINDS = {
     "saturation": SATURATION,
     "capture": CAPTURE,
     "ramp": RAMP,
+    "window": WINDOW,
 }
+"""those of WINDOW are in ``workers.arrivals.window``"""
 
 SOURCE = np.dtype(
     [
@@ -314,6 +316,14 @@ def _lifetime(flows: Any, table: Any) -> int:
 def _flow_hash(flows: Any, serial: int) -> int:
     """31 bits of a hash of the flow's serial number; a NIC's has one more, see ``workers.arrivals.rss``."""
     return int(_mixed(multiply_add(serial, _GAMMA, flows.hash_key)) & HASH_MASK)
+
+
+def flow_hashes(config: TrialConfig) -> list[int]:
+    """Hashes of the flows that there are at the start, which may be equal by chance."""
+    if not draws_flows(config):
+        return [mix64(0) & HASH_MASK]
+    hash_key = mix64(~mix64(~work_key(config.seed)))
+    return [mix64((serial - 1) * _GAMMA + hash_key) & HASH_MASK for serial in range(config.traffic.flows)]
 
 
 # Tables of the flows, exact arithmetic

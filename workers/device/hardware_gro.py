@@ -19,6 +19,7 @@ from pool_impl.jit import compiled
 from workers.arrivals.rss import TABLE_ENTRIES
 from workers.arrivals.traffic import FOREVER
 from workers.books import hold
+from workers.device import flow_control
 from workers.device.moderation import packet_arrived
 from workers.device.nic import advance, write_buffer
 from workers.fields.derived import TCP_HEADERS_BYTES
@@ -106,6 +107,7 @@ def _arrive(trial: Trial, number: int) -> int:
             return WAITS
         tally.missed += counted
         tally.missed_without_page += counted & queue.starved
+        flow_control.missed(trial, _flow_hash(trial), arrival_ps)
         if place != NOBODY:
             _complete(trial, number, place, arrival_ps)
     else:

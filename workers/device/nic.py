@@ -8,6 +8,8 @@ from typing import Any
 from pool_impl.jit import compiled
 from workers.arrivals.rss import TABLE_ENTRIES
 from workers.arrivals.traffic import FOREVER, next_chunk
+from workers.arrivals.window import next_segment
+from workers.device import flow_control
 from workers.device.moderation import packet_arrived
 from workers.pricing.cache import (
     DESCRIPTOR,
@@ -43,6 +45,7 @@ def receive_until(trial: Trial, until_ps: int) -> None:
         if lacks:
             tally.missed += counted
             tally.missed_without_page += counted & queue.starved
+            flow_control.missed(trial, flow_hash, arrival_ps)
         else:
             frame_bytes = trial.arrivals.frame_bytes[nic.chunk_position]
             if nic.pattern == PAGE_ALONE:
@@ -128,7 +131,11 @@ def advance(trial: Trial) -> None:
     nic = trial.nic
     nic.chunk_position += 1
     if nic.chunk_position >= nic.chunk_packets:
-        nic.chunk_packets = next_chunk(trial.arrivals)
+        if nic.windows:
+            next_segment(trial.windows, trial.arrivals)
+            nic.chunk_packets = 1
+        else:
+            nic.chunk_packets = next_chunk(trial.arrivals)
         nic.chunk_position = 0
         if nic.chunk_packets == 0:
             nic.next_arrival_ps = FOREVER

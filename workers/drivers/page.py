@@ -10,6 +10,7 @@ from pool_impl import skb as buffer
 from pool_impl.jit import compiled
 from pool_impl.layout import SHARED_INFO_BYTES
 from pool_impl.observe import SHARED_INFO, SKB, STRUCT_PAGE
+from workers.device import flow_control
 from workers.drivers.buffers import allocate_page, post
 from workers.fields.derived import BESIDE_DATA_BYTES
 from workers.net import xdp
@@ -57,6 +58,7 @@ def receive_packet(trial: Trial, number: int) -> int:
         post(trial, queue, page if replacement == 0 else replacement, 0)
         if replacement == 0:
             trial.tally.dropped_driver += 1 if packet.arrival_ps >= trial.tally.measure_from_ps else 0
+            flow_control.lost(trial, packet.flow_hash, 1)
             buffer.free_stolen(trial.buffers, skb)
             return 0
     if nic.recycle:

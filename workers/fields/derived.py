@@ -97,6 +97,16 @@ def draws_flows(config: TrialFields) -> bool:
     return traffic.kind != "capture" and (traffic.flows > 1 or traffic.flow_packets > 0)
 
 
+def keeps_to_windows(config: TrialFields) -> bool:
+    """Whether senders stop at the receiver's window."""
+    return config.traffic.kind == "window"
+
+
+def segment_bytes(config: TrialFields) -> int:
+    """Payload of each segment that such a sender sends."""
+    return int(config.traffic.packet_size) - TCP_HEADERS_BYTES
+
+
 def attaches_program(config: TrialFields) -> bool:
     """Whether an XDP program runs on each packet."""
     return config.xdp.attached or config.xdp.pass_percent < 100

@@ -293,10 +293,11 @@ class TrafficConfig(Group):
     """What arrives on the wire."""
 
     kind: Annotated[
-        Literal["constant", "poisson", "bursts", "ramp", "saturation", "capture"],
+        Literal["constant", "poisson", "bursts", "ramp", "saturation", "capture", "window"],
         Field(
             description="arrival process; ramp is poisson at a rate that changes evenly over the trial; "
-            "saturation has a packet waiting for every free descriptor"
+            "saturation has a packet waiting for every free descriptor; window has TCP senders that stop at "
+            "the receiver's window and go on as the application reads"
         ),
     ] = "poisson"
     rate_pps: Annotated[
@@ -347,9 +348,36 @@ class TrafficConfig(Group):
         Field(
             ge=1,
             le=4096,
-            description="mean packets of one flow back to back (geometric), as a sender's TSO makes them",
+            description="mean packets of one flow back to back (geometric), as a sender's TSO makes them; "
+            "window: the most, until another flow's turn",
         ),
     ] = 1
+    window_bytes: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=1 << 30,
+            description="window: payload of a flow that may be sent and not yet read; 0: half of "
+            "app.socket_bytes, as tcp_adv_win_scale = 1 has it, shared evenly by the flows of a socket",
+        ),
+    ] = 0
+    rtt_us: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=10_000_000,
+            description="window: from a read until the next segment of its flow can arrive",
+        ),
+    ] = 100
+    rto_ms: Annotated[
+        int,
+        Field(
+            ge=1,
+            le=120_000,
+            description="window: from a drop until the segment can arrive again; Linux waits at least 200, "
+            "and 120000 at the most",
+        ),
+    ] = 200
     capture: Annotated[
         str,
         Field(description="what to replay: a bundled name, or a pcap or pcapng file, gzip allowed"),
@@ -419,7 +447,8 @@ class AppConfig(Group):
         Literal["udp", "tcp"],
         Field(
             description="tcp: a socket's last skb takes in the next of its flow, and what another CPU reads "
-            "is freed where it was allocated (5.19 and later); no windows: a full socket drops"
+            "is freed where it was allocated (5.19 and later); a full socket drops, but see traffic.kind = "
+            "window"
         ),
     ] = "udp"
     stall_ms: Annotated[

@@ -19,7 +19,7 @@ from workers.arrivals.rss import TABLE_ENTRIES
 from workers.arrivals.traffic import FOREVER, PS_PER_MS, PS_PER_SECOND
 from workers.books import hold
 from workers.config import TrialConfig
-from workers.device import hardware_gro
+from workers.device import flow_control, hardware_gro
 from workers.drivers import split
 from workers.net import backlog, gro, stack, targets, transmit
 from workers.pricing import nodes
@@ -112,7 +112,7 @@ def _end_poll(trial: Trial, number: int) -> None:
         skb = gro.next_to_flush(trial, number, FOREVER)
         while skb != 0:
             if trial.stack.backlogs and trial.life.stays_down:
-                trial.tally.dropped_backlog += hold.counted(trial, skb)
+                trial.tally.dropped_backlog += flow_control.dropped(trial, skb)
             else:
                 skb = stack.pass_up(trial, number, skb)
             if skb != 0:
@@ -136,6 +136,7 @@ def _empty_ring(trial: Trial, queue: Any) -> None:
         descriptor = trial.descriptors[queue.first + (position & mask)]
         if position < queue.dma and descriptor.ends and not merges:
             trial.tally.missed += 1 if descriptor.arrival_ps >= trial.tally.measure_from_ps else 0
+            flow_control.lost(trial, descriptor.flow_hash, 1)
         if not keeps:
             _put(trial, queue, descriptor.header_page, descriptor.page)
             descriptor.header_page = descriptor.page = 0
@@ -147,6 +148,8 @@ def _empty_contexts(trial: Trial, number: int) -> None:
     found = hardware_gro.give_up(trial, number)
     while found != 0:
         aggregate = trial.aggregates[found]
+        packets = aggregate.merged_count + 1
+        flow_control.lost(trial, aggregate.flow_hash, packets)
         trial.tally.missed += hardware_gro.counted(trial, aggregate)
         _put(trial, trial.queues[number], aggregate.header_page, 0)
         for position in range(aggregate.pages):

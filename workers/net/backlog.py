@@ -10,6 +10,7 @@ from pool_impl.observe import SKB
 from workers.arrivals.rss import HASH_BITS
 from workers.arrivals.traffic import FOREVER
 from workers.books import hold
+from workers.device import flow_control
 from workers.pricing import cost
 from workers.pricing.cache import HEADER
 from workers.schedule import refresh
@@ -30,7 +31,7 @@ def enqueue(trial: Trial, number: int, skb: int) -> int:
     chosen = (trial.packets[skb].flow_hash * trial.stack.backlogs) >> HASH_BITS
     backlog = trial.backlogs[chosen]
     if backlog.tail - backlog.spliced > MOST_WAITING:
-        trial.tally.dropped_backlog += hold.counted(trial, skb)
+        trial.tally.dropped_backlog += flow_control.dropped(trial, skb)
         return skb
     trial.backlog_slots[chosen * SLOTS + (backlog.tail & (SLOTS - 1))] = skb
     backlog.tail += 1

@@ -10,6 +10,7 @@ from workers.arrivals.rss import HASH_BITS
 from workers.arrivals.traffic import exponential
 from workers.books import hold, latency
 from workers.books.occupancy import settle_reader
+from workers.device import flow_control
 from workers.fields.derived import TCP_HEADERS_BYTES
 from workers.net import deferred, retention
 from workers.pricing import cost
@@ -24,7 +25,7 @@ def enqueue(trial: Trial, skb: int) -> int:
     reader = trial.readers[_socket_of(trial, skb)]
     trial.host.observer.work(cost.UDP, 1)
     if reader.queued_bytes + trial.buffers.skbs[skb].truesize > reader.limit_bytes:
-        trial.tally.dropped_socket += hold.counted(trial, skb)
+        trial.tally.dropped_socket += flow_control.dropped(trial, skb)
         return skb
     settle_reader(trial, reader)
     reader.units += hold.units_of(trial, skb)
@@ -71,7 +72,7 @@ def enqueue_segment(trial: Trial, skb: int) -> int:
     trial.host.observer.work(cost.TCP, 1)
     record = trial.buffers.skbs[skb]
     if reader.queued_bytes + record.truesize > reader.limit_bytes:
-        trial.tally.dropped_socket += hold.counted(trial, skb)
+        trial.tally.dropped_socket += flow_control.dropped(trial, skb)
         return skb
     settle_reader(trial, reader)
     headers = min(TCP_HEADERS_BYTES, buffer.headlen(record))
@@ -153,6 +154,8 @@ def read_packet(trial: Trial, number: int, slept: bool) -> int:
         observer.work(cost.BH_TOGGLE, 1)
         return int(skb)
     trial.tally.delivered += latency.consumed(trial, skb)
+    if trial.nic.windows:
+        flow_control.read(trial, skb)
     observer.work(cost.BH_TOGGLE, 1)
     settle_reader(trial, reader)
     reader.units -= hold.units_of(trial, skb)

@@ -2,6 +2,6 @@
 
 The order decides which of several errors a user hears of first: that of the parts of a trial."""
 
-from workers.rules import app, driver, life, machine, nic
+from workers.rules import app, driver, life, machine, nic, window
 
-RULES = (*nic.RULES, *life.RULES, *machine.RULES, *driver.RULES, *app.RULES)
+RULES = (*nic.RULES, *life.RULES, *machine.RULES, *driver.RULES, *app.RULES, *window.RULES)

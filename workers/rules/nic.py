@@ -47,7 +47,7 @@ def _redirects_have_a_target(config: TrialFields) -> None:
 
 
 def _offered_load_fits_the_link(config: TrialFields) -> None:
-    if config.traffic.kind not in ("saturation", "capture"):
+    if config.traffic.kind not in ("saturation", "capture", "window"):
         _check_rate(config, "rate_pps")
 
 

@@ -85,6 +85,19 @@ TRIALS: dict[str, dict[str, Value]] = {
         "xdp.redirect_to": "cpumap",
         "xdp.redirect_cpus": 2,
     },
+    "window-of-three-flows-that-fill-the-ring": {
+        **BRIEF,
+        "traffic.kind": "window",
+        "traffic.packet_size": 1518,
+        "traffic.flows": 3,
+        "traffic.train_packets": 8,
+        "nic.link_gbps": 100,
+        "nic.rx_ring": 64,
+        "stack.gro": True,
+        "app.protocol": "tcp",
+        "app.reader": "fast",
+        "app.socket_bytes": 1 << 21,
+    },
 }
 
 PINNED: dict[str, str] = {
@@ -101,6 +114,7 @@ PINNED: dict[str, str] = {
     "xdp-all-verdicts-forwarded-to-a-slow-link": "dbf9c3e6503251e9",
     "slow-bursts-moved-to-the-other-node": "8751665694a3ebbe",
     "xdp-to-two-kthreads-replaced-before": "c7e4283b0c8e8735",
+    "window-of-three-flows-that-fill-the-ring": "3f1ad391f25ef65a",
 }
 
 

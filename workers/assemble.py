@@ -364,6 +364,8 @@ def _nic(config: TrialConfig, geometry: Geometry, arrivals: Arrivals) -> Any:
     nic.adaptive = int(config.nic.moderation == "adaptive")
     nic.poll_context = SERVING_SOFTIRQ if config.nic.napi == "softirq" else BH_DISABLED
     nic.thread_wakes = int(config.nic.napi == "threaded")
+    # who polls for himself reads after each poll
+    nic.slice_ps = 0 if config.nic.napi == "busy-poll" else config.app.slice_us * PS_PER_US
     nic.program = int(attaches_program(config))
     nic.transmits = int(transmits(config))
     nic.tso = int(config.nic.tso)

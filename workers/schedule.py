@@ -1,15 +1,15 @@
 """Whose turn it is: which CPU takes the next step, and which queue or reader on it.
 
 A step is due when its CPU is free and what it waits for has happened. Softirqs go before readers, and a poll
-that has begun is finished first. A poll that used up its budget lets the readers of its CPU have a turn as
-long as it was: ksoftirqd and the application are equals to the scheduler.
+that has begun is finished first. Polls that use up their budget go on until they have had a slice of the
+scheduler; then the readers of their CPU have a turn as long: ksoftirqd and the application are equals to it.
 """
 
 from typing import Any
 
 from pool_impl.jit import compiled
 from workers.arrivals.traffic import FOREVER
-from workers.state import BACKLOG_POLL, DEFERRED_FREE, IDLE, LATE_FREE, NOBODY, POLL, READER, Trial
+from workers.state import BACKLOG_POLL, DEFERRED_FREE, IDLE, LATE_FREE, NOBODY, POLL, READER, YIELDED, Trial
 
 
 @compiled()
@@ -93,6 +93,11 @@ def _choose(
             if actors[index].kind == READER:
                 reader = readers[actors[index].number]
                 readers_turn |= reader.head != reader.tail and reader.wake_ps <= cpu.now_ps
+    polls_turn = False
+    if cpu.polls_turn_ps > 0 and cpu.waiting > 0:
+        for index in range(cpu.first_actor, cpu.first_actor + cpu.actors):
+            if actors[index].kind == POLL:
+                polls_turn |= queues[actors[index].number].phase == YIELDED
     due_ps = FOREVER
     waited_since_ps = FOREVER
     kind = READER
@@ -100,6 +105,8 @@ def _choose(
         actor = actors[index]
         event_ps = _event_ps(actor, queues, readers, backlogs, deferred, retained, targets)
         if readers_turn and actor.kind == POLL and queues[actor.number].phase != IDLE:
+            event_ps = FOREVER
+        if polls_turn and actor.kind == READER:
             event_ps = FOREVER
         start_ps = max(cpu.now_ps, event_ps)
         if start_ps > due_ps:

@@ -48,6 +48,7 @@ NIC = _words(
     "refill_limit",  # descriptors filled after one poll at the most
     "adaptive",  # interrupt moderation
     "poll_context",  # value of in_softirq that polls run in
+    "slice_ps",  # least time of polls before the readers of their CPU have as much
     "thread_wakes",  # context switches that an interrupt costs before the poll runs
     "saturated",
     "end_ps",  # what arrives before it is offered, also if no poll sees it
@@ -362,6 +363,7 @@ CPU = _words(
     "now_ps",
     "due_actor",  # whose the next step is: see workers.schedule
     "poller",  # the queue in its NAPI poll, or NOBODY
+    "polls_turn_ps",  # time that polls have taken since readers had a turn, or since one found the ring empty
     "reader_turn_ps",  # time that readers may take before the next poll
     "waiting",  # readers with packets to read
     "spins",  # 1: busy polling takes the time that it would idle

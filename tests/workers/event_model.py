@@ -77,6 +77,7 @@ class Machine:
         self.prices = prices
         self.arrivals = arrivals
         self.between = Between(fields, prices)
+        self.polled_ps = 0
         self.shared_cpu = fields["app.reader"] in ("drop", "forward") or fields["app.reader_cpu"] == "same"
         self.reader_cpu = QUEUE if self.shared_cpu else READER
         self.returns_are_local = fields["kernel"] == "6.12"
@@ -276,9 +277,13 @@ class Machine:
                 since_ps = max(self.now_ps + self.elapsed_ps, self.tx_ring[0][3])
                 self.env.process(self._moderate(self.interrupt, since_ps))
             yield self._end()
+            self.polled_ps = 0
             return False
         yield self._end()
-        turn_ps = self.now_ps - started_ps
+        self.polled_ps += self.now_ps - started_ps
+        turn_ps = 0
+        if self.polled_ps >= 10**6 * self.fields["app.slice_us"]:
+            turn_ps, self.polled_ps = self.polled_ps, 0
         while self.shared_cpu and turn_ps > 0 and self.socket:
             before_ps = self.now_ps
             yield from self._read(False)

@@ -30,6 +30,7 @@ DROP: dict[str, Value] = {"app.reader": "drop"}
 SLOW: dict[str, Value] = {"app.reader": "slow", "app.work_ns": 2_000}
 OVERFLOW: dict[str, Value] = {**SLOW, "app.work_ns": 9_000, "app.socket_bytes": 60 * 4352}
 SHARED: dict[str, Value] = {**SLOW, "app.reader_cpu": "same", "app.work_ns": 1_000}
+OVERLOAD: dict[str, Value] = {"traffic.kind": "constant", "traffic.rate_pps": 1_500_000, "nic.budget": 32}
 KEPT: dict[str, Value] = {"app.hold_percent": 100, "app.hold_ms": 1}
 CONSTANT: dict[str, Value] = {"traffic.kind": "constant"}
 REPLACE: dict[str, Value] = {"driver.model": "replace-before-pass", "driver.sync": "driver"}
@@ -193,6 +194,9 @@ SCENARIOS: dict[str, dict[str, Value]] = {
     "poisson-xdp-tx-bounced": {**XDP_TX, **BOUNCED, "traffic.packet_size": "imix"},
     "bursts-slow-split-unpooled-bounced": {**SLOW, **BURSTS, **UNPOOLED, **BOUNCED},
     "constant-same-cpu-overload": {**SHARED, **CONSTANT, "traffic.rate_pps": 1_500_000, "nic.budget": 32},
+    "constant-same-cpu-poll-and-read": {**SHARED, **OVERLOAD, "app.slice_us": 0},
+    "constant-same-cpu-in-turns": {**SHARED, **OVERLOAD, "app.slice_us": 200},
+    "bursts-same-cpu-in-turns": {**SHARED, **BURSTS, "traffic.rate_pps": 900_000, "app.slice_us": 100},
     **{f"window-{name}": scenario for name, scenario in WINDOWS.items()},
 }
 

@@ -109,7 +109,7 @@ PINNED: dict[str, str] = {
     "fast-capture": "d12b544a58570dd4",
     "slow-bursts-small-pool": "43f79947946198ea",
     "slow-poisson-drawn-work": "aec84f239fe761df",
-    "slow-same-cpu-oldest-release": "3cb37142245cbb2a",
+    "slow-same-cpu-oldest-release": "680c5dd4fd4281d5",
     "slow-posted-registers-driver-syncs": "0766631ab2d245cd",
     "xdp-all-verdicts-forwarded-to-a-slow-link": "dbf9c3e6503251e9",
     "slow-bursts-moved-to-the-other-node": "8751665694a3ebbe",

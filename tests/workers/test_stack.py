@@ -202,6 +202,7 @@ def test_a_stalled_reader_on_the_queues_cpu_does_not_stop_its_polls() -> None:
         app__reader="stalled",
         app__stall_ms=2,
         app__stall_every_ms=3,
+        app__slice_us=100,
     )
     assert record["busy_ratio_queue_cpu"] == pytest.approx(1, rel=0.01)
     assert record["packets_dropped_socket"] > record["packets_delivered"] > 0

@@ -484,6 +484,15 @@ class AppConfig(Group):
         Literal["same", "other"],
         Field(description="CPU of each reader: that of a receive queue, in turn, or one of its own"),
     ] = "other"
+    slice_us: Annotated[
+        int,
+        Field(
+            ge=0,
+            le=100_000,
+            description="CPU time that polls of a queue that is never empty take before a reader on its "
+            "CPU has as much: the scheduler's slice, 3000 in Linux on eight CPUs or more; 0: each poll's",
+        ),
+    ] = 3000
     work_ns: Annotated[
         int,
         Field(

@@ -200,7 +200,9 @@ def _end_poll(trial: Trial, queue: Any, number: int) -> None:
     drivers.refill(trial, number, trial.nic.refill_limit)
     cpu = trial.cpus[queue.cpu]
     cpu.poller = NOBODY
+    cpu.polls_turn_ps += _now(trial, queue.cpu) - queue.poll_started_ps
     if _completes(trial, queue):
+        cpu.polls_turn_ps = 0
         queue.phase = IDLE
         # only while GRO is flushed can anything come in unseen
         queue.waiting_frames = queue.dma - queue.read
@@ -211,10 +213,12 @@ def _end_poll(trial: Trial, queue: Any, number: int) -> None:
         if queue.irq_cpu != queue.cpu:
             nodes.follow_interrupt(trial, number)
         return
-    now_ps = _now(trial, queue.cpu)
     queue.phase = YIELDED
-    queue.event_ps = now_ps
-    cpu.reader_turn_ps = now_ps - queue.poll_started_ps
+    queue.event_ps = _now(trial, queue.cpu)
+    cpu.reader_turn_ps = 0
+    if cpu.polls_turn_ps >= trial.nic.slice_ps:
+        cpu.reader_turn_ps = cpu.polls_turn_ps
+        cpu.polls_turn_ps = 0
 
 
 @compiled()

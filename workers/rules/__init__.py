@@ -4,4 +4,4 @@ The order decides which of several errors a user hears of first: that of the par
 
 from workers.rules import app, driver, life, machine, nic, window
 
-RULES = (*nic.RULES, *life.RULES, *machine.RULES, *driver.RULES, *app.RULES, *window.RULES)
+RULES = (*life.RULES, *machine.RULES, *driver.RULES, *app.RULES, *window.RULES, *nic.RULES)

@@ -1,26 +1,26 @@
 """A batch of trials, run where its worker is: what it needs to know, and what each trial yields."""
 
 import json
+import os
 import platform
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache, lru_cache
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from farm import code_cache
 from farm import sweep as sweeps
 from farm.errors import ExecutorError
 from farm.plan import Plan
 from farm.rows import Attempt, Failure, Outcome
+from farm.watchdog import DEADLINE_SECONDS, Watchdog
 from workers.config import TrialConfig
-from workers.fields.derived import Loop, loop_of
-
-if TYPE_CHECKING:
-    pass
+from workers.errors import StoppedError
+from workers.fields.derived import loop_of
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,8 @@ class Job:
     """SHA-256 by the name that the sweep uses"""
     model_digest: str
     """what the driver computed; a worker with another model refuses"""
+    deadline_seconds: float = DEADLINE_SECONDS
+    """a trial that takes longer is a failure"""
 
     def config(self, number: int) -> TrialConfig:
         """A trial as the sweep has it."""
@@ -48,8 +50,18 @@ class Job:
         return workers.locate(self.config(number), Path(self.inputs_directory), self.inputs)
 
 
-def run_batch(job: Job, numbers: range, executor: str, retries: int = 0) -> Iterator[Outcome]:
-    """Run these trials in this process. A trial that breaks yields a failure.
+def run_batch(
+    job: Job,
+    numbers: range,
+    executor: str,
+    retries: int = 0,
+    give_up: Callable[[Job, int], None] | None = None,
+) -> Iterator[Outcome]:
+    """Run these trials in this process. A trial that breaks or takes too long yields a failure.
+
+    Arguments:
+        give_up: called in another thread for a trial that cannot be stopped; ends the process. Default: one
+            that says so.
 
     Raises:
         ExecutorError: this process has another model than the driver.
@@ -61,12 +73,13 @@ def run_batch(job: Job, numbers: range, executor: str, retries: int = 0) -> Iter
             f"node {socket.gethostname()}: its model {workers.model_digest()[:12]} is not the driver's "
             f"{job.model_digest[:12]}; install the same version on every node"
         )
+    watchdog = Watchdog(job.deadline_seconds, lambda number: (give_up or _end_process)(job, number))
     for number in numbers:
-        yield _run_trial(job, number, executor, retries)
+        yield _run_trial(job, number, executor, retries, watchdog)
 
 
-def worker_died(job: Job, number: int, executor: str, retries: int) -> Outcome:
-    """The failure of a trial whose worker process died each time."""
+def lost(job: Job, number: int, executor: str, retries: int, failure: Failure) -> Outcome:
+    """The failure of a trial that took its process along."""
     import workers
 
     attempt = Attempt(
@@ -81,9 +94,16 @@ def worker_died(job: Job, number: int, executor: str, retries: int) -> Outcome:
         versions=versions(),
         retries=retries,
     )
-    failure = Failure("WorkerDied", f"the worker process died {retries + 1} times while this trial ran")
     trial_id = workers.trial_id(job.stored_config(number))
     return Outcome(trial_id, job.config(number).to_fields(), failure, attempt)
+
+
+def too_long(job: Job, ended: str = "") -> Failure:
+    """The failure of a trial beyond its deadline."""
+    return Failure(
+        "DeadlineExceeded",
+        f"took longer than {job.deadline_seconds:g} s{ended}; raise --deadline or lower duration_ms",
+    )
 
 
 @cache
@@ -94,7 +114,7 @@ def versions() -> str:
     return json.dumps(found, sort_keys=True)
 
 
-def _run_trial(job: Job, number: int, executor: str, retries: int) -> Outcome:
+def _run_trial(job: Job, number: int, executor: str, retries: int, watchdog: Watchdog) -> Outcome:
     import workers
 
     config = job.stored_config(number)
@@ -104,11 +124,14 @@ def _run_trial(job: Job, number: int, executor: str, retries: int) -> Outcome:
     wall, cpu = time.perf_counter(), time.process_time()
     result: dict[str, int | float | None] | Failure
     try:
-        compile_seconds = _prepare(loop_of(config))
+        compile_seconds = code_cache.prepare(loop_of(config))
         # from here the trial alone
         started_at = _now()
         wall, cpu = time.perf_counter(), time.process_time()
-        result = workers.run_trial(config)
+        with watchdog.watching(number) as stopper:
+            result = workers.run_trial(config, stopper)
+    except StoppedError:
+        result = too_long(job)
     except Exception as error:  # noqa: BLE001 - one broken trial must not end a night's sweep
         result = Failure(type(error).__name__, " ".join(str(error).split()))
     attempt = Attempt(
@@ -131,20 +154,12 @@ def _plan(sweep_toml: str) -> Plan:
     return Plan(sweeps.parse(sweep_toml, "the driver's sweep"))
 
 
-_prepared: set[Loop] = set()
-"""event loops that this process has"""
+def _end_process(job: Job, number: int) -> None:
+    from farm.terminal import say
 
-
-def _prepare(loop: Loop) -> float:
-    """Seconds to get an event loop ready; 0 if this process has it already."""
-    if loop in _prepared:
-        return 0.0
-    import workers
-
-    started = time.perf_counter()
-    workers.prepare(*loop)
-    _prepared.add(loop)
-    return time.perf_counter() - started
+    message = too_long(job, " and cannot be stopped").message
+    say(f"trial {number} {message}; or use --executor ray, which goes on")
+    os._exit(2)
 
 
 def _now() -> str:

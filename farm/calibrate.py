@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from farm.errors import OutputError
 
 if TYPE_CHECKING:
-    from farm.ray_executor import RayExecutor
+    from farm.ray.executor import RayExecutor
     from workers.host.calibrate import Calibration
     from workers.host.facts import Facts
 

@@ -48,11 +48,14 @@ def start(plan: Plan, root: Path, executor: str) -> Started:
     return Started(run, writer, done_trials(plan, run))
 
 
-def resume(run: Run, given: Sweep | None, executor: str) -> tuple[Plan, Started]:
+def resume(
+    run: Run, given: Sweep | None, executor: str, retry_failures: bool = False
+) -> tuple[Plan, Started]:
     """Take a run up again where it stopped.
 
     Arguments:
         given: the sweep that the user named beside the run, which must be the run's own.
+        retry_failures: run trials that failed again; those that raised will do so again on the same model.
 
     Raises:
         SweepError: the sweep named is another one.
@@ -66,7 +69,7 @@ def resume(run: Run, given: Sweep | None, executor: str) -> tuple[Plan, Started]
     first = run.manifests()[0]
     if first.get("model_digest") != workers.model_digest():
         raise StoreError(f"run {run.name}: made by another version of the model; start a new run")
-    done = done_trials(plan, run)
+    done = done_trials(plan, run, retry_failures)
     writer = store.reopen_run(run, _manifest(plan, first.get("inputs", {}), executor))
     return plan, Started(run, writer, done)
 

@@ -6,6 +6,7 @@
     ├── StoreError        the store, or a run in it: name another, or repair it as the message says
     ├── OutputError       a file to write: name another
     ├── ExecutorError     trials cannot be run where they were sent
+    │   └── LostError     the cluster went away while they ran: resume the run
     └── IncomparableError nothing to compare, or things that must not be compared
 
 Messages are one line and name the field or file, the value and the remedy.
@@ -34,6 +35,10 @@ class OutputError(FarmError):
 
 class ExecutorError(FarmError):
     """An executor cannot be reached, or its nodes do not run the same model."""
+
+
+class LostError(ExecutorError):
+    """A cluster went away while trials ran on it; what came back before is stored."""
 
 
 class IncomparableError(FarmError):

@@ -1,8 +1,8 @@
-"""Run what a plan holds and a run does not yet: batches out, outcomes in, parts to the store.
+"""Run what a plan holds and a run does not yet: batches out, results in, parts to the store.
 
 An executor is transport: it takes ranges of trial numbers, has them run somewhere by
-:func:`run_batch`, and yields outcomes as they come. The driver keeps a bitmap of the trials, asks
-for a batch only when the executor has room for one, and writes outcomes at least every second.
+:func:`farm.batch.run_batch`, and yields results as they come. The driver keeps a bitmap of the trials, asks
+for a batch only when the executor has room for one, and writes results at least every second.
 """
 
 import time
@@ -11,18 +11,19 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy
 
+from farm.batch import Job, run_batch
+from farm.batches import Batches, missing
 from farm.plan import Plan
-from farm.rows import Outcome
+from farm.progress import MOST_WAITING, Progress
+from farm.results import Results, together
 from farm.store import Run, Writer
+from farm.watchdog import DEADLINE_SECONDS
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-from farm.batch import Job, run_batch
-from farm.progress import MOST_WAITING, Progress
-
 WRITE_SECONDS = 1.0
-"""outcomes wait no longer than this for their part"""
+"""results wait no longer than this for their part"""
 
 
 class Executor(Protocol):
@@ -34,13 +35,13 @@ class Executor(Protocol):
     def slots(self) -> int:
         """How many trials run at the same time."""
 
-    def run(self, job: Job, batches: Iterator[range]) -> Iterator[Outcome]:
-        """Run batches of trial numbers; yield outcomes in any order.
+    def run(self, job: Job, batches: Batches) -> Iterator[Results]:
+        """Run batches of trial numbers; yield results in any order.
 
-        A batch is taken from the iterator only when there is room for it.
+        A batch is taken only when there is room for it.
 
         Raises:
-            ExecutorError: the trials cannot be run there at all.
+            ExecutorError: the trials cannot be run there at all, or no longer.
         """
 
 
@@ -50,10 +51,11 @@ class SerialExecutor:
     name = "serial"
     slots = 1
 
-    def run(self, job: Job, batches: Iterator[range]) -> Iterator[Outcome]:
-        """Run batches of trial numbers, in order."""
+    def run(self, job: Job, batches: Batches) -> Iterator[Results]:
+        """Run batches of trial numbers, in order; yields each trial as it ends."""
         for numbers in batches:
-            yield from run_batch(job, numbers, self.name)
+            for outcome in run_batch(job, numbers, self.name):
+                yield Results.of([outcome])
 
 
 def execute(
@@ -64,6 +66,7 @@ def execute(
     done: "NDArray[numpy.bool_]",
     progress: Progress,
     report: Callable[[Progress], None],
+    deadline_seconds: float = DEADLINE_SECONDS,
 ) -> None:
     """Run the trials that are not done and store what they yield.
 
@@ -71,30 +74,35 @@ def execute(
 
     Arguments:
         done: by trial number, see :func:`done_trials`.
-        report: called after each outcome.
+        report: called as results come.
+        deadline_seconds: a trial that takes longer is a failure.
 
     Raises:
         ExecutorError: the executor gave up.
         StoreError: the run cannot be written.
     """
-    job = job_of(run)
-    waiting: list[Outcome] = []
+    job = job_of(run, deadline_seconds)
+    batches = Batches(missing(done, lambda: progress.batch_trials), progress)
+    waiting: list[Results] = []
+    trials = 0
     written = time.monotonic()
     try:
-        for outcome in executor.run(job, missing(done, lambda: progress.batch_trials)):
-            waiting.append(outcome)
-            progress.add(outcome)
+        for results in executor.run(job, batches):
+            waiting.append(results)
+            trials += results.trials
+            progress.add(results)
             report(progress)
-            if time.monotonic() - written > WRITE_SECONDS or len(waiting) >= MOST_WAITING:
-                writer.write(waiting)
+            if time.monotonic() - written > WRITE_SECONDS or trials >= MOST_WAITING:
+                writer.write_rows(together(waiting))
                 waiting = []
+                trials = 0
                 written = time.monotonic()
     finally:
         if waiting:
-            writer.write(waiting)
+            writer.write_rows(together(waiting))
 
 
-def job_of(run: Run) -> Job:
+def job_of(run: Run, deadline_seconds: float = DEADLINE_SECONDS) -> Job:
     """What the batches of a run have in common.
 
     Raises:
@@ -107,32 +115,18 @@ def job_of(run: Run) -> Job:
         inputs_directory=str(run.inputs_directory.resolve()),
         inputs=run.manifests()[0].get("inputs", {}),
         model_digest=workers.model_digest(),
+        deadline_seconds=deadline_seconds,
     )
 
 
-def done_trials(plan: Plan, run: Run) -> "NDArray[numpy.bool_]":
+def done_trials(plan: Plan, run: Run, retry_failures: bool = False) -> "NDArray[numpy.bool_]":
     """Which trials of a plan need not run again, by number."""
     import workers
 
     done = numpy.zeros(plan.trials, dtype=bool)
-    ids = run.done()
+    ids = run.done(retry_failures)
     if ids:
         job = job_of(run)
         for number in range(plan.trials):
             done[number] = workers.trial_id(job.stored_config(number)) in ids
     return done
-
-
-def missing(done: "NDArray[numpy.bool_]", batch_trials: Callable[[], int]) -> Iterator[range]:
-    """The trials that are not done as ranges of at most ``batch_trials()``, in order."""
-    start = 0
-    while start < len(done):
-        ahead = done[start : start + MOST_WAITING]
-        if ahead.all():
-            start += len(ahead)
-            continue
-        start += int(ahead.argmin())
-        ahead = done[start : start + batch_trials()]
-        stop = start + (int(ahead.argmax()) if ahead.any() else len(ahead))
-        yield range(start, stop)
-        start = stop

@@ -2,18 +2,21 @@
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from farm.rows import Failure, Outcome
+from farm.results import Results
 
-if TYPE_CHECKING:
-    pass
+LEAST_BATCH_SECONDS = 1.0
+MOST_BATCH_SECONDS = 5.0
+"""work in one batch: long against its cost for the driver, short against what a lost worker loses"""
 
-BATCH_SECONDS = 2.0
-"""work in one batch: long against a millisecond of transport, short against patience after Ctrl-C"""
+SLOTS_PER_SECOND = 100
+"""slots whose batches the driver takes in within a second; with more, batches get longer"""
+
+LAST_BATCH_SECONDS = 0.05
+"""batches get shorter toward the end, but not shorter than this: each costs milliseconds"""
 
 MOST_WAITING = 10_000
-"""outcomes wait for their part in no larger number than this, which bounds memory"""
+"""trials of a batch, and outcomes that wait for their part, are no more than this, which bounds memory"""
 
 
 class Progress:
@@ -34,24 +37,26 @@ class Progress:
         self.failed = 0
         self.packets = 0
         self.compile_seconds = 0.0
-        """the longest time that a worker took to load or compile the event loop"""
-        self._slots = slots
+        """the longest time that a worker took to compile the event loop, or to wait for it and load it"""
+        self.unsent = trials - stored
+        """trials in no batch yet"""
+        self.slots = slots
         self._clock = clock
         self._started: float | None = None
         self._trial_seconds: float | None = None
 
-    def add(self, outcome: Outcome) -> None:
-        """Count a trial that has just come back."""
-        seconds = outcome.attempt.wall_seconds
+    def add(self, results: Results) -> None:
+        """Count trials that have just come back."""
+        seconds = results.wall_seconds / results.trials
         if self._started is None or self._trial_seconds is None:
-            self._started = self._clock() - seconds
+            self._started = self._clock() - results.wall_seconds
             self._trial_seconds = seconds
         # a moving average over about twenty trials follows a grid from its cheap to its costly cells
-        self._trial_seconds += (seconds - self._trial_seconds) / 20
-        self.done += 1
-        self.failed += isinstance(outcome.result, Failure)
-        self.packets += outcome.attempt.packets
-        self.compile_seconds = max(self.compile_seconds, outcome.attempt.compile_seconds)
+        self._trial_seconds += (seconds - self._trial_seconds) * (1 - 0.95**results.trials)
+        self.done += results.trials
+        self.failed += results.failed
+        self.packets += results.packets
+        self.compile_seconds = max(self.compile_seconds, results.compile_seconds)
 
     @property
     def packets_per_second(self) -> float:
@@ -64,14 +69,18 @@ class Progress:
         """Expected until the last trial is done; None before the first one."""
         if self._trial_seconds is None:
             return None
-        return (self.trials - self.done) * self._trial_seconds / self._slots
+        return (self.trials - self.done) * self._trial_seconds / self.slots
 
     @property
     def batch_trials(self) -> int:
-        """How many trials make a batch of about :data:`BATCH_SECONDS`; fewer near the end, so that
-        the slots finish together; one while nothing is known."""
+        """How many trials make the next batch: one while nothing is known; a share of what is unsent near the
+        end, so that the slots finish together."""
         if self._trial_seconds is None:
             return 1
-        enough = int(BATCH_SECONDS / self._trial_seconds) if self._trial_seconds else MOST_WAITING
-        share = (self.trials - self.done) // (2 * self._slots)
-        return max(1, min(enough, share, MOST_WAITING))
+        batch_seconds = min(max(self.slots / SLOTS_PER_SECOND, LEAST_BATCH_SECONDS), MOST_BATCH_SECONDS)
+        share = self.unsent // (2 * self.slots)
+        return max(1, min(max(share, self._in(LAST_BATCH_SECONDS)), self._in(batch_seconds), MOST_WAITING))
+
+    def _in(self, seconds: float) -> int:
+        """Trials that take so long."""
+        return int(seconds / self._trial_seconds) if self._trial_seconds else MOST_WAITING

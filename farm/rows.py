@@ -62,17 +62,34 @@ def table(kind: Kind, outcomes: Sequence[Outcome]) -> "pyarrow.Table":
     """The rows of one kind that these outcomes make, possibly none."""
     import pyarrow
 
-    rows: list[dict[str, object]] = []
-    for outcome in outcomes:
-        head: dict[str, object] = {"trial_id": outcome.trial_id}
-        result = outcome.result
-        if kind == "attempts":
-            rows.append(head | vars(outcome.attempt))
-        elif kind == "failures" and isinstance(result, Failure):
-            rows.append(head | {"config": json.dumps(dict(outcome.fields))} | vars(result))
-        elif kind == "records" and not isinstance(result, Failure):
-            rows.append({**head, **_config_cells(outcome.fields), **result})
-    return pyarrow.Table.from_pylist(rows, schema=_schema(kind))
+    ids: list[str] = []
+    # column by column: from rows, Arrow would look up every column's name in every row
+    columns: list[Sequence[object]] = []
+    if kind == "attempts":
+        ids = [outcome.trial_id for outcome in outcomes]
+        columns = [
+            [getattr(outcome.attempt, name) for outcome in outcomes] for name in Attempt.__annotations__
+        ]
+    elif kind == "failures":
+        broken = [(one, one.result) for one in outcomes if isinstance(one.result, Failure)]
+        ids = [outcome.trial_id for outcome, _ in broken]
+        columns = [
+            [json.dumps(dict(outcome.fields)) for outcome, _ in broken],
+            *([getattr(failure, name) for _, failure in broken] for name in Failure.__annotations__),
+        ]
+    else:
+        whole = [(one, one.result) for one in outcomes if not isinstance(one.result, Failure)]
+        ids = [outcome.trial_id for outcome, _ in whole]
+        texts = text_fields()
+        for field in fields():
+            values: list[object] = [outcome.fields.get(field.name) for outcome, _ in whole]
+            columns.append(list(map(str, values)) if field.name in texts else values)
+        columns += [[result.get(name) for _, result in whole] for name in _RESULT_COLUMNS]
+    kinds = schema(kind)
+    arrays = [
+        pyarrow.array(values, type=field.type) for field, values in zip(kinds, [ids, *columns], strict=True)
+    ]
+    return pyarrow.Table.from_arrays(arrays, schema=kinds)
 
 
 def canonical(row: Mapping[str, Any]) -> bytes:
@@ -86,12 +103,12 @@ def text_fields() -> frozenset[str]:
     return frozenset(field.name for field in fields() if "anyOf" in field.adapter.json_schema())
 
 
-def _config_cells(config: Mapping[str, Value]) -> dict[str, Value]:
-    return {name: str(value) if name in text_fields() else value for name, value in config.items()}
+_RESULT_COLUMNS = (*(measure.name for measure in MEASURES), *LISTS)
 
 
 @cache
-def _schema(kind: Kind) -> "pyarrow.Schema":
+def schema(kind: Kind) -> "pyarrow.Schema":
+    """Columns of a kind and their types."""
     import pyarrow
 
     types: dict[object, pyarrow.DataType] = {

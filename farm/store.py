@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from farm import sweep as sweeps
 from farm.errors import FarmError, StoreError
@@ -28,6 +28,9 @@ from farm.rows import KINDS, Kind, Outcome, canonical, table
 from farm.sweep import Sweep
 from workers.errors import TrialError
 from workers.fields.groups import Value
+
+if TYPE_CHECKING:
+    import pyarrow
 
 FORMAT = 1
 """version of the layout above; written into every manifest"""
@@ -127,11 +130,11 @@ class Run:
         """The records in the encoding in which two runs are equal when their bytes are."""
         return b"".join(canonical(row) + b"\n" for row in self.read_records())
 
-    def done(self) -> set[str]:
-        """Ids of the trials that need not run again: those with a record or a failure."""
-        return {
-            row["trial_id"] for kind in DONE_KINDS for row in self.query(kind, f"SELECT trial_id FROM {kind}")
-        }
+    def done(self, retry_failures: bool = False) -> set[str]:
+        """Ids of the trials that need not run again: those with a record, or a failure unless those are to be
+        retried."""
+        kinds: tuple[Kind, ...] = ("records",) if retry_failures else DONE_KINDS
+        return {row["trial_id"] for kind in kinds for row in self.query(kind, f"SELECT trial_id FROM {kind}")}
 
     def failures(self) -> list[dict[str, Any]]:
         """Trials that broke and have no record, sorted by trial id."""
@@ -186,12 +189,16 @@ class Writer:
         Raises:
             StoreError: the disk refuses; parts already written stay as they are.
         """
+        self.write_rows({kind: table(kind, outcomes) for kind in WRITE_ORDER})
+
+    def write_rows(self, found: "Mapping[Kind, pyarrow.Table]") -> None:
+        """The same with the rows of each kind, as :func:`farm.results.together` makes them."""
         import pyarrow.parquet
 
         self._parts += 1
         for kind in WRITE_ORDER:
-            rows = table(kind, outcomes)
-            if rows.num_rows:
+            rows = found.get(kind)
+            if rows is not None and rows.num_rows:
                 sink = pyarrow.BufferOutputStream()
                 pyarrow.parquet.write_table(rows, sink)
                 name = f"{self._driver}-{self._parts:06d}.parquet"

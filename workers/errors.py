@@ -4,7 +4,8 @@
     ├── ConfigError      a field, or a rule between fields: correct the input
     ├── ProfileError     an architecture profile: correct the profile
     ├── CaptureError     a packet capture: name another file or direction
-    └── CheckError       a trial whose books do not balance: report it, never a record
+    ├── CheckError       a trial whose books do not balance: report it, never a record
+    └── StoppedError     somebody else wanted the trial to end before its time
 
 Messages are one line and name the field, the value and the remedy.
 """
@@ -34,3 +35,7 @@ class CaptureError(TrialError):
 
 class CheckError(TrialError):
     """A conservation check failed after a trial; the message names both sides."""
+
+
+class StoppedError(TrialError):
+    """A trial was ended before its time by whoever runs it, see :class:`workers.stopper.Stopper`."""

@@ -372,9 +372,12 @@ CPU = _words(
 )
 """a CPU that takes part in the trial"""
 
-MACHINE = np.dtype([("cpus", "<i8"), ("pools", "<i8"), ("due_ps", "<i8", (MAX_CPUS,))], align=True)
+MACHINE = np.dtype(
+    [("cpus", "<i8"), ("pools", "<i8"), ("stopped", "<i8"), ("due_ps", "<i8", (MAX_CPUS,))], align=True
+)
 """how many take part, and when each CPU's next step may start, FOREVER if nobody knows; a queue's first pool
-has its number, see QUEUE; pools for headers come last"""
+has its number, see QUEUE; pools for headers come last; ``stopped`` is set to 1 by another thread that wants
+the trial to end, see :class:`workers.stopper.Stopper`"""
 
 LIFE = _words(
     "queues",  # with these it comes up again,

@@ -15,7 +15,7 @@ from workers.arrivals import capture
 from workers.arrivals.traffic import PS_PER_MS
 from workers.assemble import captured, new_trial
 from workers.config import TrialConfig
-from workers.errors import ConfigError
+from workers.errors import ConfigError, StoppedError
 from workers.fields.derived import keeps_to_windows, most_packets_per_second
 from workers.fields.groups import KERNEL_VARIANT, NIC_WORKLOAD, Value
 from workers.loop import engine
@@ -25,6 +25,7 @@ from workers.model import MODEL_DIGEST
 from workers.profiles import arch
 from workers.record import Record, counts, record_of
 from workers.state import Trial
+from workers.stopper import Stopper
 
 
 class Input(NamedTuple):
@@ -118,11 +119,12 @@ def expected_packets(config: TrialConfig) -> int:
     return rate * config.duration_ms // 1000
 
 
-def run_trial(config: TrialConfig) -> Record:
+def run_trial(config: TrialConfig, stopper: Stopper | None = None) -> Record:
     """Simulate one trial.
 
     Args:
         config: checked, as :meth:`TrialConfig.from_fields` gives it.
+        stopper: with which another thread can end it.
 
     Returns:
         Every measure of the catalogue, in its order. The same configuration, inputs and model digest
@@ -130,10 +132,13 @@ def run_trial(config: TrialConfig) -> Record:
 
     Raises:
         TrialError: an input is unusable, or the books of the trial do not balance.
+        StoppedError: the stopper was asked to end it.
     """
     if config.workload != NIC_WORKLOAD:
         return loop_trial.run(config)
     trial = new_trial(config)
+    if stopper is not None:
+        stopper.watch(trial.machine)
     end_ps = int(trial.nic.end_ps)
     warmup_ps = config.warmup_ms * PS_PER_MS
     if warmup_ps >= end_ps:
@@ -154,6 +159,8 @@ def run_trial(config: TrialConfig) -> Record:
         else:
             _apply(code)(trial, change.code, change.at_ps)
     _loop(code)(trial, end_ps)
+    if trial.machine.stopped:
+        raise StoppedError("ended before its time")
     audit.check(trial)
     return record_of(trial, before, end_ps - warmup_ps)
 

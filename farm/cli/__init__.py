@@ -1,7 +1,8 @@
 """The command ``farm``. A verb parses its arguments, calls the rest, prints.
 
 Exit codes: 0 done; 1 a check said no; 2 bad usage or input (one line, no traceback); 3 some trials
-failed; 4 incomparable or nothing to compare; 130 interrupted, with the partial results safe.
+failed; 4 incomparable or nothing to compare; 5 cluster or driver lost, 130 interrupted, both with the
+partial results safe.
 
 Heavy packages are imported inside the verbs, so that ``farm --help`` answers at once.
 """
@@ -13,7 +14,7 @@ from typing import NoReturn
 import typer
 
 from farm.cli import arch, checks, metrics, predictions, results, runs
-from farm.cli.options import EXIT_INCOMPARABLE, EXIT_INTERRUPTED, EXIT_USAGE
+from farm.cli.options import EXIT_INCOMPARABLE, EXIT_INTERRUPTED, EXIT_USAGE, remember_command
 from farm.errors import FarmError, IncomparableError
 from pool_impl.errors import PoolError
 from workers.errors import TrialError
@@ -62,6 +63,7 @@ def main(arguments: list[str] | None = None) -> NoReturn:
     """Run the command line and exit."""
     from farm.terminal import say
 
+    remember_command(sys.argv[1:] if arguments is None else arguments)
     try:
         code = app(arguments, standalone_mode=False)
     except typer.TyperException as error:

@@ -170,7 +170,7 @@ def calibrate(
             raise SweepError(f"--address {address}: only --executor ray goes to a cluster; leave one out")
         written = [calibrating.here(output, parent, force, say)]
     else:
-        from farm.ray_executor import RayExecutor
+        from farm.ray.executor import RayExecutor
 
         with reserved_stdout(), RayExecutor(address) as ray:
             written = calibrating.on_nodes(output, parent, force, ray, say)

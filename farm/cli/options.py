@@ -10,7 +10,22 @@ EXIT_CHECK_SAID_NO = 1
 EXIT_USAGE = 2
 EXIT_FAILED_TRIALS = 3
 EXIT_INCOMPARABLE = 4
+EXIT_LOST = 5
 EXIT_INTERRUPTED = 130
+
+
+_command: list[str] = []
+"""the arguments that the command was called with"""
+
+
+def remember_command(arguments: list[str]) -> None:
+    """For :func:`current_command`."""
+    _command[:] = arguments
+
+
+def current_command() -> list[str]:
+    """The arguments that the command was called with, to start it again in another process."""
+    return list(_command)
 
 
 class ExecutorName(StrEnum):
@@ -33,6 +48,13 @@ RunName = Annotated[
     ),
 ]
 Where = Annotated[ExecutorName, typer.Option("--executor", help="Ray (local without --address) or serial.")]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="ADDRESS",
+        help="Ray cluster: HOST:PORT of its head, ray://HOST:PORT, or auto; else a local Ray.",
+    ),
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(

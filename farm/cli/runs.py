@@ -1,13 +1,26 @@
 """Verbs that make results: plan, run, search."""
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from farm.cli.options import EXIT_INTERRUPTED, ExecutorName, Json, Overrides, Store, SweepName, Where
+from farm.cli.options import (
+    EXIT_INTERRUPTED,
+    EXIT_LOST,
+    Address,
+    ExecutorName,
+    Json,
+    Overrides,
+    Store,
+    SweepName,
+    Where,
+    current_command,
+)
 from farm.cli.results import print_result
-from farm.errors import SweepError
+from farm.errors import LostError, SweepError
 
 if TYPE_CHECKING:
     from farm.execute import Executor
@@ -77,18 +90,61 @@ def run(
         ),
     ] = None,
     executor: Where = ExecutorName.RAY,
-    address: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Head of a Ray cluster; else a local Ray.")
-    ] = None,
+    address: Address = None,
     store: Store = None,
     resume: Annotated[
         str | None, typer.Option(metavar="RUN", help="Run what this run misses; SWEEP may be left out.")
+    ] = None,
+    retry_failures: Annotated[
+        bool, typer.Option("--retry-failures", help="With --resume: run the trials that failed again.")
+    ] = False,
+    deadline: Annotated[
+        float, typer.Option(metavar="SECONDS", min=0.01, help="A trial that takes longer is a failure.")
+    ] = 600.0,
+    need: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=AMOUNT",
+            help="What a trial takes of a node beside one CPU, such as memory=2000000000; may be repeated.",
+        ),
     ] = None,
     bundled: Annotated[bool, typer.Option("--list", help="Name the bundled sweeps and stop.")] = False,
     as_json: Json = False,
 ) -> int:
     """Run a sweep and show what it found."""
-    from farm import driver, query
+    from farm import supervisor
+
+    if bundled:
+        return _print_bundled(as_json)
+    for option, given in (("--address", address), ("--need", need)):
+        if given and executor is not ExecutorName.RAY:
+            raise SweepError(f"{option} {given}: only --executor ray goes to a cluster; leave one out")
+    if retry_failures and resume is None:
+        raise SweepError("--retry-failures: a new run has none; name the run with --resume RUN")
+    arrange = partial(
+        _run, arguments or [], executor, address, store, resume, retry_failures, deadline, need or [], as_json
+    )
+    if address is None:
+        return arrange()
+    if supervisor.supervised():
+        with supervisor.in_driver():
+            return arrange()
+    code = supervisor.supervise(current_command(), address)
+    return EXIT_LOST if code is None else code
+
+
+def _run(
+    arguments: list[str],
+    executor: ExecutorName,
+    address: str | None,
+    store: Path | None,
+    resume: str | None,
+    retry_failures: bool,
+    deadline_seconds: float,
+    need: list[str],
+    as_json: bool,
+) -> int:
+    from farm import driver, query, supervisor
     from farm import sweep as sweeps
     from farm.execute import execute
     from farm.plan import Plan
@@ -96,35 +152,46 @@ def run(
     from farm.store import default_root, find
     from farm.terminal import progress_shown, reserved_stdout, say
 
-    if bundled:
-        return _print_bundled(as_json)
-    if address is not None and executor is not ExecutorName.RAY:
-        raise SweepError(f"--address {address}: only --executor ray goes to a cluster; leave one out")
     root = store or default_root()
     given = sweeps.load(arguments[0], arguments[1:]) if arguments else None
     if resume is not None:
-        planned, started = driver.resume(find(root, resume), given, executor)
+        planned, started = driver.resume(find(root, resume), given, executor, retry_failures)
     elif given is not None:
         planned, started = Plan(given), None
         planned.inputs()
     else:
         raise SweepError("SWEEP: name a TOML file, a bundled sweep, or --resume RUN")
-    with reserved_stdout(), _executor(executor, address) as place:
+    with reserved_stdout(), _executor(executor, address, need) as place:
         if started is None:
             started = driver.start(planned, root, executor)
+        supervisor.report(started.run)
         progress = Progress(planned.trials, int(started.done.sum()), place.slots)
         try:
             with progress_shown() as report:
-                execute(planned, started.run, started.writer, place, started.done, progress, report)
-        except KeyboardInterrupt:
-            option = f" --store {store}" if store else ""
+                execute(
+                    planned,
+                    started.run,
+                    started.writer,
+                    place,
+                    started.done,
+                    progress,
+                    report,
+                    deadline_seconds,
+                )
+        except (KeyboardInterrupt, LostError) as error:
+            options = f" --store {store}" if store else ""
+            options += f" --address {address}" if address else ""
             say(
-                f"interrupted with {progress.done} of {progress.trials} trials stored in "
-                f"{started.run.path}; go on with: farm run --resume {started.run.name}{option}"
+                f"{error if isinstance(error, LostError) else 'interrupted'}, with {progress.done} of "
+                f"{progress.trials} trials stored in {started.run.path}; go on with: "
+                f"farm run --resume {started.run.name}{options}"
             )
-            return EXIT_INTERRUPTED
+            return EXIT_LOST if isinstance(error, LostError) else EXIT_INTERRUPTED
     if progress.compile_seconds >= 1:
-        say(f"a worker took {progress.compile_seconds:.0f} s to compile or load the event loop")
+        say(
+            f"the event loop was ready after {progress.compile_seconds:.0f} s: one worker of a node compiles "
+            "it, the others load it"
+        )
     return print_result(started.run, query.cells(started.run), as_json)
 
 
@@ -182,11 +249,12 @@ def _print_bundled(as_json: bool) -> int:
     return 0
 
 
-def _executor(name: ExecutorName, address: str | None) -> "AbstractContextManager[Executor]":
+def _executor(name: ExecutorName, address: str | None, need: list[str]) -> "AbstractContextManager[Executor]":
     if name is ExecutorName.SERIAL:
         from farm.execute import SerialExecutor
 
         return nullcontext(SerialExecutor())
-    from farm.ray_executor import RayExecutor
+    from farm.ray.executor import RayExecutor
+    from farm.ray.nodes import need_of
 
-    return RayExecutor(address)
+    return RayExecutor(address, need_of(need))

@@ -14,7 +14,7 @@ from farm.cli import main
 from farm.execute import Executor, SerialExecutor, execute
 from farm.plan import Plan
 from farm.progress import Progress
-from farm.ray_executor import RayExecutor
+from farm.ray.executor import RayExecutor
 from farm.store import Run
 from farm.sweep import parse
 

@@ -9,7 +9,7 @@ import pytest
 
 from farm import calibrate
 from farm.errors import ExecutorError, OutputError
-from farm.ray_executor import RayExecutor
+from farm.ray.executor import RayExecutor
 from workers.errors import ProfileError
 from workers.host import calibrate as measuring
 from workers.host import facts as asking

@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 import workers
 from farm import driver, store
 from farm.batch import Job, run_batch
+from farm.batches import Batches, missing
 from farm.errors import ExecutorError, StoreError, SweepError
-from farm.execute import SerialExecutor, missing
+from farm.execute import SerialExecutor
 from farm.plan import Plan
 from farm.progress import Progress
+from farm.results import Results, together
 from farm.rows import Attempt, Failure, Outcome
 from farm.store import Run
 from farm.sweep import parse
@@ -24,6 +26,7 @@ from workers.arrivals import capture
 from workers.config import TrialConfig
 from workers.errors import CheckError
 from workers.profiles import arch
+from workers.stopper import Stopper
 
 
 @given(st.lists(st.booleans()), st.integers(1, 5))
@@ -42,7 +45,7 @@ class Interrupted:
     def __init__(self, after: int) -> None:
         self._after = after
 
-    def run(self, job: Job, batches: Iterator[range]) -> Iterator[Outcome]:
+    def run(self, job: Job, batches: Batches) -> Iterator[Results]:
         for count, result in enumerate(SerialExecutor().run(job, batches)):
             if count == self._after:
                 raise KeyboardInterrupt
@@ -118,10 +121,10 @@ def test_a_broken_trial_becomes_a_failure_and_the_others_go_on(
 ) -> None:
     real = workers.run_trial
 
-    def run_trial(config: TrialConfig) -> workers.Record:
+    def run_trial(config: TrialConfig, stopper: Stopper) -> workers.Record:
         if config.pool.size == 64 and config.seed == 1:
             raise error
-        return real(config)
+        return real(config, stopper)
 
     monkeypatch.setattr(workers, "run_trial", run_trial, raising=False)
     run = runner(tmp_path, small)
@@ -150,9 +153,9 @@ def test_a_run_of_another_model_or_sweep_is_not_resumed(
         driver.resume(started.run, None, "serial")
 
 
-def outcome(seconds: float, packets: int, compile_seconds: float = 0.0, broken: bool = False) -> Outcome:
+def results(seconds: float, packets: int, compile_seconds: float = 0.0, broken: bool = False) -> Results:
     attempt = Attempt("h", "serial", "", seconds, compile_seconds, seconds, packets, "", "", 0)
-    return Outcome("id", {}, Failure("E", "m") if broken else {}, attempt)
+    return Results.of([Outcome("id", {}, Failure("E", "m") if broken else {}, attempt)])
 
 
 def test_progress_counts_and_foresees() -> None:
@@ -161,19 +164,71 @@ def test_progress_counts_and_foresees() -> None:
     assert (progress.done, progress.seconds_left, progress.packets_per_second) == (10, None, 0.0)
     assert progress.batch_trials == 1
     now = 101.0
-    progress.add(outcome(0.5, 1000, compile_seconds=3.0))
+    progress.add(results(0.5, 1000, compile_seconds=3.0))
     now = 101.5
-    progress.add(outcome(0.5, 1000, broken=True))
+    progress.add(results(0.5, 1000, broken=True))
     assert (progress.done, progress.failed, progress.packets) == (12, 1, 2000)
     assert progress.packets_per_second == 2000 / 1.0
     assert progress.seconds_left == 88 * 0.5 / 2
     assert progress.compile_seconds == 3.0
-    assert progress.batch_trials == 4
 
 
-def test_batches_shrink_toward_the_end() -> None:
-    progress = Progress(trials=1000, stored=0, slots=2, clock=lambda: 0.0)
-    progress.add(outcome(0.001, 1))
-    assert progress.batch_trials == 999 // 4
-    progress.done = 998
-    assert progress.batch_trials == 1
+@pytest.mark.parametrize(
+    ("trial_seconds", "slots", "unsent", "trials"),
+    [
+        (0.1, 2, 10_000, 10),  # a second of work
+        (0.1, 300, 10**6, 30),  # three where many slots ask
+        (0.1, 10**5, 10**9, 50),  # but five at most
+        (60.0, 2, 10_000, 1),
+        (1e-9, 2, 10**9, 10_000),  # bounded for memory
+        (0.1, 2, 20, 5),  # the end is shared
+        (0.1, 2, 3, 1),
+        (0.001, 2, 3, 50),  # but not down to trials that cost less than their batch
+    ],
+)
+def test_batches_take_seconds_and_shrink_toward_the_end(
+    trial_seconds: float, slots: int, unsent: int, trials: int
+) -> None:
+    progress = Progress(trials=unsent + 1, stored=0, slots=slots, clock=lambda: 0.0)
+    progress.add(results(trial_seconds, 1))
+    progress.unsent = unsent
+    assert progress.batch_trials == trials
+
+
+def test_what_a_worker_did_not_get_to_is_sent_again_in_smaller_parts() -> None:
+    progress = Progress(trials=100, stored=0, slots=1, clock=lambda: 0.0)
+    batches = Batches(iter([range(10), range(10, 100)]), progress)
+    assert next(batches) == range(10)
+    assert progress.unsent == 90
+    progress.add(results(0.25, 1))
+    batches.give_back(range(1, 10))
+    batches.give_back(range(0))
+    assert progress.unsent == 99
+    assert list(batches) == [range(1, 5), range(5, 9), range(9, 10), range(10, 100)]
+    assert progress.unsent == 0
+
+
+def test_rows_are_the_same_after_their_way_to_another_process(small: str) -> None:
+    job = Job(small, "", {}, workers.model_digest())
+    outcomes = list(run_batch(job, range(3), "serial"))
+    broken = Outcome("id", dict(outcomes[0].fields), Failure("E", "m"), outcomes[0].attempt)
+    whole = Results.of([*outcomes, broken])
+    assert together([whole]) == together([Results.of(outcomes).packed(), Results.of([broken]).packed()])
+    assert {kind: rows.num_rows for kind, rows in together([whole]).items()} == {
+        "records": 3,
+        "attempts": 4,
+        "failures": 1,
+    }
+
+
+def test_a_trial_beyond_its_deadline_is_a_failure_and_the_others_go_on(small: str) -> None:
+    plan = Plan(parse(small, "x", ["duration_ms=3,10_000", "traffic.rate_pps=10_000_000"]))
+    job = Job(plan.sweep.to_toml(), "", {}, workers.model_digest(), deadline_seconds=0.3)
+    endless = next(n for n in range(plan.trials) if plan.fields(n)["duration_ms"] == 10_000)
+    short = next(n for n in range(plan.trials) if plan.fields(n)["duration_ms"] == 3)
+    [broken] = run_batch(job, range(endless, endless + 1), "serial")
+    [whole] = run_batch(job, range(short, short + 1), "serial")
+    assert broken.result == Failure(
+        "DeadlineExceeded", "took longer than 0.3 s; raise --deadline or lower duration_ms"
+    )
+    assert not isinstance(whole.result, Failure)

@@ -2,19 +2,27 @@
 
 import json
 import os
+import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+import workers
 from farm import driver
 from farm.batch import Job
 from farm.batch import run_batch as run_batch_here
+from farm.batches import Batches
 from farm.errors import ExecutorError
+from farm.execute import job_of
 from farm.plan import Plan
-from farm.progress import Progress
-from farm.ray_executor import RayExecutor
-from farm.rows import Outcome
+from farm.progress import MOST_BATCH_SECONDS, Progress
+from farm.ray.executor import RayExecutor
+from farm.ray.work import end_worker, note_key
+from farm.results import Results, together
+from farm.rows import Outcome, canonical
 from farm.store import Run
 from farm.sweep import parse
 
@@ -42,17 +50,9 @@ def test_a_trial_that_kills_its_worker_is_isolated(
             os._exit(1)
         return run_batch_here(job, numbers, executor, retries)
 
-    class TwoBatches:
-        name = "ray"
-        slots = 2
-
-        def run(self, job: Job, batches: Iterator[range]) -> Iterator[Outcome]:
-            list(batches)
-            return ray_executor.with_work(work).run(job, iter([range(0, 8), range(8, 24)]))
-
     plan = Plan(parse(small, "x"))
     started = driver.start(plan, tmp_path, "ray")
-    progress = finisher(plan, started, TwoBatches())
+    progress = finisher(plan, started, InBatches(ray_executor.with_work(work), range(0, 8), range(8, 24)))
     assert (progress.done, progress.failed) == (24, 1)
     (failure,) = started.run.failures()
     assert failure["trial_id"] == plan.trial_id(deadly)
@@ -62,9 +62,83 @@ def test_a_trial_that_kills_its_worker_is_isolated(
     assert {row["trial_id"]: row for row in started.run.read_records()} == whole
 
 
+class InBatches:
+    """An executor that is given these batches, whatever the driver would make of the trials."""
+
+    name = "ray"
+    slots = 2
+
+    def __init__(self, executor: RayExecutor, *numbers: range) -> None:
+        self._executor = executor
+        self._numbers = numbers
+
+    def run(self, job: Job, batches: Batches) -> Iterator[Results]:
+        list(batches)
+        return self._executor.run(job, batches_of(*self._numbers))
+
+
+def batches_of(*numbers: range) -> Batches:
+    return Batches(iter(numbers), Progress(sum(map(len, numbers)), 0, 2))
+
+
+def test_a_trial_that_cannot_be_stopped_ends_its_worker_and_is_known_at_once(
+    small: str, ray_executor: RayExecutor
+) -> None:
+    """The note that its worker leaves names it: nothing is split, and it is not tried again."""
+    stuck = 5
+
+    def work(job: Job, numbers: range, executor: str, retries: int) -> Iterable[Outcome]:
+        for number in numbers:
+            if number == stuck:
+                end_worker(note_key(job, numbers, retries), number)
+            yield from run_batch_here(job, range(number, number + 1), executor, retries)
+
+    job = Job(small, "", {}, workers.model_digest())
+    found = together(ray_executor.with_work(work).run(job, batches_of(range(8))))
+    [failure] = found["failures"].to_pylist()
+    assert (failure["kind"], failure["trial_id"]) == (
+        "DeadlineExceeded",
+        Plan(parse(small, "x")).trial_id(stuck),
+    )
+    assert "its worker was ended" in failure["message"]
+    assert found["records"].num_rows == 7
+    assert sorted(found["attempts"].column("retries").to_pylist()) == [0, *[1] * 7]
+
+
+def test_a_batch_comes_back_in_time_whatever_was_expected(
+    small: str, ray_executor: RayExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def slow(job: Job, numbers: range, executor: str, retries: int) -> Iterable[Outcome]:
+        for number in numbers:
+            time.sleep(0.4 * MOST_BATCH_SECONDS)
+            yield from run_batch_here(job, range(number, number + 1), executor, retries)
+
+    job = Job(small, "", {}, workers.model_digest())
+    first = next(iter(ray_executor.with_work(slow).run(job, batches_of(range(24)))))
+    assert first.trials == 3
+
+
+def test_a_node_that_does_not_see_the_run_gets_its_inputs(
+    tmp_path: Path, small: str, small_run: Run, ray_executor: RayExecutor
+) -> None:
+    """The directory is gone when the batch arrives."""
+    copy = tmp_path / "inputs"
+    shutil.copytree(small_run.inputs_directory, copy)
+    job = replace(job_of(small_run), inputs_directory=str(copy))
+    batches = batches_of(range(4), range(4, 24))
+
+    def take_away() -> Iterator[range]:
+        shutil.rmtree(copy)
+        yield from batches
+
+    records = together(ray_executor.run(job, Batches(take_away(), Progress(24, 0, 2))))["records"]
+    rows = sorted(records.to_pylist(), key=lambda row: row["trial_id"])
+    assert b"".join(canonical(row) + b"\n" for row in rows) == small_run.canonical_records()
+
+
 def test_an_error_of_the_farm_in_a_worker_ends_the_run(ray_executor: RayExecutor, small: str) -> None:
     with pytest.raises(ExecutorError, match="install the same version on every node"):
-        list(ray_executor.run(Job(small, "", {}, "another"), iter([range(1)])))
+        list(ray_executor.run(Job(small, "", {}, "another"), batches_of(range(1))))
 
 
 @pytest.mark.parametrize(
@@ -73,8 +147,9 @@ def test_an_error_of_the_farm_in_a_worker_ends_the_run(ray_executor: RayExecutor
         ("127.0.0.1:1", "nothing answers"),
         ("127.0.0.1:99999", "nothing answers"),
         ("head", "use host:port"),
-        ("ray://head:10001", "use host:port"),
-        ("auto", "use host:port"),
+        ("ray://head", "use host:port"),
+        ("ray://127.0.0.1:1", "nothing answers"),
+        ("http://127.0.0.1:1", "use host:port"),
     ],
 )
 def test_an_unreachable_address_is_refused_at_once(address: str, says: str) -> None:

@@ -10,7 +10,7 @@ from farm import driver, store
 from farm.execute import SerialExecutor
 from farm.plan import Plan
 from farm.progress import Progress
-from farm.ray_executor import RayExecutor
+from farm.ray.executor import RayExecutor
 from farm.store import Run
 from farm.sweep import parse
 

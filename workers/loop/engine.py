@@ -7,7 +7,7 @@ so what one CPU leaves in the ring or the socket is there for a later step of an
 from typing import Any
 
 from pool_impl import skb as buffer
-from pool_impl.jit import compiled
+from pool_impl.jit import atomic_load, compiled
 from pool_impl.layout import NO_CPU, PROCESS, SERVING_SOFTIRQ
 from workers import drivers
 from workers.arrivals.traffic import FOREVER
@@ -33,10 +33,11 @@ from workers.state import (
 
 @compiled()
 def run(trial: Trial, until_ps: int) -> None:
-    """Take every step that starts before ``until_ps``; can be called again to go on."""
+    """Take every step that starts before ``until_ps``, or until another thread wants the trial to stop; can
+    be called again to go on."""
     if not trial.nic.up:
         _start(trial)
-    while True:
+    while atomic_load(trial.machine, "stopped") == 0:
         cpu = next_cpu(trial)
         start_ps = trial.machine.due_ps[cpu]
         if trial.nic.next_arrival_ps <= min(start_ps, until_ps - 1):

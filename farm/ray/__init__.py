@@ -1,0 +1,1 @@
+"""Trials on Ray: a private one on this machine, or a cluster."""

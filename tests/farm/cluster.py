@@ -1,0 +1,175 @@
+"""Ray clusters for tests: a head and nodes as processes of their own on loopback addresses."""
+
+import contextlib
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import psutil
+
+ENVIRONMENT = {
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_DEDUP_LOGS_SKIP_REGEX": ".",
+    "RAY_DISABLE_IMPORT_WARNING": "1",
+}
+
+FAST = {
+    "health_check_initial_delay_ms": 500,
+    "health_check_period_ms": 200,
+    "health_check_timeout_ms": 1000,
+    "health_check_failure_threshold": 4,
+}
+"""a lost node is noticed after a second, not fifteen"""
+
+START_SECONDS = 60.0
+
+
+class Cluster:
+    """A head without CPUs, at ``address``, and nodes by number. Kills only what it has started."""
+
+    def __init__(self, environment: Mapping[str, str] | None = None) -> None:
+        self.environment = {**os.environ, **ENVIRONMENT, **(environment or {})}
+        # short: unix sockets have limits
+        self._directory = tempfile.mkdtemp(prefix="fr", dir="/tmp")
+        self.ip = f"127.0.{os.getpid() % 200 + 1}.2"
+        port, self.client_port = _free_ports(2)
+        self.address = f"{self.ip}:{port}"
+        self.nodes: dict[int, subprocess.Popen[str]] = {}
+        self._last = 0
+        self.head = self._start(
+            sys.executable,
+            *("--head", f"--port={port}", f"--ray-client-server-port={self.client_port}"),
+            *("--include-dashboard=false", "--num-cpus=0", f"--temp-dir={self._directory}"),
+            f"--system-config={json.dumps(FAST)}",
+            ip=self.ip,
+        )
+
+    def add_node(
+        self,
+        *options: str,
+        python: str = sys.executable,
+        cwd: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> int:
+        """Start a node with one CPU; returns its number once it is part of the cluster."""
+        self._last += 1
+        ip = f"{self.ip.rpartition('.')[0]}.{self._last + 2}"
+        self.nodes[self._last] = self._start(
+            python,
+            f"--address={self.address}",
+            *(options or ("--num-cpus=1",)),
+            ip=ip,
+            cwd=cwd,
+            environment=environment,
+        )
+        return self._last
+
+    def _start(
+        self,
+        python: str,
+        *options: str,
+        ip: str,
+        cwd: Path | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> subprocess.Popen[str]:
+        agent, metrics, runtime = _free_ports(3)
+        command = [
+            *(python, "-m", "ray.scripts.scripts", "start", "--block", *options),
+            *(f"--node-ip-address={ip}", "--object-store-memory=80000000", "--disable-usage-stats"),
+            *("--min-worker-port=0", "--max-worker-port=0"),
+            *(f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"),
+            f"--runtime-env-agent-port={runtime}",
+        ]
+        process = subprocess.Popen(
+            command,
+            env={**self.environment, **(environment or {})},
+            cwd=cwd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        said = []
+        for line in process.stdout:
+            said.append(line)
+            if "Ray runtime started" in line:
+                # nobody reads on, and a full pipe would stop it
+                threading.Thread(target=process.stdout.read, daemon=True).start()
+                return process
+        raise RuntimeError("ray start: " + "".join(said))
+
+    def raylet(self, number: int) -> psutil.Process:
+        """The raylet of a node."""
+        return next(p for p in self._below(self.nodes[number]) if p.name() == "raylet")
+
+    def workers(self, number: int) -> list[psutil.Process]:
+        """Processes of a node that run a task now."""
+        return [
+            p
+            for p in self._below(self.nodes[number])
+            if (_title(p)).startswith("ray::") and "IDLE" not in _title(p)
+        ]
+
+    def kill_node(self, number: int) -> None:
+        """Kill a node as a power cut does."""
+        process = self.nodes.pop(number)
+        for child in [*self._below(process), psutil.Process(process.pid)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        process.wait()
+
+    def kill_head(self) -> None:
+        """Kill the head likewise."""
+        for child in [*self._below(self.head), psutil.Process(self.head.pid)]:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        self.head.wait()
+
+    def close(self) -> None:
+        """End everything."""
+        for number in list(self.nodes):
+            self.kill_node(number)
+        if self.head.poll() is None:
+            self.kill_head()
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    @staticmethod
+    def _below(process: subprocess.Popen[str]) -> list[psutil.Process]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return psutil.Process(process.pid).children(recursive=True)
+        return []
+
+
+@contextlib.contextmanager
+def cluster(nodes: int, environment: Mapping[str, str] | None = None) -> Iterator[Cluster]:
+    """A cluster with so many nodes of one CPU; it ends with the block."""
+    found = Cluster(environment)
+    try:
+        for _ in range(nodes):
+            found.add_node()
+        yield found
+    finally:
+        found.close()
+
+
+def _title(process: psutil.Process) -> str:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        return " ".join(process.cmdline())
+    return ""
+
+
+def _free_ports(count: int) -> list[int]:
+    with contextlib.ExitStack() as open_ones:
+        probes = [open_ones.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]

@@ -26,6 +26,9 @@ from farm.rows import Failure
 if TYPE_CHECKING:
     from types import TracebackType
 
+TASK = "farm-batch"
+"""how Ray calls a batch, also in the title of the process that has it"""
+
 WINDOW_PER_SLOT = 2
 """batches in flight per slot: one runs, one waits so that the slot never idles"""
 
@@ -120,7 +123,7 @@ class RayExecutor:
 
     def run(self, job: Job, batches: Batches) -> Iterator[Results]:
         """Run batches with a bounded number in flight; results come in the order they finish."""
-        remote = self._ray.remote(max_retries=0, **self._need.options)
+        remote = self._ray.remote(max_retries=0, name=TASK, **self._need.options)
         run = self._work
         task = remote(lambda *arguments: work(run, *arguments))
         # what all batches have in common goes to each node once

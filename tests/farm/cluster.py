@@ -8,11 +8,13 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import psutil
+
+from farm.ray.executor import TASK
 
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "disabled",
@@ -42,7 +44,8 @@ class Cluster:
         self.ip = f"127.0.{os.getpid() % 200 + 1}.2"
         port, self.client_port = _free_ports(2)
         self.address = f"{self.ip}:{port}"
-        self.nodes: dict[int, subprocess.Popen[str]] = {}
+        self.nodes: dict[int, subprocess.Popen[bytes]] = {}
+        self._ips: dict[int, str] = {}
         self._last = 0
         self.head = self._start(
             sys.executable,
@@ -51,6 +54,7 @@ class Cluster:
             f"--system-config={json.dumps(FAST)}",
             ip=self.ip,
         )
+        self._wait(self.head)
 
     def add_node(
         self,
@@ -58,19 +62,22 @@ class Cluster:
         python: str = sys.executable,
         cwd: Path | None = None,
         environment: Mapping[str, str] | None = None,
+        wait: bool = True,
     ) -> int:
-        """Start a node with one CPU; returns its number once it is part of the cluster."""
+        """Start a node, with one CPU unless options say otherwise; returns its number once it is part of the
+        cluster."""
         self._last += 1
         ip = f"{self.ip.rpartition('.')[0]}.{self._last + 2}"
-        self.nodes[self._last] = self._start(
-            python,
-            f"--address={self.address}",
-            *(options or ("--num-cpus=1",)),
-            ip=ip,
-            cwd=cwd,
-            environment=environment,
-        )
+        where = (f"--address={self.address}", *(options or ("--num-cpus=1",)))
+        self.nodes[self._last] = self._start(python, *where, ip=ip, cwd=cwd, environment=environment)
+        if wait:
+            self._wait(self.nodes[self._last])
         return self._last
+
+    def add_nodes(self, count: int) -> None:
+        """Start several at the same time."""
+        for number in [self.add_node(wait=False) for _ in range(count)]:
+            self._wait(self.nodes[number])
 
     def _start(
         self,
@@ -79,7 +86,7 @@ class Cluster:
         ip: str,
         cwd: Path | None = None,
         environment: Mapping[str, str] | None = None,
-    ) -> subprocess.Popen[str]:
+    ) -> "subprocess.Popen[bytes]":
         agent, metrics, runtime = _free_ports(3)
         command = [
             *(python, "-m", "ray.scripts.scripts", "start", "--block", *options),
@@ -88,24 +95,28 @@ class Cluster:
             *(f"--dashboard-agent-listen-port={agent}", f"--metrics-export-port={metrics}"),
             f"--runtime-env-agent-port={runtime}",
         ]
-        process = subprocess.Popen(
-            command,
-            env={**self.environment, **(environment or {})},
-            cwd=cwd,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            start_new_session=True,
-        )
-        assert process.stdout is not None
-        said = []
-        for line in process.stdout:
-            said.append(line)
-            if "Ray runtime started" in line:
-                # nobody reads on, and a full pipe would stop it
-                threading.Thread(target=process.stdout.read, daemon=True).start()
-                return process
-        raise RuntimeError("ray start: " + "".join(said))
+        with self._said(ip).open("wb") as said:
+            process = subprocess.Popen(
+                command,
+                env={**self.environment, **(environment or {})},
+                cwd=cwd,
+                stdout=said,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self._ips[process.pid] = ip
+        return process
+
+    def _said(self, ip: str) -> Path:
+        return Path(self._directory) / f"{ip}.log"
+
+    def _wait(self, process: "subprocess.Popen[bytes]") -> None:
+        until = time.monotonic() + START_SECONDS
+        said = self._said(self._ips[process.pid])
+        while "Ray runtime started" not in said.read_text():
+            if process.poll() is not None or time.monotonic() > until:
+                raise RuntimeError(f"ray start: {said.read_text()}")
+            time.sleep(0.05)
 
     def raylet(self, number: int) -> psutil.Process:
         """The raylet of a node."""
@@ -113,11 +124,18 @@ class Cluster:
 
     def workers(self, number: int) -> list[psutil.Process]:
         """Processes of a node that run a task now."""
-        return [
-            p
-            for p in self._below(self.nodes[number])
-            if (_title(p)).startswith("ray::") and "IDLE" not in _title(p)
-        ]
+        return [p for p in self._below(self.nodes[number]) if _title(p).startswith(f"ray::{TASK}")]
+
+    def farm(self, *arguments: str, cwd: Path) -> subprocess.Popen[str]:
+        """The command line in a process of its own, as a user of this cluster has it."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "farm.cli", *arguments],
+            env=self.environment,
+            cwd=cwd,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
 
     def kill_node(self, number: int) -> None:
         """Kill a node as a power cut does."""
@@ -143,7 +161,7 @@ class Cluster:
         shutil.rmtree(self._directory, ignore_errors=True)
 
     @staticmethod
-    def _below(process: subprocess.Popen[str]) -> list[psutil.Process]:
+    def _below(process: "subprocess.Popen[bytes]") -> list[psutil.Process]:
         with contextlib.suppress(psutil.NoSuchProcess):
             return psutil.Process(process.pid).children(recursive=True)
         return []
@@ -154,8 +172,7 @@ def cluster(nodes: int, environment: Mapping[str, str] | None = None) -> Iterato
     """A cluster with so many nodes of one CPU; it ends with the block."""
     found = Cluster(environment)
     try:
-        for _ in range(nodes):
-            found.add_node()
+        found.add_nodes(nodes)
         yield found
     finally:
         found.close()

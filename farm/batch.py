@@ -45,9 +45,13 @@ class Job:
     def stored_config(self, number: int) -> TrialConfig:
         """The same trial, reading its inputs from the run: they need not exist where it runs, and
         may have changed since it started."""
+        return self.stored(self.config(number))
+
+    def stored(self, config: TrialConfig) -> TrialConfig:
+        """As :meth:`stored_config`, of a trial as the sweep has it."""
         import workers
 
-        return workers.locate(self.config(number), Path(self.inputs_directory), self.inputs)
+        return workers.locate(config, Path(self.inputs_directory), self.inputs) if self.inputs else config
 
 
 def run_batch(
@@ -117,7 +121,8 @@ def versions() -> str:
 def _run_trial(job: Job, number: int, executor: str, retries: int, watchdog: Watchdog) -> Outcome:
     import workers
 
-    config = job.stored_config(number)
+    asked = job.config(number)
+    config = job.stored(asked)
     trial_id = workers.trial_id(config)
     compile_seconds = 0.0
     started_at = _now()
@@ -146,7 +151,7 @@ def _run_trial(job: Job, number: int, executor: str, retries: int, watchdog: Wat
         versions=versions(),
         retries=retries,
     )
-    return Outcome(trial_id, job.config(number).to_fields(), result, attempt)
+    return Outcome(trial_id, asked.to_fields(), result, attempt)
 
 
 @lru_cache(maxsize=2)

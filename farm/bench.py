@@ -4,8 +4,6 @@ Figures of one machine are compared by ratios within one run: a packet's price a
 path, the paths as multiples of an atomic.
 """
 
-import contextlib
-import ctypes
 import os
 import subprocess
 import sys
@@ -15,19 +13,11 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import psutil
-
-from farm.errors import FarmError
+from farm.bench_cpu import cpu_seconds, expect_success
 from farm.store import runs
-
-SET_CHILD_SUBREAPER = 36
-"""prctl: orphans below a process become its children"""
 
 SHARE_OVERRIDES = ("duration_ms=2000", "seeds=20")
 """makes the quickstart a sweep of half a minute, so that starting Ray is not most of it"""
-
-SAMPLE_SECONDS = 0.05
-"""a process's CPU time is missed from its last sample to its end"""
 
 
 class PoolBench(NamedTuple):
@@ -148,7 +138,7 @@ def _prepare_seconds(scratch: Path) -> float:
     command = [sys.executable, "-c", "from workers import prepare; prepare()"]
     start = time.perf_counter()
     done = subprocess.run(command, env=_environment(scratch), capture_output=True, text=True, check=False)
-    _expect_success(done.returncode, done.stderr)
+    expect_success(done.returncode, done.stderr)
     return time.perf_counter() - start
 
 
@@ -252,42 +242,14 @@ def _first_record_seconds(scratch: Path, store: str, sweep: str) -> float:
             time.sleep(0.01)
         elapsed = time.perf_counter() - start
         _output, errors = process.communicate()
-    _expect_success(process.returncode, errors)
+    expect_success(process.returncode, errors)
     return elapsed
 
 
 def _cpu_seconds(scratch: Path, sweep: str) -> tuple[float, float]:
     """CPU seconds inside the trials of a sweep, and of all processes that it started."""
-    # a small supervisor adopts what Ray leaves behind, and reports what all of it used
-    supervisor = "import sys; from farm.bench import supervise; supervise(sys.argv[1:])"
-    command = [sys.executable, "-c", supervisor, *_farm_run(scratch, "share", sweep, *SHARE_OVERRIDES)]
-    done = subprocess.run(command, env=_environment(scratch), capture_output=True, text=True, check=False)
-    _expect_success(done.returncode, done.stderr)
-    everything = float(done.stdout.splitlines()[-1])
+    command = _farm_run(scratch, "share", sweep, *SHARE_OVERRIDES)
+    everything = sum(cpu_seconds(command, _environment(scratch)).values())
     [run] = runs(scratch / "share")
     [inside] = run.query("attempts", "SELECT sum(cpu_seconds) AS seconds FROM attempts")
     return float(inside["seconds"]), everything
-
-
-def supervise(command: list[str]) -> None:
-    """Run a command and print the CPU seconds of all processes below it, whoever started them.
-
-    They are sampled: Ray's daemons ignore the ends of their children, whose time is then in nobody's sum.
-    """
-    ctypes.CDLL(None).prctl(SET_CHILD_SUBREAPER, 1, 0, 0, 0)
-    used: dict[tuple[int, float], float] = {}
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
-        while process.poll() is None:
-            for child in psutil.Process().children(recursive=True):
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    times = child.cpu_times()
-                    used[child.pid, child.create_time()] = times.user + times.system
-            time.sleep(SAMPLE_SECONDS)
-    print(sum(used.values()))
-    sys.exit(process.returncode)
-
-
-def _expect_success(code: int, errors: str) -> None:
-    if code != 0:
-        last = errors.strip().splitlines()[-1:] or ["no message"]
-        raise FarmError(f"bench: farm run ended with exit code {code}: {last[0]}")

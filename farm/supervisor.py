@@ -64,7 +64,6 @@ def in_driver() -> Iterator[None]:
     """In the driver, around its work: messages go where they went, what Ray's own code prints does not."""
     reports, noise = map(int, os.environ.pop(DRIVER).split(","))
     _end_with_parent()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.stderr.flush()
     kept = os.dup(2)
     os.dup2(noise, 2)

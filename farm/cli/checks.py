@@ -15,6 +15,7 @@ class BenchName(StrEnum):
 
     POOL = "pool"
     TRIAL = "trial"
+    SWEEP = "sweep"
     ALL = "all"
     HOST = "host"
 
@@ -60,8 +61,8 @@ def bench(
     what: Annotated[
         BenchName,
         typer.Argument(
-            help="pool: its paths; trial: simulated packets too; all: the farm too; host: two real threads "
-            "beside what a profile of this machine predicts."
+            help="pool: its paths; trial: simulated packets too; all: the farm too; sweep: what one costs "
+            "beside its trials; host: two real threads beside what a profile of this machine predicts."
         ),
     ] = BenchName.ALL,
     profile: Annotated[
@@ -77,6 +78,8 @@ def bench(
         return _bench_host(profile, as_json)
     if profile is not None:
         raise SweepError(f"--profile {profile}: only bench host predicts; leave it out")
+    if what is BenchName.SWEEP:
+        return _bench_sweep(as_json)
     from farm import bench as benchmark
     from farm import tables
     from farm.terminal import print_json
@@ -101,6 +104,19 @@ def bench(
         )
     if farm:
         console.print(tables.rows(("", "", ""), benchmark.farm_table(farm), text_columns=1))
+
+
+def _bench_sweep(as_json: bool) -> None:
+    from farm import bench_sweep as benchmark
+    from farm import tables
+    from farm.terminal import print_json, reserved_stdout, say
+
+    with reserved_stdout():
+        found = benchmark.bench_sweep(say)
+    if as_json:
+        print_json(benchmark.as_json(found))
+        return
+    tables.console().print(tables.rows(("", "", ""), benchmark.table(found), text_columns=1))
 
 
 def _bench_host(profile: str | None, as_json: bool) -> None:

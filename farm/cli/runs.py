@@ -150,7 +150,7 @@ def _run(
     from farm.plan import Plan
     from farm.progress import Progress
     from farm.store import default_root, find
-    from farm.terminal import progress_shown, reserved_stdout, say
+    from farm.terminal import progress_shown, reserved_stdout, say, terminated_like_interrupted
 
     root = store or default_root()
     given = sweeps.load(arguments[0], arguments[1:]) if arguments else None
@@ -167,7 +167,7 @@ def _run(
         supervisor.report(started.run)
         progress = Progress(planned.trials, int(started.done.sum()), place.slots)
         try:
-            with progress_shown() as report:
+            with terminated_like_interrupted(), progress_shown() as report:
                 execute(
                     planned,
                     started.run,

@@ -2,6 +2,7 @@
 
 import platform
 import socket
+import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from typing import Any, NamedTuple
@@ -117,7 +118,6 @@ def call_on_nodes(
     work: Callable[..., Any],
     arguments: tuple[Any, ...],
     nodes: Mapping[str, float],
-    timeout_seconds: float | None = None,
 ) -> dict[str, Any]:
     """Call a function once on each node, pinned to it.
 
@@ -128,8 +128,23 @@ def call_on_nodes(
         What it returned, by the id of the node, in the order of ids.
 
     Raises:
-        ExecutorError: a node was lost or does not answer, or the function failed there.
+        ExecutorError: a node was lost, or the function failed there.
     """
+
+    errors = ray.exceptions
+    called = _called(ray, work, arguments, nodes)
+    try:
+        return {node: ray.get(result) for node, result in called.items()}
+    except errors.RayTaskError as error:
+        raise translated(error) from None
+    except errors.RayError as error:
+        reason = " ".join(str(error).split())[:200]
+        raise ExecutorError(f"a Ray node was lost ({reason}); run again when it is back") from None
+
+
+def _called(
+    ray: Any, work: Callable[..., Any], arguments: tuple[Any, ...], nodes: Mapping[str, float]
+) -> dict[str, Any]:
     from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
     called = {}
@@ -137,17 +152,7 @@ def call_on_nodes(
         pinned = NodeAffinitySchedulingStrategy(node, soft=False)
         options = {"num_cpus": cpus, "max_retries": 0, "scheduling_strategy": pinned}
         called[node] = ray.remote(**options)(work).remote(*arguments)
-    try:
-        return {node: ray.get(result, timeout=timeout_seconds) for node, result in called.items()}
-    except ray.exceptions.GetTimeoutError:
-        raise ExecutorError(
-            f"a node does not answer within {timeout_seconds:g} s; look at its logs, or take it out"
-        ) from None
-    except ray.exceptions.RayTaskError as error:
-        raise translated(error) from None
-    except ray.exceptions.RayError as error:
-        reason = " ".join(str(error).split())[:200]
-        raise ExecutorError(f"a Ray node was lost ({reason}); run again when it is back") from None
+    return called
 
 
 def check_nodes(ray: Any, nodes: Sequence[Mapping[str, Any]]) -> None:
@@ -165,10 +170,28 @@ def check_nodes(ray: Any, nodes: Sequence[Mapping[str, Any]]) -> None:
             return {"missing": " ".join(str(error).split())}
         return here()
 
-    usable = {node["NodeID"]: node for node in nodes if node["Alive"] and node["Resources"].get("CPU", 0)}
-    answers = call_on_nodes(ray, ask, (), dict.fromkeys(usable, 0.0), ANSWER_SECONDS)
-    named = {f"{usable[node]['NodeManagerAddress']}": answer for node, answer in answers.items()}
-    wrong = differences(here(), named)
+    usable = {
+        node["NodeID"]: str(node["NodeManagerAddress"])
+        for node in nodes
+        if node["Alive"] and node["Resources"].get("CPU", 0)
+    }
+    called = _called(ray, ask, (), dict.fromkeys(usable, 0.0))
+    late = time.monotonic() + ANSWER_SECONDS
+    answers = {}
+    for node, result in called.items():
+        try:
+            answers[usable[node]] = ray.get(result, timeout=max(0.0, late - time.monotonic()))
+        except ray.exceptions.GetTimeoutError:
+            raise ExecutorError(
+                f"node {usable[node]}: does not answer within {ANSWER_SECONDS:g} s; look at its logs, or "
+                "take it out"
+            ) from None
+        except ray.exceptions.RayTaskError as error:
+            raise translated(error) from None
+        except ray.exceptions.RayError:
+            # lost since it was listed; a node that comes later is checked by its batches
+            continue
+    wrong = differences(here(), answers)
     if wrong:
         raise ExecutorError(wrong)
 

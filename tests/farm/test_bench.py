@@ -1,5 +1,6 @@
 """What the benchmark counts."""
 
+import json
 import subprocess
 import sys
 
@@ -17,11 +18,11 @@ time.sleep(2)
 
 def test_cpu_time_of_orphans_in_other_sessions_is_counted() -> None:
     """As Ray's workers are: not waited for by the process that started the sweep."""
-    script = "import sys; from farm.bench import supervise; supervise(sys.argv[1:])"
+    script = "import sys; from farm.bench_cpu import supervise; supervise(sys.argv[1:])"
     done = subprocess.run(
         [sys.executable, "-c", script, sys.executable, "-c", ORPHAN],
         capture_output=True,
         text=True,
         check=True,
     )
-    assert float(done.stdout) > 0.8
+    assert sum(json.loads(done.stdout).values()) > 0.8

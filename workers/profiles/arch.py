@@ -96,7 +96,26 @@ def load(name: str) -> Profile:
     """
     if name in _VARIED:
         return _VARIED[name]
-    return _resolve(tuple(_lineage(name)))
+    known = _LOADED.get(name)
+    if known is not None and all(_unchanged(file) for file in known[0]):
+        return known[1]
+    files = tuple(_lineage(name))
+    profile = _resolve(files)
+    if os.path.isabs(name) or name in names():
+        # what another name stands for depends on the working directory
+        _LOADED[name] = (files, profile)
+    return profile
+
+
+def _unchanged(file: Stamp) -> bool:
+    try:
+        return stamp(file.path) == file
+    except OSError:
+        return False
+
+
+_LOADED: dict[str, tuple[tuple[Stamp, ...], Profile]] = {}
+"""profiles by name, with the files that they came from; a trial asks for its profile many times"""
 
 
 _VARIED: dict[str, Profile] = {}

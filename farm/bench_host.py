@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from farm.errors import FarmError
+from farm.kinds import kinds
+from farm.kinds import measure as measure_kind
 
 if TYPE_CHECKING:
+    from farm.ray.executor import RayExecutor
     from workers.host.load_bench import Measured, Predicted, Setting
 
 FRAME_BYTES = (64, 1520)
@@ -125,6 +128,24 @@ def bench_host(profile: str | None, report: Callable[[str], None]) -> HostBench:
         predicted = [predict(setting, loaded) for setting in settings]
     rows = [Row(*parts) for parts in zip(settings, measured, predicted, strict=True)]
     return HostBench(machine.model, calibrated, rows)
+
+
+def bench_kinds(executor: "RayExecutor", report: Callable[[str], None]) -> list[HostBench]:
+    """The same on one machine of each kind of a cluster, each with a profile of its own.
+
+    Raises:
+        ExecutorError: a node was lost, or it has not two CPUs.
+    """
+    found = []
+    for kind in kinds(executor):
+        report(f"{kind.facts.model}, one of {kind.machines}")
+        found.append(measure_kind(executor, kind, bench_alone))
+    return found
+
+
+def bench_alone() -> HostBench:
+    """On the node where this is called."""
+    return bench_host(None, lambda _: None)
 
 
 def _profiles(profile: str | None, directory: Path, report: Callable[[str], None]) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from farm.errors import OutputError
+from farm.kinds import kinds, measure
 
 if TYPE_CHECKING:
     from farm.ray.executor import RayExecutor
@@ -21,8 +22,8 @@ class Written(NamedTuple):
     calibration: "Calibration"
     parent: str
     """of which it has what could not be measured"""
-    nodes: int
-    """machines of this kind"""
+    machines: int
+    """of this kind"""
 
 
 def here(output: Path | None, parent: str | None, force: bool, report: Callable[[str], None]) -> Written:
@@ -69,7 +70,6 @@ def on_nodes(
         ExecutorError: a node was lost.
         ProfileError: there is no such parent.
     """
-    from workers.host.facts import facts
     from workers.profiles import arch
 
     directory = output or Path()
@@ -77,23 +77,18 @@ def on_nodes(
         arch.load(parent)
     if not directory.is_dir():
         raise OutputError(f"-o {str(directory)!r}: no directory; with --executor ray name one that exists")
-    machines = executor.on_nodes(facts, ())
-    kinds: dict[str, list[str]] = {}
-    for node, machine in machines.items():
-        kinds.setdefault(machine.slug, []).append(node)
-    parents = {slug: _parent(machines[nodes[0]], parent) for slug, nodes in kinds.items()}
-    for slug in kinds:
-        check_output(directory / f"{slug}.toml", force)
+    found = kinds(executor)
+    parents = [_parent(kind.facts, parent) for kind in found]
+    for kind in found:
+        check_output(directory / f"{kind.facts.slug}.toml", force)
     written = []
-    for slug, nodes in sorted(kinds.items()):
-        report(f"{machines[nodes[0]].model}, {len(nodes)} of {len(machines)} nodes")
-        name = parents[slug]
+    for kind, name in zip(found, parents, strict=True):
+        report(f"{kind.facts.model}, {kind.machines} of {sum(one.machines for one in found)} machines")
         # a parent of the user's lies on this machine only
-        text = arch.load(name).canonical
-        [calibration] = executor.on_nodes(measure_with, (text,), nodes[:1], alone=True).values()
-        path = directory / f"{slug}.toml"
+        calibration = measure(executor, kind, measure_with, arch.load(name).canonical)
+        path = directory / f"{kind.facts.slug}.toml"
         _write(path, calibration, name)
-        written.append(Written(path, calibration, name, len(nodes)))
+        written.append(Written(path, calibration, name, kind.machines))
     return written
 
 
@@ -186,9 +181,9 @@ def table(written: Written) -> list[tuple[str, ...]]:
 
 def words(written: Written) -> str:
     """What was written, in a line or two."""
-    nodes = f", as {written.nodes} nodes have" if written.nodes > 1 else ""
+    machines = f", as {written.machines} machines have" if written.machines > 1 else ""
     return (
-        f"{written.calibration.facts.model}{nodes}; the rest is of {written.parent}.\n"
+        f"{written.calibration.facts.model}{machines}; the rest is of {written.parent}.\n"
         f"Written to {written.path}; farm arch show {written.path} names sources and stand-ins."
     )
 
@@ -199,7 +194,7 @@ def as_json(written: Written) -> dict[str, object]:
     return {
         "path": str(written.path),
         "machine": calibration.facts.model,
-        "nodes": written.nodes,
+        "machines": written.machines,
         "parent": written.parent,
         "parameters": {name: row._asdict() for name, row in calibration.parameters.items()},
         "beside": {name: row._asdict() for name, row in calibration.beside.items()},

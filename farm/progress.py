@@ -15,7 +15,7 @@ SLOTS_PER_SECOND = 100
 LAST_BATCH_SECONDS = 0.05
 """batches get shorter toward the end, but not shorter than this: each costs milliseconds"""
 
-MOST_WAITING = 10_000
+MOST_WAITING = 4_000
 """trials of a batch, and outcomes that wait for their part, are no more than this, which bounds memory"""
 
 

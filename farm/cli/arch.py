@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from farm.cli.options import EXIT_USAGE, ExecutorName, Json
+from farm.cli.options import EXIT_USAGE, Address, ExecutorName, Json
 
 ArchName = Annotated[str, typer.Argument(metavar="ARCH", help="A bundled architecture, or a .toml file.")]
 
@@ -153,9 +153,7 @@ def calibrate(
     executor: Annotated[
         ExecutorName, typer.Option("--executor", help="serial: this machine; ray: one node of each kind.")
     ] = ExecutorName.SERIAL,
-    address: Annotated[
-        str | None, typer.Option("--address", metavar="HOST:PORT", help="Head of a Ray cluster.")
-    ] = None,
+    address: Address = None,
     force: Annotated[bool, typer.Option("--force", help="Replace a file that exists.")] = False,
     as_json: Json = False,
 ) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from farm.cli.options import EXIT_CHECK_SAID_NO, Json
+from farm.cli.options import EXIT_CHECK_SAID_NO, Address, ExecutorName, Json
 from farm.errors import SweepError
 
 
@@ -71,13 +71,24 @@ def bench(
             "--profile", metavar="ARCH", help="For host: this machine's, by default calibrated first."
         ),
     ] = None,
+    executor: Annotated[
+        ExecutorName,
+        typer.Option("--executor", help="For host: this machine, or with ray one of each kind of a cluster."),
+    ] = ExecutorName.SERIAL,
+    address: Address = None,
     as_json: Json = False,
 ) -> None:
     """Measure how fast pool and farm are here: pool paths, simulated packets, start-up, overhead."""
+    if executor is ExecutorName.SERIAL and address is not None:
+        raise SweepError(f"--address {address}: only --executor ray goes to a cluster; leave one out")
     if what is BenchName.HOST:
-        return _bench_host(profile, as_json)
+        if executor is ExecutorName.RAY and profile is not None:
+            raise SweepError(f"--profile {profile}: on a cluster each machine is calibrated; leave it out")
+        return _bench_host(profile, executor, address, as_json)
     if profile is not None:
         raise SweepError(f"--profile {profile}: only bench host predicts; leave it out")
+    if executor is ExecutorName.RAY:
+        raise SweepError("--executor ray: only bench host goes to a cluster; leave it out")
     if what is BenchName.SWEEP:
         return _bench_sweep(as_json)
     from farm import bench as benchmark
@@ -119,18 +130,26 @@ def _bench_sweep(as_json: bool) -> None:
     tables.console().print(tables.rows(("", "", ""), benchmark.table(found), text_columns=1))
 
 
-def _bench_host(profile: str | None, as_json: bool) -> None:
+def _bench_host(profile: str | None, executor: ExecutorName, address: str | None, as_json: bool) -> None:
     from farm import bench_host as benchmark
     from farm import tables
-    from farm.terminal import print_json, say
+    from farm.terminal import print_json, reserved_stdout, say
 
-    found = benchmark.bench_host(profile, say)
+    if executor is ExecutorName.SERIAL:
+        results = [benchmark.bench_host(profile, say)]
+    else:
+        from farm.ray.executor import RayExecutor
+
+        with reserved_stdout(), RayExecutor(address) as ray:
+            results = benchmark.bench_kinds(ray, say)
     if as_json:
-        print_json(benchmark.as_json(found))
+        found = [benchmark.as_json(one) for one in results]
+        print_json(found[0] if executor is ExecutorName.SERIAL else found)
         return
     console = tables.console()
-    console.print(
-        f"ns per packet between two threads on {found.machine}, and predicted with: {found.profile}"
-    )
-    console.print(tables.rows(benchmark.HEADINGS, benchmark.table(found), text_columns=0))
-    console.print(*benchmark.summary(found), sep="\n")
+    for one in results:
+        console.print(
+            f"ns per packet between two threads on {one.machine}, and predicted with: {one.profile}"
+        )
+        console.print(tables.rows(benchmark.HEADINGS, benchmark.table(one), text_columns=0))
+        console.print(*benchmark.summary(one), sep="\n")

@@ -1,7 +1,5 @@
 """The nodes of a cluster: whether they can run trials, what they hold, calls pinned to them."""
 
-import platform
-import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
@@ -203,22 +201,3 @@ def translated(error: Any) -> FarmError:
         return cause
     reason = " ".join(str(cause).split())[:200]
     return ExecutorError(f"a Ray worker failed ({type(cause).__name__}: {reason}); {NODE_REMEDY}")
-
-
-class Machine(NamedTuple):
-    """What tells machines apart, and those of one kind."""
-
-    boot_id: str
-    """nodes on one machine have it in common"""
-    name: str
-    system: str
-
-
-def machine() -> Machine:
-    """This one."""
-    try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
-            boot_id = file.read().strip()
-    except OSError:
-        boot_id = socket.gethostname()
-    return Machine(boot_id, socket.gethostname(), platform.machine())

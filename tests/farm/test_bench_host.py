@@ -4,6 +4,7 @@ import ast
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -100,10 +101,41 @@ def test_one_cpu_is_too_few(farm: Farm, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.parametrize(
     ("arguments", "says"),
-    [(["pool", "--profile", "zen4"], "--profile zen4"), (["host", "--profile", "z80"], "z80")],
+    [
+        (["pool", "--profile", "zen4"], "--profile zen4"),
+        (["host", "--profile", "z80"], "z80"),
+        (["host", "--address", "head:6379"], "--address head:6379"),
+        (["host", "--executor", "ray", "--profile", "zen4"], "--profile zen4"),
+        (["sweep", "--executor", "ray"], "--executor ray"),
+    ],
 )
 def test_bad_input_is_one_line(farm: Farm, arguments: list[str], says: str) -> None:
     code, out, err = farm("bench", *arguments)
     assert (code, out) == (2, "")
     assert err.count("\n") == 1
     assert says in err
+
+
+def test_kinds_of_machines_are_measured_apart() -> None:
+    """Four nodes on three machines of two kinds: two results, each of one machine, none of both."""
+    here = asking.facts()
+    nodes = {
+        "a": here._replace(model="One", boot_id="1"),
+        "b": here._replace(model="Two", boot_id="2"),
+        "c": here._replace(model="One", boot_id="3"),
+        "d": here._replace(model="One", boot_id="1"),
+    }
+
+    class Cluster:
+        def on_nodes(
+            self, work: Any, arguments: Any, wanted: Any = (), alone: bool = False
+        ) -> dict[str, Any]:
+            if work is asking.facts:
+                return nodes
+            assert alone, "nothing else runs on the node meanwhile"
+            return {node: bench_host.HostBench(nodes[node].model, f"of {node}", []) for node in wanted}
+
+    said: list[str] = []
+    found = bench_host.bench_kinds(Cluster(), said.append)  # type: ignore[arg-type]
+    assert [(one.machine, one.profile) for one in found] == [("One", "of a"), ("Two", "of b")]
+    assert said == ["One, one of 2", "Two, one of 1"]

@@ -124,12 +124,13 @@ def test_a_profile_that_cannot_be_read_back_is_not_left_behind(tmp_path: Path) -
 def test_every_node_is_asked_and_one_of_each_kind_is_measured(
     ray_executor: RayExecutor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Three nodes of two kinds; what is sent to nodes goes through Ray in the tests below."""
+    """Four nodes on three machines of two kinds; the tests below send something through Ray."""
     here = asking.facts()
     kinds = {
-        "a": here._replace(model="One"),
-        "b": here._replace(model="Two"),
-        "c": here._replace(model="One"),
+        "a": here._replace(model="One", boot_id="1"),
+        "b": here._replace(model="Two", boot_id="2"),
+        "c": here._replace(model="One", boot_id="3"),
+        "d": here._replace(model="One", boot_id="1"),
     }
     measured = []
 
@@ -145,7 +146,7 @@ def test_every_node_is_asked_and_one_of_each_kind_is_measured(
     monkeypatch.setattr(ray_executor, "on_nodes", on_nodes, raising=False)
     written = calibrate.on_nodes(tmp_path, "broadwell-ep", False, ray_executor, lambda _: None)
     assert sorted(measured) == ["a", "b"]
-    assert {one.path.name: one.nodes for one in written} == {"one.toml": 2, "two.toml": 1}
+    assert {one.path.name: one.machines for one in written} == {"one.toml": 2, "two.toml": 1}
     assert all(arch.load(str(one.path))["atomic_ns"] == 4.5 for one in written)
     with pytest.raises(OutputError, match="exists"):
         calibrate.on_nodes(tmp_path, "broadwell-ep", False, ray_executor, lambda _: None)

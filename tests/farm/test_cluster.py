@@ -115,7 +115,18 @@ def test_a_need_that_no_node_has_is_said_before_anything_starts(
     assert not (tmp_path / "runs").exists()
 
 
-def test_another_version_of_ray_is_named(two_nodes: Cluster, tmp_path: Path, small_file: str) -> None:
+@pytest.mark.parametrize(
+    ("key", "version", "says"),
+    [
+        ("ray_version", "2.9.3", "the cluster has Ray 2.9.3, here is Ray "),
+        pytest.param(
+            "python_version", "3.9.2", "the cluster has Python 3.9.2, here is ", marks=pytest.mark.long
+        ),
+    ],
+)
+def test_another_version_is_named(
+    two_nodes: Cluster, tmp_path: Path, small_file: str, key: str, version: str, says: str
+) -> None:
     """What the cluster says of itself is replaced; the rest is as with a cluster of that version."""
     change = """
 import json, sys
@@ -133,14 +144,14 @@ print(was.decode())
             command, env=two_nodes.environment, check=True, capture_output=True, text=True
         ).stdout
 
-    was = said(json.dumps({"ray_version": "2.9.3"}))
+    was = said(json.dumps({key: version}))
     try:
         command = ["run", small_file, "--store", "runs", "--address", two_nodes.address]
         code, out, err = finished(two_nodes.farm(*command, cwd=tmp_path))
     finally:
         said(was)
     assert (code, out) == (2, "")
-    assert f"address '{two_nodes.address}': the cluster has Ray 2.9.3, here is Ray " in err
+    assert f"address '{two_nodes.address}': {says}" in err
     assert err.count("\n") == 1
     assert not (tmp_path / "runs").exists()
 

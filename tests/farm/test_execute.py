@@ -180,7 +180,7 @@ def test_progress_counts_and_foresees() -> None:
         (0.1, 300, 10**6, 30),  # three where many slots ask
         (0.1, 10**5, 10**9, 50),  # but five at most
         (60.0, 2, 10_000, 1),
-        (1e-9, 2, 10**9, 10_000),  # bounded for memory
+        (1e-9, 2, 10**9, 4_000),  # bounded for memory
         (0.1, 2, 20, 5),  # the end is shared
         (0.1, 2, 3, 1),
         (0.001, 2, 3, 50),  # but not down to trials that cost less than their batch

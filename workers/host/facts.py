@@ -38,6 +38,8 @@ class Facts(NamedTuple):
     """the largest cache beyond level 2"""
     available_bytes: int
     """memory that can be taken without swapping"""
+    boot_id: str = ""
+    """which machine this is, since it was started: containers on it have that in common"""
 
     @property
     def hypervisor(self) -> bool:
@@ -69,6 +71,7 @@ def facts(root: Path = CPUS, proc: Path = Path("/proc"), group: Path = GROUP) ->
         l2_bytes=_size(caches, 2),
         llc_bytes=max((cache.size_bytes for cache in caches if cache.level > 2), default=0),
         available_bytes=_memory(_text(proc / "meminfo"), group),
+        boot_id=_text(proc / "sys/kernel/random/boot_id"),
     )
 
 

@@ -16,7 +16,7 @@ class Batches(Iterator[range]):
 
     Arguments:
         numbers: ranges that are to be run, see :func:`missing`.
-        progress: says how many trials make a batch, and hears how many are in none.
+        progress: says how many trials make a batch, and hears how many are under way.
     """
 
     def __init__(self, numbers: Iterator[range], progress: Progress) -> None:
@@ -33,14 +33,14 @@ class Batches(Iterator[range]):
                 numbers = numbers[:most]
         else:
             numbers = next(self._numbers)
-        self._progress.unsent -= len(numbers)
+        self._progress.under_way += len(numbers)
         return numbers
 
     def give_back(self, numbers: range) -> None:
         """These were not run."""
         if numbers:
             self._given_back.append(numbers)
-            self._progress.unsent += len(numbers)
+            self._progress.under_way -= len(numbers)
 
 
 def missing(done: "NDArray[numpy.bool_]", batch_trials: Callable[[], int]) -> Iterator[range]:

@@ -38,8 +38,8 @@ class Progress:
         self.packets = 0
         self.compile_seconds = 0.0
         """the longest time that a worker took to compile the event loop, or to wait for it and load it"""
-        self.unsent = trials - stored
-        """trials in no batch yet"""
+        self.under_way = 0
+        """trials in batches that are not back yet"""
         self.slots = slots
         self._clock = clock
         self._started: float | None = None
@@ -54,6 +54,7 @@ class Progress:
         # a moving average over about twenty trials follows a grid from its cheap to its costly cells
         self._trial_seconds += (seconds - self._trial_seconds) * (1 - 0.95**results.trials)
         self.done += results.trials
+        self.under_way -= results.trials
         self.failed += results.failed
         self.packets += results.packets
         self.compile_seconds = max(self.compile_seconds, results.compile_seconds)
@@ -78,7 +79,7 @@ class Progress:
         if self._trial_seconds is None:
             return 1
         batch_seconds = min(max(self.slots / SLOTS_PER_SECOND, LEAST_BATCH_SECONDS), MOST_BATCH_SECONDS)
-        share = self.unsent // (2 * self.slots)
+        share = (self.trials - self.done - self.under_way) // (2 * self.slots)
         return max(1, min(max(share, self._in(LAST_BATCH_SECONDS)), self._in(batch_seconds), MOST_WAITING))
 
     def _in(self, seconds: float) -> int:

@@ -47,6 +47,7 @@ class Cluster:
         self.address = f"{self.ip}:{port}"
         self.nodes: dict[int, subprocess.Popen[bytes]] = {}
         self._ips: dict[int, str] = {}
+        self._drivers: list[subprocess.Popen[str]] = []
         self._last = 0
         self.head = self._start(
             sys.executable,
@@ -134,7 +135,7 @@ class Cluster:
 
     def farm(self, *arguments: str, cwd: Path) -> subprocess.Popen[str]:
         """The command line in a process of its own, as a user of this cluster has it."""
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "farm.cli", *arguments],
             env=self.environment,
             cwd=cwd,
@@ -142,6 +143,8 @@ class Cluster:
             stderr=subprocess.PIPE,
             text=True,
         )
+        self._drivers.append(process)
+        return process
 
     def kill_node(self, number: int) -> None:
         """Kill a node as a power cut does."""
@@ -159,7 +162,11 @@ class Cluster:
         self.head.wait()
 
     def close(self) -> None:
-        """End everything."""
+        """End everything, also what a failed test left."""
+        for driver in self._drivers:
+            if driver.poll() is None:
+                driver.kill()
+                driver.communicate()
         for number in list(self.nodes):
             self.kill_node(number)
         if self.head.poll() is None:

@@ -117,49 +117,54 @@ class Chaos:
             kills[what] += getattr(self, f"_{what}")(driver)
         return driver.communicate()[1]
 
-    def _worker(self, _driver: "subprocess.Popen[str]") -> bool:
-        """Whether a worker was killed that had a batch."""
-        for worker in self._nodes.workers(self._draws.choice([*self._nodes.nodes])):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                worker.suspend()
-                busy = has_batch(worker)
-                worker.kill()
-                return busy
-        return False
+    def _worker(self, _supervisor: "subprocess.Popen[str]") -> bool:
+        """Kill a worker that has a batch, if there is one; says whether there was."""
+        with self._stopped_batch() as found:
+            if found is not None:
+                found[1].kill()
+            return found is not None
 
-    def _node(self, _driver: "subprocess.Popen[str]") -> bool:
-        """Whether a node was killed that had a batch; another takes its place."""
-        number = self._draws.choice([*self._nodes.nodes])
-        busy = self._suspended_with_batch(number)
-        self._nodes.kill_node(number)
+    def _node(self, _supervisor: "subprocess.Popen[str]") -> bool:
+        """Kill a node with a batch, likewise; another takes its place."""
+        with self._stopped_batch() as found:
+            if found is None:
+                return False
+            self._nodes.kill_node(found[0])
         self._nodes.add_node()
-        return busy
-
-    def _suspended_with_batch(self, number: int) -> bool:
-        for worker in self._nodes.workers(number):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                worker.suspend()
-                if has_batch(worker):
-                    return True
-        return False
+        return True
 
     def _driver(self, supervisor: "subprocess.Popen[str]") -> bool:
-        """Whether a driver was killed while a worker had a batch of it: itself, or the process outside."""
-        with contextlib.suppress(psutil.NoSuchProcess):
-            [driver] = psutil.Process(supervisor.pid).children() or [None]
-            if driver is None:
+        """Kill a driver while a worker has a batch of it: itself, or the process outside."""
+        children = psutil.Process(supervisor.pid).children()
+        with self._stopped_batch() as found:
+            if found is None or not children:
                 return False
-            driver.suspend()
-            busy = any(self._nodes.workers(number) for number in self._nodes.nodes)
-            if self._draws.random() < 0.5:
-                driver.kill()
-            else:
-                supervisor.kill()
-                driver.resume()
-            psutil.wait_procs([driver], timeout=30)
+            (children[0] if self._draws.random() < 0.5 else supervisor).kill()
             supervisor.wait()
-            return busy and not driver.is_running()
-        return False
+            # the result of the batch would have nowhere to go
+            gone, _ = psutil.wait_procs(children, timeout=30)
+            return len(gone) == len(children)
+
+    @contextlib.contextmanager
+    def _stopped_batch(self) -> Iterator[tuple[int, psutil.Process] | None]:
+        """A worker that has a batch and its node; it is stopped in the block, and goes on after it."""
+        found = None
+        for number in self._draws.sample([*self._nodes.nodes], len(self._nodes.nodes)):
+            for worker in self._nodes.workers(number):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    worker.suspend()
+                    if has_batch(worker):
+                        found = number, worker
+                        break
+                    worker.resume()
+            if found:
+                break
+        try:
+            yield found
+        finally:
+            if found:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    found[1].resume()
 
 
 @pytest.mark.long

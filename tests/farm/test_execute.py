@@ -189,9 +189,9 @@ def test_progress_counts_and_foresees() -> None:
 def test_batches_take_seconds_and_shrink_toward_the_end(
     trial_seconds: float, slots: int, unsent: int, trials: int
 ) -> None:
-    progress = Progress(trials=unsent + 1, stored=0, slots=slots, clock=lambda: 0.0)
+    progress = Progress(trials=unsent + 8, stored=0, slots=slots, clock=lambda: 0.0)
+    progress.under_way = 8
     progress.add(results(trial_seconds, 1))
-    progress.unsent = unsent
     assert progress.batch_trials == trials
 
 
@@ -199,13 +199,13 @@ def test_what_a_worker_did_not_get_to_is_sent_again_in_smaller_parts() -> None:
     progress = Progress(trials=100, stored=0, slots=1, clock=lambda: 0.0)
     batches = Batches(iter([range(10), range(10, 100)]), progress)
     assert next(batches) == range(10)
-    assert progress.unsent == 90
+    assert progress.under_way == 10
     progress.add(results(0.25, 1))
     batches.give_back(range(1, 10))
     batches.give_back(range(0))
-    assert progress.unsent == 99
+    assert progress.under_way == 0
     assert list(batches) == [range(1, 9), range(9, 10), range(10, 100)]
-    assert progress.unsent == 0
+    assert progress.under_way == 99
 
 
 def test_rows_are_the_same_after_their_way_to_another_process(small: str) -> None:

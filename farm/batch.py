@@ -77,9 +77,9 @@ def run_batch(
             f"node {socket.gethostname()}: its model {workers.model_digest()[:12]} is not the driver's "
             f"{job.model_digest[:12]}; install the same version on every node"
         )
-    watchdog = Watchdog(job.deadline_seconds, lambda number: (give_up or _end_process)(job, number))
-    for number in numbers:
-        yield _run_trial(job, number, executor, retries, watchdog)
+    with Watchdog(job.deadline_seconds, lambda number: (give_up or _end_process)(job, number)) as watchdog:
+        for number in numbers:
+            yield _run_trial(job, number, executor, retries, watchdog)
 
 
 def lost(job: Job, number: int, executor: str, retries: int, failure: Failure) -> Outcome:

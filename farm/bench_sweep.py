@@ -2,6 +2,7 @@
 compares with a loop over plain Ray tasks.
 """
 
+import contextlib
 import json
 import pickle
 import subprocess
@@ -109,10 +110,19 @@ class AgainstPlain(NamedTuple):
     trials: int
     plain_seconds: float
     farm_seconds: float
+    plain_cpu_seconds: float
+    """of all processes: on a busy machine these say more"""
+    farm_cpu_seconds: float
 
     @property
     def speedup(self) -> float:
+        """By the clock."""
         return self.plain_seconds / self.farm_seconds
+
+    @property
+    def cpu_ratio(self) -> float:
+        """By CPU time: what the speedup is where nothing else runs and all cores are busy."""
+        return self.plain_cpu_seconds / self.farm_cpu_seconds
 
 
 class SweepBench(NamedTuple):
@@ -269,8 +279,8 @@ def _against_plain(scratch: Path) -> tuple[BatchCost, AgainstPlain]:
         warm = [range(i, i + 1) for i in range(8 * executor.slots)]
         list(executor.run(job, _fixed(warm)))
         _plain_loop(plan, range(len(warm)))
-        plain_seconds = _timed(lambda: _plain_loop(plan, range(plan.trials)))
-        farm_seconds = _timed(lambda: _by_farm(plan, scratch / "farm", executor))
+        plain_seconds, plain_cpu = _timed(lambda: _plain_loop(plan, range(plan.trials)))
+        farm_seconds, farm_cpu = _timed(lambda: _by_farm(plan, scratch / "farm", executor))
         process = psutil.Process()
         before = sum(process.cpu_times()[:2])
         singles = [range(i, i + 1) for i in range(SINGLE_BATCHES)]
@@ -279,7 +289,7 @@ def _against_plain(scratch: Path) -> tuple[BatchCost, AgainstPlain]:
         [large] = executor.run(job, _fixed([range(100)]))
     return (
         BatchCost(cpu_ms, large.nbytes / large.trials),
-        AgainstPlain(plan.trials, plain_seconds, farm_seconds),
+        AgainstPlain(plan.trials, plain_seconds, farm_seconds, plain_cpu, farm_cpu),
     )
 
 
@@ -307,10 +317,21 @@ def _by_farm(plan: Plan, root: Path, executor: Any) -> None:
     execute(plan, started.run, started.writer, executor, started.done, progress, lambda _: None)
 
 
-def _timed(work: Callable[[], None]) -> float:
-    start = time.perf_counter()
+def _timed(work: Callable[[], None]) -> tuple[float, float]:
+    """Seconds by the clock, and CPU seconds of this process and all that it has started."""
+    start, before = time.perf_counter(), _used()
     work()
-    return time.perf_counter() - start
+    seconds, after = time.perf_counter() - start, _used()
+    return seconds, sum(used - before.get(process, 0.0) for process, used in after.items())
+
+
+def _used() -> dict[tuple[int, float], float]:
+    found = {}
+    process = psutil.Process()
+    for one in (process, *process.children(recursive=True)):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            found[one.pid, one.create_time()] = sum(one.cpu_times()[:2])
+    return found
 
 
 def table(found: SweepBench) -> list[tuple[str, ...]]:
@@ -352,6 +373,11 @@ def table(found: SweepBench) -> list[tuple[str, ...]]:
             f"{plain.speedup:.1f} x",
             f"{plain.trials} trials: {plain.plain_seconds:.2f} s plain, {plain.farm_seconds:.2f} s stored",
         ),
+        (
+            "",
+            f"{plain.cpu_ratio:.1f} x",
+            f"in CPU time: {plain.plain_cpu_seconds:.2f} s, {plain.farm_cpu_seconds:.2f} s",
+        ),
     ]
     return rows
 
@@ -377,4 +403,5 @@ def as_json(found: SweepBench) -> dict[str, Any]:
         **{name: part._asdict() for name, part in found._asdict().items()},
         "shares": {"serial": found.serial.share, "ray": found.ray.share},
         "speedup": found.plain.speedup,
+        "cpu_ratio": found.plain.cpu_ratio,
     }

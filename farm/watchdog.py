@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Self
 
 from workers.stopper import Stopper
 
@@ -23,7 +24,7 @@ LOOKS = 20
 
 
 class Watchdog:
-    """Watches one trial at a time. Its thread starts with the first one and ends with the process.
+    """Watches one trial at a time; a context manager around a batch, in which its thread runs.
 
     Arguments:
         deadline_seconds: for a trial.
@@ -37,14 +38,18 @@ class Watchdog:
         self._grace_seconds = grace_seconds
         self._give_up = give_up
         self._watched: tuple[int, float, Stopper] | None = None
-        self._thread: threading.Thread | None = None
+        self._over = threading.Event()
+
+    def __enter__(self) -> Self:
+        threading.Thread(target=self._look, name="watchdog", daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._over.set()
 
     @contextmanager
     def watching(self, number: int) -> Iterator[Stopper]:
         """Around a trial, which takes the stopper along."""
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._look, name="watchdog", daemon=True)
-            self._thread.start()
         stopper = Stopper()
         self._watched = (number, time.monotonic(), stopper)
         try:
@@ -53,8 +58,7 @@ class Watchdog:
             self._watched = None
 
     def _look(self) -> None:
-        while True:
-            time.sleep(min(1.0, self._deadline_seconds / LOOKS))
+        while not self._over.wait(min(1.0, self._deadline_seconds / LOOKS)):
             watched = self._watched
             if watched is None:
                 continue

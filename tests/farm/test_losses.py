@@ -61,13 +61,16 @@ def test_a_trial_that_does_not_stop_is_given_up_and_one_that_ends_is_not() -> No
         given_up.append(number)
         told.set()
 
-    watchdog = Watchdog(0.1, give_up, grace_seconds=0.1)
-    with watchdog.watching(1) as stopper:
-        assert not stopper.asked
-    with watchdog.watching(2) as stopper:
-        assert told.wait(30)
-        assert stopper.asked
+    before = threading.active_count()
+    with Watchdog(0.1, give_up, grace_seconds=0.1) as watchdog:
+        with watchdog.watching(1) as stopper:
+            assert not stopper.asked
+        with watchdog.watching(2) as stopper:
+            assert told.wait(30)
+            assert stopper.asked
     assert given_up == [2]
+    while threading.active_count() > before:
+        pass
 
 
 COMPILE = """

@@ -70,8 +70,6 @@ class Share(NamedTuple):
     trial_seconds: float
     """inside one trial, of its worker's CPU time"""
     inside_seconds: float
-    loading_seconds: float
-    """getting the event loop into the workers"""
     process_seconds: dict[str, float]
     """of all processes by kind, trials included"""
 
@@ -184,9 +182,8 @@ def _share(scratch: Path, executor: str, trials: int, duration_ms: int) -> Share
     farm = [sys.executable, "-m", "farm.cli", "run", str(path), "--store", str(root)]
     found = cpu_seconds([*farm, "--executor", executor, "--json"])
     [run] = runs(root)
-    sql = "SELECT count(*) AS trials, sum(cpu_seconds) AS cpu, sum(compile_seconds) AS compile FROM attempts"
-    [inside] = run.query("attempts", sql)
-    return Share(inside["trials"], inside["cpu"] / inside["trials"], inside["cpu"], inside["compile"], found)
+    [inside] = run.query("attempts", "SELECT count(*) AS trials, sum(cpu_seconds) AS cpu FROM attempts")
+    return Share(inside["trials"], inside["cpu"] / inside["trials"], inside["cpu"], found)
 
 
 def _driver_cost(trials: int) -> DriverCost:
@@ -383,18 +380,18 @@ def table(found: SweepBench) -> list[tuple[str, ...]]:
 
 
 def explained(share: Share) -> dict[str, float]:
-    """Where the rest of the CPU seconds went, by name."""
+    """Where the CPU seconds outside trials went, by name."""
     rest = dict(share.process_seconds)
-    holder = bench_cpu.WORKERS if bench_cpu.WORKERS in rest else bench_cpu.DRIVER
-    rest[holder] -= share.inside_seconds + share.loading_seconds
-    names = {
-        bench_cpu.WORKERS: "workers: start, trial ids, rows",
-        bench_cpu.DRIVER: "driver: start, plan, results, store"
-        if holder != bench_cpu.DRIVER
-        else "start, plan, trial ids, rows, store",
-    }
-    found = {names.get(kind, kind): seconds for kind, seconds in rest.items()}
-    return {"loading the event loop": share.loading_seconds, **found}
+    if bench_cpu.WORKERS in rest:
+        rest[bench_cpu.WORKERS] -= share.inside_seconds
+        names = {
+            bench_cpu.WORKERS: "workers: start, loading the event loop, trial ids, rows",
+            bench_cpu.DRIVER: "driver: start, plan, batches, store",
+        }
+    else:
+        rest[bench_cpu.DRIVER] -= share.inside_seconds
+        names = {bench_cpu.DRIVER: "start, loading the event loop, plan, trial ids, rows, store"}
+    return {names.get(kind, kind): seconds for kind, seconds in rest.items()}
 
 
 def as_json(found: SweepBench) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 
 from farm.results import Results
 
-LEAST_BATCH_SECONDS = 2.0
+LEAST_BATCH_SECONDS = 3.0
 MOST_BATCH_SECONDS = 5.0
 """work in one batch: long against its cost for the driver, short against what a lost worker loses"""
 

@@ -32,6 +32,9 @@ TASK = "farm-batch"
 WINDOW_PER_SLOT = 2
 """batches in flight per slot: one runs, one waits so that the slot never idles"""
 
+MANY = 16
+"""batches in flight, from which on those that are back are taken together"""
+
 LOOK_SECONDS = 2.0
 """between two looks at which nodes there are"""
 
@@ -147,8 +150,8 @@ class RayExecutor:
                 elif time.monotonic() - last_seen > LOST_SECONDS:
                     raise LostError(f"no node of the cluster has been left for {LOST_SECONDS:g} s")
                 continue
-            if len(in_flight) > 1:
-                # all that is there now; a look at each reference is not free
+            if len(in_flight) > MANY:
+                # a look at each reference is not free: take all that is there
                 ready, _ = self._ray.wait(list(in_flight), num_returns=len(in_flight), timeout=0)
             last_seen = time.monotonic()
             for reference in ready:

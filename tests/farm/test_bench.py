@@ -47,10 +47,10 @@ def test_the_driver_of_many_trials_is_measured_with_real_rows(capfd: pytest.Capt
 
 def test_the_parts_of_a_share_add_up() -> None:
     processes = {"driver": 3.0, "workers": 100.0, "raylet": 2.0}
-    share = bench_sweep.Share(1000, 0.08, 80.0, 5.0, processes)
+    share = bench_sweep.Share(1000, 0.08, 80.0, processes)
     assert share.share == 80 / 105
     explained = bench_sweep.explained(share)
     assert sum(explained.values()) == pytest.approx(105 - 80)
-    assert explained["workers: start, trial ids, rows"] == 15
-    alone = bench_sweep.Share(1000, 0.08, 80.0, 5.0, {"driver": 90.0})
+    assert explained["workers: start, loading the event loop, trial ids, rows"] == 20
+    alone = bench_sweep.Share(1000, 0.08, 80.0, {"driver": 90.0})
     assert sum(bench_sweep.explained(alone).values()) == pytest.approx(10)

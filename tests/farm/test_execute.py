@@ -176,8 +176,8 @@ def test_progress_counts_and_foresees() -> None:
 @pytest.mark.parametrize(
     ("trial_seconds", "slots", "unsent", "trials"),
     [
-        (0.1, 2, 10_000, 20),  # two seconds of work
-        (0.1, 300, 10**6, 30),  # three where many slots ask
+        (0.1, 2, 10_000, 30),  # three seconds of work
+        (0.1, 400, 10**6, 40),  # four where many slots ask
         (0.1, 10**5, 10**9, 50),  # but five at most
         (60.0, 2, 10_000, 1),
         (1e-9, 2, 10**9, 4_000),  # bounded for memory
@@ -200,11 +200,11 @@ def test_what_a_worker_did_not_get_to_is_sent_again_in_smaller_parts() -> None:
     batches = Batches(iter([range(10), range(10, 100)]), progress)
     assert next(batches) == range(10)
     assert progress.under_way == 10
-    progress.add(results(0.25, 1))
+    progress.add(results(0.5, 1))
     batches.give_back(range(1, 10))
     batches.give_back(range(0))
     assert progress.under_way == 0
-    assert list(batches) == [range(1, 9), range(9, 10), range(10, 100)]
+    assert list(batches) == [range(1, 7), range(7, 10), range(10, 100)]
     assert progress.under_way == 99
 
 

@@ -132,7 +132,9 @@ def test_a_node_that_does_not_see_the_run_gets_its_inputs(
         yield from batches
 
     records = together(ray_executor.run(job, Batches(take_away(), Progress(24, 0, 2))))["records"]
-    rows = sorted(records.to_pylist(), key=lambda row: row["trial_id"])
+    # what a record is, without the columns that only resume needs
+    columns = [*small_run.read_records()[0]]
+    rows = sorted(records.select(columns).to_pylist(), key=lambda row: row["trial_id"])
     assert b"".join(canonical(row) + b"\n" for row in rows) == small_run.canonical_records()
 
 

@@ -127,7 +127,7 @@ def _bench_sweep(as_json: bool) -> None:
     if as_json:
         print_json(benchmark.as_json(found))
         return
-    tables.console().print(tables.rows(("", "", ""), benchmark.table(found), text_columns=1))
+    tables.console().print(tables.rows(("", "", ""), benchmark.table(found), text_columns=3, unbroken=2))
 
 
 def _bench_host(profile: str | None, executor: ExecutorName, address: str | None, as_json: bool) -> None:

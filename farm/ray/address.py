@@ -64,7 +64,7 @@ def options_of(address: str | None) -> dict[str, Any]:
         return {"address": address}
     where = _own_cluster() if address == "auto" else address
     _connect(address, where)
-    _check_versions(address, _asked(address, where))
+    check_versions(address, _asked(address, where))
     options: dict[str, Any] = {"address": where}
     host = where.rpartition(":")[0]
     if host.startswith("127."):
@@ -143,7 +143,8 @@ def _wrong_token(where: str) -> ExecutorError:
     )
 
 
-def _check_versions(address: str, cluster: dict[str, str]) -> None:
+def check_versions(address: str, cluster: dict[str, str]) -> None:
+    """Raise :class:`ExecutorError` for a cluster whose Ray or Python is not the same as here."""
     here = {"Ray": metadata.version("ray"), "Python": platform.python_version()}
     for name, version in cluster.items():
         if version != here[name]:

@@ -148,29 +148,33 @@ class Cluster:
 
     def kill_node(self, number: int) -> None:
         """Kill a node as a power cut does."""
-        process = self.nodes.pop(number)
-        for child in [*self._below(process), psutil.Process(process.pid)]:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                child.kill()
-        process.wait()
+        self._kill(self.nodes.pop(number))
 
     def kill_head(self) -> None:
         """Kill the head likewise."""
-        for child in [*self._below(self.head), psutil.Process(self.head.pid)]:
+        self._kill(self.head)
+
+    def _kill(self, process: "subprocess.Popen[bytes]") -> None:
+        for child in self._below(process):
             with contextlib.suppress(psutil.NoSuchProcess):
                 child.kill()
-        self.head.wait()
+        process.kill()
+        process.wait()
 
     def close(self) -> None:
-        """End everything, also what a failed test left."""
+        """End everything, also what a failed test or start left."""
         for driver in self._drivers:
             if driver.poll() is None:
                 driver.kill()
                 driver.communicate()
         for number in list(self.nodes):
             self.kill_node(number)
-        if self.head.poll() is None:
-            self.kill_head()
+        self.kill_head()
+        for process in psutil.process_iter():
+            # Ray names the session's directory to all that it starts
+            if self._directory in _title(process):
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    process.kill()
         shutil.rmtree(self._directory, ignore_errors=True)
 
     @staticmethod
@@ -198,7 +202,7 @@ def has_batch(process: psutil.Process) -> bool:
 
 
 def _title(process: psutil.Process) -> str:
-    with contextlib.suppress(psutil.NoSuchProcess):
+    with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied):
         return " ".join(process.cmdline())
     return ""
 

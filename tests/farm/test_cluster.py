@@ -1,10 +1,12 @@
 """Clusters of several nodes: the same records as serially, and what goes wrong said in a line."""
 
 import json
+import platform
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ import pytest
 from farm import store
 from farm.errors import ExecutorError
 from farm.plan import Plan
-from farm.ray.address import refused
+from farm.ray.address import check_versions, refused
 from farm.ray.nodes import Need, check_need, differences, need_of
 from farm.store import Run
 from farm.sweep import parse
@@ -115,13 +117,12 @@ def test_a_need_that_no_node_has_is_said_before_anything_starts(
     assert not (tmp_path / "runs").exists()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("key", "version", "says"),
     [
         ("ray_version", "2.9.3", "the cluster has Ray 2.9.3, here is Ray "),
-        pytest.param(
-            "python_version", "3.9.2", "the cluster has Python 3.9.2, here is ", marks=pytest.mark.long
-        ),
+        ("python_version", "3.9.2", "the cluster has Python 3.9.2, here is "),
     ],
 )
 def test_another_version_is_named(
@@ -188,7 +189,7 @@ def test_a_wrong_token_is_refused_and_no_token_is_printed(tmp_path: Path, small_
     right, wrong = "r1ght" * 8, "wr0ng" * 8
     with cluster(nodes=0, environment={"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": right}) as found:
         command = ["run", small_file, "--store", "runs", "--address", found.address]
-        for mode, token in (("token", wrong), ("token", ""), ("disabled", "")):
+        for mode, token in (("token", wrong), ("disabled", "")):
             found.environment |= {"RAY_AUTH_MODE": mode, "RAY_AUTH_TOKEN": token}
             code, out, err = finished(found.farm(*command, cwd=tmp_path))
             assert (code, out) == (2, "")
@@ -202,6 +203,14 @@ def test_a_wrong_token_is_refused_and_no_token_is_printed(tmp_path: Path, small_
         assert code == 2
         assert "a trial takes CPU=1, no node has more than 0" in err
         assert right not in err
+
+
+def test_versions_are_those_of_both_sides() -> None:
+    here = {"Ray": metadata.version("ray"), "Python": platform.python_version()}
+    check_versions("head:6379", here)
+    for name, version in here.items():
+        with pytest.raises(ExecutorError, match=f"cluster has {name} 1.2.3, here is {name} {version}; "):
+            check_versions("head:6379", here | {name: "1.2.3"})
 
 
 def test_what_ray_says_of_a_token_is_not_repeated() -> None:

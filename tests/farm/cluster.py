@@ -39,7 +39,9 @@ class Cluster:
     """A head without CPUs, at ``address``, and nodes by number. Kills only what it has started."""
 
     def __init__(self, environment: Mapping[str, str] | None = None) -> None:
-        self.environment = {**os.environ, **ENVIRONMENT, **(environment or {})}
+        # what an executor in this process has set is of its own Ray
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+        self.environment = {**inherited, **ENVIRONMENT, **(environment or {})}
         # short: unix sockets have limits
         self._directory = tempfile.mkdtemp(prefix="fr", dir="/tmp")
         self.ip = f"127.0.{os.getpid() % 200 + 1}.2"

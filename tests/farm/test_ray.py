@@ -102,7 +102,8 @@ def test_a_trial_that_cannot_be_stopped_ends_its_worker_and_is_known_at_once(
     )
     assert "its worker was ended" in failure["message"]
     assert found["records"].num_rows == 7
-    assert sorted(found["attempts"].column("retries").to_pylist()) == [0, *[1] * 7]
+    # sent again once at the most: what was left of its batch
+    assert set(found["attempts"].column("retries").to_pylist()) <= {0, 1}
 
 
 def test_a_batch_comes_back_in_time_whatever_was_expected(

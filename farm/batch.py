@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from farm import sweep as sweeps
-from farm.errors import ExecutorError
+from farm.errors import ExecutorError, StoreError
 from farm.plan import Plan
 from farm.rows import Attempt, Failure, Outcome
 from workers.config import TrialConfig
@@ -21,6 +21,9 @@ from workers.fields.derived import Loop, loop_of
 
 if TYPE_CHECKING:
     pass
+
+FETCH_PATIENCE_SECONDS = 30.0
+"""a node that cannot reach a remote store tries for this long"""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Job:
     sweep_toml: str
     """the resolved sweep, from which each worker makes the plan again"""
     inputs_directory: str
-    """where the run keeps profiles and captures by content"""
+    """where the run keeps profiles and captures by content: a path or a URI"""
     inputs: Mapping[str, str]
     """SHA-256 by the name that the sweep uses"""
     model_digest: str
@@ -45,7 +48,8 @@ class Job:
         may have changed since it started."""
         import workers
 
-        return workers.locate(self.config(number), Path(self.inputs_directory), self.inputs)
+        directory = _inputs_here(self.inputs_directory, tuple(self.inputs.values()))
+        return workers.locate(self.config(number), directory, self.inputs)
 
 
 def run_batch(job: Job, numbers: range, executor: str, retries: int = 0) -> Iterator[Outcome]:
@@ -83,7 +87,7 @@ def worker_died(job: Job, number: int, executor: str, retries: int) -> Outcome:
     )
     failure = Failure("WorkerDied", f"the worker process died {retries + 1} times while this trial ran")
     trial_id = workers.trial_id(job.stored_config(number))
-    return Outcome(trial_id, job.config(number).to_fields(), failure, attempt)
+    return Outcome(number, trial_id, job.config(number).to_fields(), failure, attempt)
 
 
 @cache
@@ -123,12 +127,31 @@ def _run_trial(job: Job, number: int, executor: str, retries: int) -> Outcome:
         versions=versions(),
         retries=retries,
     )
-    return Outcome(trial_id, job.config(number).to_fields(), result, attempt)
+    return Outcome(number, trial_id, job.config(number).to_fields(), result, attempt)
 
 
 @lru_cache(maxsize=2)
 def _plan(sweep_toml: str) -> Plan:
     return Plan(sweeps.parse(sweep_toml, "the driver's sweep"))
+
+
+@lru_cache(maxsize=2)
+def _inputs_here(directory: str, sha256: tuple[str, ...]) -> Path:
+    """A directory of this node that holds the inputs of a run by content.
+
+    Raises:
+        StoreError: they cannot be fetched.
+    """
+    from farm.mirror import local_copies
+    from farm.place import place_of, reason, remedy
+
+    try:
+        return local_copies(place_of(directory), sha256, FETCH_PATIENCE_SECONDS)
+    except OSError as error:
+        raise StoreError(
+            f"node {socket.gethostname()}: inputs {directory!r} cannot be fetched ({reason(error)}); "
+            + remedy(error, "let every node reach the store")
+        ) from None
 
 
 _prepared: set[Loop] = set()

@@ -2,10 +2,9 @@
 
 An executor is transport: it takes ranges of trial numbers, has them run somewhere by
 :func:`run_batch`, and yields outcomes as they come. The driver keeps a bitmap of the trials, asks
-for a batch only when the executor has room for one, and writes outcomes at least every second.
+for a batch only when the executor has room for one, and hands each outcome to the store at once.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,16 +12,14 @@ import numpy
 
 from farm.plan import Plan
 from farm.rows import Outcome
-from farm.store import Run, Writer
+from farm.store import Run
+from farm.writer import Writer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 from farm.batch import Job, run_batch
 from farm.progress import MOST_WAITING, Progress
-
-WRITE_SECONDS = 1.0
-"""outcomes wait no longer than this for their part"""
 
 
 class Executor(Protocol):
@@ -70,7 +67,7 @@ def execute(
     On any exception, Ctrl-C included, what has come back is stored first.
 
     Arguments:
-        done: by trial number, see :func:`done_trials`.
+        done: by trial number, see :class:`farm.driver.Started`.
         report: called after each outcome.
 
     Raises:
@@ -78,20 +75,13 @@ def execute(
         StoreError: the run cannot be written.
     """
     job = job_of(run)
-    waiting: list[Outcome] = []
-    written = time.monotonic()
     try:
         for outcome in executor.run(job, missing(done, lambda: progress.batch_trials)):
-            waiting.append(outcome)
+            writer.add(outcome)
             progress.add(outcome)
             report(progress)
-            if time.monotonic() - written > WRITE_SECONDS or len(waiting) >= MOST_WAITING:
-                writer.write(waiting)
-                waiting = []
-                written = time.monotonic()
     finally:
-        if waiting:
-            writer.write(waiting)
+        writer.flush()
 
 
 def job_of(run: Run) -> Job:
@@ -104,23 +94,10 @@ def job_of(run: Run) -> Job:
 
     return Job(
         sweep_toml=run.sweep.to_toml(),
-        inputs_directory=str(run.inputs_directory.resolve()),
+        inputs_directory=run.inputs_root,
         inputs=run.manifests()[0].get("inputs", {}),
         model_digest=workers.model_digest(),
     )
-
-
-def done_trials(plan: Plan, run: Run) -> "NDArray[numpy.bool_]":
-    """Which trials of a plan need not run again, by number."""
-    import workers
-
-    done = numpy.zeros(plan.trials, dtype=bool)
-    ids = run.done()
-    if ids:
-        job = job_of(run)
-        for number in range(plan.trials):
-            done[number] = workers.trial_id(job.stored_config(number)) in ids
-    return done
 
 
 def missing(done: "NDArray[numpy.bool_]", batch_trials: Callable[[], int]) -> Iterator[range]:

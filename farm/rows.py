@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 Kind = Literal["records", "attempts", "failures"]
 KINDS: tuple[Kind, ...] = ("records", "attempts", "failures")
 
+NUMBER = "trial_number"
+"""column of each kind: the trial's number in the plan of its run, by which a resumed run knows in a moment
+what is done; across runs a trial is known by its id alone"""
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -51,6 +55,8 @@ class Failure:
 class Outcome:
     """One trial that was run: its record or its failure, and the attempt."""
 
+    number: int
+    """of the trial in the plan of its run"""
     trial_id: str
     fields: Mapping[str, Value]
     """the configuration by dotted name, the seed among it"""
@@ -64,7 +70,7 @@ def table(kind: Kind, outcomes: Sequence[Outcome]) -> "pyarrow.Table":
 
     rows: list[dict[str, object]] = []
     for outcome in outcomes:
-        head: dict[str, object] = {"trial_id": outcome.trial_id}
+        head: dict[str, object] = {"trial_id": outcome.trial_id, NUMBER: outcome.number}
         result = outcome.result
         if kind == "attempts":
             rows.append(head | vars(outcome.attempt))
@@ -72,7 +78,7 @@ def table(kind: Kind, outcomes: Sequence[Outcome]) -> "pyarrow.Table":
             rows.append(head | {"config": json.dumps(dict(outcome.fields))} | vars(result))
         elif kind == "records" and not isinstance(result, Failure):
             rows.append({**head, **_config_cells(outcome.fields), **result})
-    return pyarrow.Table.from_pylist(rows, schema=_schema(kind))
+    return pyarrow.Table.from_pylist(rows, schema=schema(kind))
 
 
 def canonical(row: Mapping[str, Any]) -> bytes:
@@ -91,7 +97,8 @@ def _config_cells(config: Mapping[str, Value]) -> dict[str, Value]:
 
 
 @cache
-def _schema(kind: Kind) -> "pyarrow.Schema":
+def schema(kind: Kind) -> "pyarrow.Schema":
+    """Columns of a kind and their types."""
     import pyarrow
 
     types: dict[object, pyarrow.DataType] = {
@@ -107,7 +114,7 @@ def _schema(kind: Kind) -> "pyarrow.Schema":
     def of_field(field: TrialField) -> pyarrow.DataType:
         return types["string" if field.name in text_fields() else field.adapter.json_schema()["type"]]
 
-    columns: dict[str, pyarrow.DataType] = {"trial_id": pyarrow.string()}
+    columns: dict[str, pyarrow.DataType] = {"trial_id": pyarrow.string(), NUMBER: pyarrow.int64()}
     if kind == "records":
         columns |= {field.name: of_field(field) for field in fields()}
         # one type for all: a part must not differ from the next because a ratio was a whole number

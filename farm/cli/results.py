@@ -24,8 +24,9 @@ def list_(store: Store = None, as_json: Json = False) -> None:
     for one in sorted(runs(store or default_root()), key=lambda one: one.name):
         row: dict[str, Any] = {"run": one.name, "sweep": one.sweep_name, "problem": ""}
         try:
-            row |= {"trials": Plan(one.sweep).trials, "records": len(one.done()) - len(one.failures())}
-            row |= {"failures": len(one.failures()), "executor": one.manifests()[-1].get("executor", "")}
+            manifests, (records, failures) = one.manifests(), one.counts()
+            row |= {"trials": Plan(one.sweep).trials, "records": records, "failures": failures}
+            row |= {"executor": manifests[-1].get("executor", "")}
         except (FarmError, TrialError) as error:
             row["problem"] = str(error)
         found.append(row)
@@ -141,7 +142,7 @@ def print_result(run: "Run", cells: "list[Cell]", as_json: bool) -> int:
     if as_json:
         print_json(
             {
-                "run": str(run.path),
+                "run": str(run.place),
                 "sweep": run.sweep_name,
                 "cells": [
                     {
@@ -166,7 +167,7 @@ def print_result(run: "Run", cells: "list[Cell]", as_json: bool) -> int:
         if estimates:
             console.print(f"\n{tables.estimates(estimates)}")
         # not through the console, which would break a long path
-        print(f"\nStored in {run.path}")
+        print(f"\nStored in {run.place}")
     if failures:
         first = failures[0]
         say(f"{len(failures)} trials failed; the first: {first['kind']}: {first['message']}")

@@ -117,10 +117,10 @@ def run(
             with progress_shown() as report:
                 execute(planned, started.run, started.writer, place, started.done, progress, report)
         except KeyboardInterrupt:
-            option = f" --store {store}" if store else ""
+            option = f" --store '{store}'" if store else ""
             say(
                 f"interrupted with {progress.done} of {progress.trials} trials stored in "
-                f"{started.run.path}; go on with: farm run --resume {started.run.name}{option}"
+                f"{started.run.place}; go on with: farm run --resume {started.run.name}{option}"
             )
             return EXIT_INTERRUPTED
     if progress.compile_seconds >= 1:

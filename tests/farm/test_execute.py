@@ -90,9 +90,9 @@ def test_a_run_keeps_its_inputs(
     text = arch.BUNDLED.joinpath("broadwell-ep.toml").read_text()
     Path("parent.toml").write_text(text)
     Path("own.toml").write_text('title = "t"\ndescription = "d"\nparent = "parent.toml"\n')
-    whole = runner(tmp_path, CAPTURED)
+    whole = runner(tmp_path / "runs", CAPTURED)
     plan = Plan(parse(CAPTURED, "x"))
-    started = driver.start(plan, tmp_path, "serial")
+    started = driver.start(plan, tmp_path / "runs", "serial")
     with pytest.raises(KeyboardInterrupt):
         finisher(plan, started, Interrupted(after=1))
     for path in started.run.inputs_directory.iterdir():
@@ -106,10 +106,13 @@ def test_a_run_keeps_its_inputs(
     assert {row["arch"] for row in whole.read_records()} == {"own.toml", "armada-3720"}
 
 
-def test_a_finished_run_has_nothing_left_to_resume(small_run: Run) -> None:
+def test_a_finished_run_has_nothing_left_to_resume(tmp_path: Path, small_run: Run) -> None:
     plan = Plan(small_run.sweep)
-    ids = small_run.done()
-    assert ids == {plan.trial_id(number) for number in range(plan.trials)}
+    rows = small_run.query("records", "SELECT trial_id, trial_number FROM records")
+    numbers = {row["trial_id"]: row["trial_number"] for row in rows}
+    assert numbers == {plan.trial_id(number): number for number in range(plan.trials)}
+    shutil.copytree(small_run.path, tmp_path / "small" / small_run.name)
+    assert driver.resume(store.find(tmp_path, "last"), None, "serial")[1].done.all()
 
 
 @pytest.mark.parametrize("error", [CheckError("1 != 2"), ZeroDivisionError("by\nzero")])
@@ -152,7 +155,7 @@ def test_a_run_of_another_model_or_sweep_is_not_resumed(
 
 def outcome(seconds: float, packets: int, compile_seconds: float = 0.0, broken: bool = False) -> Outcome:
     attempt = Attempt("h", "serial", "", seconds, compile_seconds, seconds, packets, "", "", 0)
-    return Outcome("id", {}, Failure("E", "m") if broken else {}, attempt)
+    return Outcome(0, "id", {}, Failure("E", "m") if broken else {}, attempt)
 
 
 def test_progress_counts_and_foresees() -> None:

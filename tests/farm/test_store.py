@@ -10,11 +10,13 @@ import duckdb
 import pytest
 
 from farm import store
+from farm import writer as writing
 from farm.errors import StoreError
 from farm.plan import Plan
 from farm.rows import Attempt, Failure, Outcome
-from farm.store import Run, Writer
+from farm.store import Run
 from farm.sweep import parse
+from farm.writer import Writer
 from workers.measures import MEASURES
 
 ATTEMPT = Attempt("host", "serial", "2026-01-01T00:00:00.000+00:00", 0.1, 0.0, 0.1, 10, "digest", "{}", 0)
@@ -23,7 +25,7 @@ ATTEMPT = Attempt("host", "serial", "2026-01-01T00:00:00.000+00:00", 0.1, 0.0, 0
 def outcome(plan: Plan, number: int, broken: bool = False) -> Outcome:
     record = {measure.name: float(number) for measure in MEASURES}
     result = Failure("CheckError", "1 != 2") if broken else record
-    return Outcome(plan.trial_id(number), plan.config(number).to_fields(), result, ATTEMPT)
+    return Outcome(number, plan.trial_id(number), plan.config(number).to_fields(), result, ATTEMPT)
 
 
 @pytest.fixture
@@ -33,7 +35,7 @@ def plan(small: str) -> Plan:
 
 @pytest.fixture
 def created(tmp_path: Path, plan: Plan) -> tuple[Run, Writer]:
-    return store.create_run(tmp_path / "runs", plan.sweep, {}, {"model_digest": "digest"})
+    return writing.create_run(tmp_path / "runs", plan.sweep, {}, {"model_digest": "digest"})
 
 
 def contents(directory: Path) -> dict[str, str]:
@@ -42,13 +44,13 @@ def contents(directory: Path) -> dict[str, str]:
 
 
 def test_a_new_run_holds_its_sweep_its_inputs_and_a_manifest(tmp_path: Path, plan: Plan) -> None:
-    run, _ = store.create_run(tmp_path / "runs", plan.sweep, {"abc": b"x = 1"}, {"host": "here"})
+    run, _ = writing.create_run(tmp_path / "runs", plan.sweep, {"abc": b"x = 1"}, {"host": "here"})
     assert run.path.parent == tmp_path / "runs" / "small"
     assert run.sweep == plan.sweep
     assert (run.inputs_directory / "abc").read_text() == "x = 1"
-    assert run.manifests() == [{"format": 1, "host": "here"}]
+    assert run.manifests() == [{"format": 2, "host": "here"}]
     assert run.read_records() == []
-    assert run.done() == set()
+    assert run.counts() == (0, 0)
 
 
 def test_writing_leaves_everything_there_as_it_was(created: tuple[Run, Writer], plan: Plan) -> None:
@@ -56,7 +58,7 @@ def test_writing_leaves_everything_there_as_it_was(created: tuple[Run, Writer], 
     writer.write([outcome(plan, 0)])
     before = contents(run.path)
     writer.write([outcome(plan, 1), outcome(plan, 2, broken=True)])
-    again = store.reopen_run(run, {})
+    again = writing.reopen_run(run, {})
     again.write([outcome(plan, 3)])
     after = contents(run.path)
     assert before.items() <= after.items()
@@ -76,9 +78,9 @@ def test_records_come_sorted_and_each_trial_once(created: tuple[Run, Writer], pl
 
 def test_equal_records_are_equal_bytes_however_they_were_batched(tmp_path: Path, plan: Plan) -> None:
     outcomes = [outcome(plan, number) for number in range(6)]
-    one, writer = store.create_run(tmp_path / "one", plan.sweep, {}, {})
+    one, writer = writing.create_run(tmp_path / "one", plan.sweep, {}, {})
     writer.write(outcomes)
-    many, writer = store.create_run(tmp_path / "many", plan.sweep, {}, {})
+    many, writer = writing.create_run(tmp_path / "many", plan.sweep, {}, {})
     for each in reversed(outcomes):
         writer.write([each])
     assert one.canonical_records() == many.canonical_records() != b""
@@ -102,7 +104,7 @@ def test_failed_trials_are_done_and_kept_apart(created: tuple[Run, Writer], plan
     run, writer = created
     writer.write([outcome(plan, 0), outcome(plan, 1, broken=True), outcome(plan, 2, broken=True)])
     writer.write([outcome(plan, 2)])
-    assert run.done() == {plan.trial_id(number) for number in (0, 1, 2)}
+    assert run.counts() == (2, 1)
     (failure,) = run.failures()
     assert failure["trial_id"] == plan.trial_id(1)
     assert (failure["kind"], failure["message"]) == ("CheckError", "1 != 2")
@@ -180,14 +182,14 @@ def unwritable_roots(tmp_path: Path) -> Iterator[Path]:
 def test_a_root_that_cannot_be_written_is_refused_in_one_line(tmp_path: Path, plan: Plan) -> None:
     for root in unwritable_roots(tmp_path):
         with pytest.raises(StoreError, match="name a writable directory") as refused:
-            store.create_run(root, plan.sweep, {}, {})
+            writing.create_run(root, plan.sweep, {}, {})
         assert str(root) in str(refused.value)
         assert "\n" not in str(refused.value)
 
 
 def test_a_run_that_cannot_be_completed_does_not_appear(tmp_path: Path, plan: Plan) -> None:
     with pytest.raises(StoreError):
-        store.create_run(tmp_path / "runs", plan.sweep, {"no/directory": b""}, {})
+        writing.create_run(tmp_path / "runs", plan.sweep, {"no/directory": b""}, {})
     assert store.runs(tmp_path / "runs") == []
     assert not [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
 
@@ -196,8 +198,8 @@ def test_a_run_is_found_by_what_a_user_would_type(
     created: tuple[Run, Writer], plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "runs"
-    monkeypatch.setattr(store, "_new_name", lambda: "29991231T000000.000Z-beef")
-    later, _ = store.create_run(root, plan.sweep, {}, {})
+    monkeypatch.setattr(writing, "_new_name", lambda: "29991231T000000.000Z-beef")
+    later, _ = writing.create_run(root, plan.sweep, {}, {})
     earlier, _ = created
     for name in (earlier.name, f"small/{earlier.name}", earlier.name[:8], str(earlier.path)):
         assert store.find(root, name) == earlier
@@ -212,7 +214,7 @@ def test_a_run_is_found_by_what_a_user_would_type(
 
 def test_the_root_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FARM_STORE", "/somewhere")
-    assert store.default_root() == Path("/somewhere")
+    assert store.default_root() == "/somewhere"
     monkeypatch.delenv("FARM_STORE")
-    assert store.default_root() == Path("runs")
+    assert store.default_root() == "runs"
     assert "FARM_STORE" not in os.environ

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from farm.compare import Pair, verdict
 from farm.query import Cell, Gain, gains
+from farm.store import Duplicates
 from pool_impl.release import rules_of
 from workers.fields.groups import Value
 from workers.measures import CATEGORIES, Unit, by_name
@@ -294,6 +295,15 @@ def _gain_table(arch: str, found: Sequence[Gain]) -> Table:
         )
         last = words
     return table
+
+
+def duplicates(found: Duplicates) -> str:
+    """What two drivers on one run did, in words."""
+    count = "1 trial was" if found.trials == 1 else f"{found.trials:,} trials were"
+    return (
+        f"{count} stored more than once, by {', '.join(found.starts)}; each counts once. Several drivers on "
+        "one run only waste work."
+    )
 
 
 def _legend(seeds: Sequence[int], kernels: Sequence[str]) -> str:

@@ -38,7 +38,7 @@ class Writer:
     """Adds the outcomes of one start of a driver to a run, a part of each kind at a time.
 
     Arguments:
-        patience_seconds: how long a store that refuses is tried again.
+        patience_seconds: how long a store that refuses is tried again; by default PATIENCE_SECONDS.
         warn: told once when the store refuses, and when it takes parts again.
         clock: seconds, monotonic.
     """
@@ -47,13 +47,13 @@ class Writer:
         self,
         run: Run,
         start: str,
-        patience_seconds: float = PATIENCE_SECONDS,
+        patience_seconds: float | None = None,
         warn: Callable[[str], None] = say,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run = run
         self._start = start
-        self._patience_seconds = patience_seconds
+        self._patience_seconds = PATIENCE_SECONDS if patience_seconds is None else patience_seconds
         self._warn = warn
         self._clock = clock
         self._started = self._written = clock()

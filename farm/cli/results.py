@@ -137,7 +137,7 @@ def print_result(run: "Run", cells: "list[Cell]", as_json: bool) -> int:
     from farm import profiles, query, tables
     from farm.terminal import print_json, say
 
-    failures = run.failures()
+    failures, duplicates = run.failures(), run.duplicates()
     estimates = profiles.estimates(dict.fromkeys(str(cell.fields["arch"]) for cell in cells))
     if as_json:
         print_json(
@@ -159,6 +159,7 @@ def print_result(run: "Run", cells: "list[Cell]", as_json: bool) -> int:
                 ],
                 "estimates": estimates,
                 "failures": failures,
+                "duplicates": duplicates._asdict() if duplicates else None,
             }
         )
     else:
@@ -166,6 +167,8 @@ def print_result(run: "Run", cells: "list[Cell]", as_json: bool) -> int:
         console.print(tables.result(cells))
         if estimates:
             console.print(f"\n{tables.estimates(estimates)}")
+        if duplicates:
+            print(f"\n{tables.duplicates(duplicates)}")
         # not through the console, which would break a long path
         print(f"\nStored in {run.place}")
     if failures:

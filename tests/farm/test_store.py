@@ -1,15 +1,20 @@
 """The store: nothing half-written, nothing altered, damage named in one line."""
 
 import hashlib
+import itertools
 import json
 import os
+import resource
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import duckdb
+import pyarrow
+import pyarrow.parquet
 import pytest
 
-from farm import store
+from farm import driver, store
 from farm import writer as writing
 from farm.errors import StoreError
 from farm.plan import Plan
@@ -218,3 +223,99 @@ def test_the_root_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("FARM_STORE")
     assert store.default_root() == "runs"
     assert "FARM_STORE" not in os.environ
+
+
+def test_a_disk_that_takes_no_more_is_tried_again_and_then_named(
+    created: tuple[Run, Writer], plan: Plan, request: pytest.FixtureRequest
+) -> None:
+    run, first = created
+    first.write([outcome(plan, 0)])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    request.addfinalizer(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, before))
+    told: list[str] = []
+
+    def full() -> None:
+        # the kernel writes the start of a part, then refuses
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+
+    def tell(line: str) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        told.append(line)
+
+    full()
+    Writer(run, "20260101T000000.000Z-0001", 60.0, tell).write([outcome(plan, 1)])
+    assert "free some space" in told[0]
+    assert told[1:] == ["the store takes parts again"]
+    full()
+    with pytest.raises(StoreError, match="free some space, then go on with: farm run --resume") as refused:
+        Writer(run, "20260101T000000.000Z-0002", 0.0, told.append).write([outcome(plan, 2)])
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert run.name in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert [row["trial_id"] for row in run.read_records()] == sorted(map(plan.trial_id, (0, 1)))
+    assert not list(run.path.rglob(".*"))
+
+
+def test_parts_come_each_second_at_first_and_rarer_in_a_long_run(
+    created: tuple[Run, Writer], plan: Plan
+) -> None:
+    run, _ = created
+    now = 0.0
+    writer = Writer(run, "20260101T000000.000Z-0001", clock=lambda: now)
+    one, parts = outcome(plan, 0), []
+    writer.write = lambda outcomes: parts.append((now, len(outcomes)))  # type: ignore[method-assign]
+    while now < 24 * 3600:
+        now += 0.5
+        writer.add(one)
+    times = [time for time, _ in parts]
+    gaps = [later - sooner for sooner, later in itertools.pairwise(times)]
+    assert max(gaps[:60]) <= 1.5
+    assert all(gap <= max(1.5, 0.01 * time + 1.5) for gap, time in zip(gaps, times[1:], strict=True))
+    assert max(gaps) <= 60.5
+    assert len(parts) < 2200
+
+
+def test_a_root_that_is_something_else_is_refused(tmp_path: Path, plan: Plan) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "main.c").write_text("")
+    for use in (lambda: store.runs(tmp_path), lambda: writing.create_run(tmp_path, plan.sweep, {}, {})):
+        with pytest.raises(StoreError, match="is no store, it holds 'src' and no run") as refused:
+            use()
+        assert str(tmp_path) in str(refused.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["src"]
+
+
+def in_the_first_format(run: Run) -> None:
+    """As the first version wrote it: no numbers in the parts, and 1 in the manifest."""
+    for kind in ("records", "attempts", "failures"):
+        for path in run.parts(kind):
+            table = pyarrow.parquet.read_table(path)
+            pyarrow.parquet.write_table(table.drop_columns("trial_number"), path)
+    [manifest] = (run.path / "manifests").iterdir()
+    manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 1'))
+
+
+def test_a_run_of_the_first_format_is_read_and_not_resumed(created: tuple[Run, Writer], plan: Plan) -> None:
+    run, writer = created
+    writer.write([outcome(plan, 0), outcome(plan, 1, broken=True)])
+    writer.write([outcome(plan, 0), outcome(plan, 2)])
+    expected = run.canonical_records()
+    in_the_first_format(run)
+    old = store.find(run.path.parent.parent, run.name)
+    assert old.canonical_records() == expected
+    assert old.counts() == (2, 1)
+    assert old.duplicates() is None
+    assert len(old.failures()) == 1
+    with pytest.raises(StoreError, match=r"older version \(format 1\), which can be read and not resumed"):
+        driver.resume(old, None, "serial")
+
+
+def test_a_run_that_numbers_its_trials_otherwise_is_not_resumed(small_run: Run, tmp_path: Path) -> None:
+    shutil.copytree(small_run.path, tmp_path / "small" / small_run.name)
+    run = store.find(tmp_path, "last")
+    for path in run.parts("records"):
+        table = pyarrow.parquet.read_table(path)
+        numbers = pyarrow.array([23 - number for number in table["trial_number"].to_pylist()])
+        pyarrow.parquet.write_table(table.set_column(1, "trial_number", numbers), path)
+    with pytest.raises(StoreError, match="number the trials in another way"):
+        driver.resume(run, None, "serial")

@@ -16,6 +16,7 @@ from farm.errors import StoreError, SweepError
 from farm.execute import job_of
 from farm.place import Root
 from farm.plan import Plan
+from farm.rounds import Rounds
 from farm.rows import NUMBER
 from farm.store import DONE_KINDS, FORMAT, Run
 from farm.sweep import Sweep
@@ -37,6 +38,12 @@ class Started(NamedTuple):
     writer: Writer
     done: "NDArray[numpy.bool_]"
     """by trial number: need not run again"""
+    trials: int
+    """of the whole run, at most"""
+    stored: int
+    """of these, done before"""
+    rounds: Rounds | None
+    """of a sweep that says when a cell has enough seeds"""
 
 
 def start(plan: Plan, root: Root, executor: str) -> Started:
@@ -50,7 +57,8 @@ def start(plan: Plan, root: Root, executor: str) -> Started:
     contents = {found.sha256: _content(found) for found in inputs.values()}
     digests = {name: found.sha256 for name, found in inputs.items()}
     run, writer = writing.create_run(root, plan.sweep, contents, _manifest(plan, digests, executor))
-    return Started(run, writer, numpy.zeros(plan.trials, dtype=bool))
+    rounds = Rounds(plan, None) if plan.sweep.until else None
+    return Started(run, writer, numpy.zeros(plan.trials, dtype=bool), plan.trials, 0, rounds)
 
 
 def resume(run: Run, given: Sweep | None, executor: str) -> tuple[Plan, Started]:
@@ -77,8 +85,12 @@ def resume(run: Run, given: Sweep | None, executor: str) -> tuple[Plan, Started]
     if first.get("model_digest") != workers.model_digest():
         raise StoreError(f"run {run.name}: made by another version of the model; start a new run")
     done = _done_trials(plan, run)
+    trials, stored = plan.trials, int(done.sum())
+    rounds = Rounds(plan, run) if plan.sweep.until else None
+    if rounds is not None:
+        done, trials, stored = rounds.done, rounds.most_trials, rounds.stored
     writer = writing.reopen_run(run, _manifest(plan, first.get("inputs", {}), executor))
-    return plan, Started(run, writer, done)
+    return plan, Started(run, writer, done, trials, stored, rounds)
 
 
 def _done_trials(plan: Plan, run: Run) -> "NDArray[numpy.bool_]":

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy
 
 from farm.plan import Plan
-from farm.rows import Outcome
+from farm.rounds import Rounds
+from farm.rows import KINDS, Outcome, table
 from farm.store import Run
 from farm.writer import Writer
 
@@ -34,7 +35,8 @@ class Executor(Protocol):
     def run(self, job: Job, batches: Iterator[range]) -> Iterator[Outcome]:
         """Run batches of trial numbers; yield outcomes in any order.
 
-        A batch is taken from the iterator only when there is room for it.
+        A batch is taken from the iterator only when there is room for it. An iterator that has none may have
+        one after the next outcome; without a trial under way it has ended.
 
         Raises:
             ExecutorError: the trials cannot be run there at all.
@@ -61,6 +63,7 @@ def execute(
     done: "NDArray[numpy.bool_]",
     progress: Progress,
     report: Callable[[Progress], None],
+    rounds: Rounds | None = None,
 ) -> None:
     """Run the trials that are not done and store what they yield.
 
@@ -69,16 +72,25 @@ def execute(
     Arguments:
         done: by trial number, see :class:`farm.driver.Started`.
         report: called after each outcome.
+        rounds: of a sweep that says when a cell has enough seeds.
 
     Raises:
         ExecutorError: the executor gave up.
         StoreError: the run cannot be written.
     """
     job = job_of(run)
+    batches: Iterator[range] = missing(done, lambda: progress.batch_trials)
+    if rounds is not None:
+        rounds.batch_trials = lambda: progress.batch_trials
+        batches = rounds
     try:
-        for outcome in executor.run(job, missing(done, lambda: progress.batch_trials)):
-            writer.add(outcome)
+        for outcome in executor.run(job, batches):
             progress.add(outcome)
+            if rounds is None:
+                writer.add(outcome)
+            else:
+                writer.add_rows(rounds.take({kind: table(kind, [outcome]) for kind in KINDS}))
+                progress.trials = rounds.most_trials
             report(progress)
     finally:
         writer.flush()

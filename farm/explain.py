@@ -285,7 +285,7 @@ def _trials(sweep: Sweep, given: Mapping[str, Value], run: Run | None) -> tuple[
             )
         fields[name] = values[0]
     config = TrialConfig.unchecked({**fields, **given})
-    seeds = range(sweep.seeds if "seed" not in given and seed_matters(config) else 1)
+    seeds = range(sweep.least_seeds if "seed" not in given and seed_matters(config) else 1)
     trials = [config.model_copy(update={"seed": seed}) if len(seeds) > 1 else config for seed in seeds]
     if run is not None:
         # what the run read, not what stands under these names today

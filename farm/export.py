@@ -33,6 +33,7 @@ from farm.errors import FarmError, StoreError
 from farm.place import File, Root, reason, remedy
 from farm.plan import Plan
 from farm.query import Cell
+from farm.rounds import trials_of
 from farm.store import Run
 from workers.errors import TrialError
 from workers.fields.groups import Value
@@ -212,7 +213,7 @@ def _read_run(run: Run, files: _Files, series_budget: int) -> _Exposed:
         files,
         trials={
             "failed": len(run.failures()),
-            "planned": plan.trials,
+            "planned": trials_of(plan, run),
             "recorded": sum(row["trials"] for row in recorded),
         },
         provenance=[

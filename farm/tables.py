@@ -25,6 +25,9 @@ HEADLINES = (
 )
 """what a plain table shows of each cell"""
 
+MOST_LISTED = 16
+"""values of an axis that are all named"""
+
 DETAILS = {
     "pages_left_behind": "left",
     "pages_not_returned": "not back",
@@ -295,6 +298,14 @@ def _gain_table(arch: str, found: Sequence[Gain]) -> Table:
         )
         last = words
     return table
+
+
+def listed(values: Sequence[Value]) -> str:
+    """The values of an axis, of many the first and the last."""
+    words = [word(value) for value in values]
+    if len(words) > MOST_LISTED:
+        words = [*words[: MOST_LISTED // 2], "...", words[-1], f"{len(values):,} values"]
+    return ", ".join(words)
 
 
 def duplicates(found: Duplicates) -> str:

@@ -59,6 +59,7 @@ class Writer:
         self._started = self._written = clock()
         self._parts = 0
         self._waiting: list[Outcome] = []
+        self._waiting_rows: list[Mapping[Kind, pyarrow.Table]] = []
         self._unwritten: list[tuple[Kind, str, memoryview]] = []
         """parts that the store has not taken yet, in the order of writing"""
 
@@ -69,10 +70,23 @@ class Writer:
             StoreError: as :meth:`write`.
         """
         self._waiting.append(outcome)
+        self._flush_if_due()
+
+    def add_rows(self, rows: "Mapping[Kind, pyarrow.Table]") -> None:
+        """The same with rows of each kind.
+
+        Raises:
+            StoreError: as :meth:`write`.
+        """
+        self._waiting_rows.append(rows)
+        self._flush_if_due()
+
+    def _flush_if_due(self) -> None:
         now = self._clock()
         share = WRITE_SHARE * (now - self._started)
         most = min(max(LEAST_WRITE_SECONDS, share), MOST_WRITE_SECONDS)
-        if now - self._written > most or len(self._waiting) >= MOST_WAITING:
+        waiting = len(self._waiting) + len(self._waiting_rows)
+        if now - self._written > most or waiting >= MOST_WAITING:
             self.flush()
 
     def flush(self) -> None:
@@ -81,8 +95,15 @@ class Writer:
         Raises:
             StoreError: as :meth:`write`.
         """
+        import pyarrow
+
         waiting, self._waiting = self._waiting, []
-        self.write(waiting)
+        others, self._waiting_rows = self._waiting_rows, []
+        found = {}
+        for kind in KINDS:
+            parts = [rows[kind] for rows in others if kind in rows]
+            found[kind] = pyarrow.concat_tables([table(kind, waiting), *parts])
+        self.write_rows(found)
         self._written = self._clock()
 
     def write(self, outcomes: Sequence[Outcome]) -> None:
@@ -92,11 +113,19 @@ class Writer:
             StoreError: the store refuses for longer than the patience lasts; parts already written stay
                 as they are. The next call tries once more.
         """
-        if outcomes:
+        self.write_rows({kind: table(kind, outcomes) for kind in KINDS})
+
+    def write_rows(self, found: "Mapping[Kind, pyarrow.Table]") -> None:
+        """The same with rows of each kind.
+
+        Raises:
+            StoreError: as :meth:`write`.
+        """
+        if any(rows.num_rows for rows in found.values()):
             self._parts += 1
-        for kind in WRITE_ORDER if outcomes else ():
-            rows = table(kind, outcomes)
-            if rows.num_rows:
+        for kind in WRITE_ORDER:
+            rows = found.get(kind)
+            if rows is not None and rows.num_rows:
                 self._unwritten.append((kind, f"{self._start}-{self._parts:06d}.parquet", _parquet(rows)))
         while self._unwritten:
             self._put(*self._unwritten[0])

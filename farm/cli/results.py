@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def list_(store: Store = None, as_json: Json = False) -> None:
     """List the runs of the store, oldest first."""
-    from farm import tables
+    from farm import rounds, tables
     from farm.plan import Plan
     from farm.store import default_root, runs
     from farm.terminal import print_json
@@ -25,7 +25,11 @@ def list_(store: Store = None, as_json: Json = False) -> None:
         row: dict[str, Any] = {"run": one.name, "sweep": one.sweep_name, "problem": ""}
         try:
             manifests, (records, failures) = one.manifests(), one.counts()
-            row |= {"trials": Plan(one.sweep).trials, "records": records, "failures": failures}
+            row |= {
+                "trials": rounds.trials_of(Plan(one.sweep), one),
+                "records": records,
+                "failures": failures,
+            }
             row |= {"executor": manifests[-1].get("executor", "")}
         except (FarmError, TrialError) as error:
             row["problem"] = str(error)

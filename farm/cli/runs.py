@@ -44,6 +44,7 @@ def plan(
                 "axes": {name: list(values) for name, values in axes.items()},
                 "cells": planned.cells,
                 "trials": planned.trials,
+                "trials_at_least": planned.least_trials,
                 "seeds_collapsed": planned.collapsed,
                 "metric_series": series,
                 "slots": slots,
@@ -52,15 +53,18 @@ def plan(
         )
         return
     rate = tables.in_unit("per second", cost.packets_per_second)
+    trials, most = f"{planned.trials:,}", "about"
+    if planned.sweep.until:
+        trials, most = f"at least {planned.least_trials:,}, at most {planned.trials:,}", "at most about"
     show = [
         ("sweep", planned.sweep.name),
-        *((f"  {name}", ", ".join(map(tables.word, values))) for name, values in axes.items()),
+        *((f"  {name}", tables.listed(values)) for name, values in axes.items()),
         ("cells", f"{planned.cells:,}"),
-        ("trials", f"{planned.trials:,}, {planned.collapsed:,} more collapsed: their seed cannot matter"),
-        ("packets", f"about {tables.in_unit('per second', cost.packets)}"),
+        ("trials", f"{trials}, {planned.collapsed:,} more collapsed: their seed cannot matter"),
+        ("packets", f"{most} {tables.in_unit('per second', cost.packets)}"),
         (
             "time",
-            f"about {tables.duration(cost.seconds)} on {slots} CPUs, "
+            f"{most} {tables.duration(cost.seconds)} on {slots} CPUs, "
             f"at {rate} packets/s each from {cost.rate_source}",
         ),
         ("series", f"{series:,} in Prometheus"),
@@ -112,10 +116,20 @@ def run(
     with reserved_stdout(), _executor(executor, address) as place:
         if started is None:
             started = driver.start(planned, root, executor)
-        progress = Progress(planned.trials, int(started.done.sum()), place.slots)
+        progress = Progress(started.trials, started.stored, place.slots)
+        progress.may_need_fewer = started.rounds is not None
         try:
             with progress_shown() as report:
-                execute(planned, started.run, started.writer, place, started.done, progress, report)
+                execute(
+                    planned,
+                    started.run,
+                    started.writer,
+                    place,
+                    started.done,
+                    progress,
+                    report,
+                    rounds=started.rounds,
+                )
         except KeyboardInterrupt:
             option = f" --store '{store}'" if store else ""
             say(

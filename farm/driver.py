@@ -18,7 +18,7 @@ from farm.place import Root
 from farm.plan import Plan
 from farm.rounds import Rounds
 from farm.rows import NUMBER
-from farm.store import DONE_KINDS, FORMAT, Run
+from farm.store import FORMAT, Run
 from farm.sweep import Sweep
 from farm.writer import Writer
 
@@ -103,19 +103,18 @@ def _done_trials(plan: Plan, run: Run) -> "NDArray[numpy.bool_]":
 
     done = numpy.zeros(plan.trials, dtype=bool)
     job = job_of(run)
-    for kind in DONE_KINDS:
-        stored = run.columns(kind, ["trial_id", NUMBER])
-        numbers = stored[NUMBER].to_numpy()
-        known = bool(((numbers >= 0) & (numbers < plan.trials)).all())
-        for row in range(0, len(numbers), max(1, len(numbers) // CHECKED_TRIALS)) if known else ():
-            config = job.stored_config(int(numbers[row]))
-            known = known and workers.trial_id(config) == stored["trial_id"][row].as_py()
-        if not known:
-            raise StoreError(
-                f"run {run.name}: its {kind} number the trials in another way than this version; "
-                "resume it with the version that started it, or start a new run"
-            )
-        done[numbers] = True
+    stored = run.done()
+    numbers = stored[NUMBER].to_numpy()
+    known = bool(((numbers >= 0) & (numbers < plan.trials)).all())
+    for row in range(0, len(numbers), max(1, len(numbers) // CHECKED_TRIALS)) if known else ():
+        config = job.stored_config(int(numbers[row]))
+        known = known and workers.trial_id(config) == stored["trial_id"][row].as_py()
+    if not known:
+        raise StoreError(
+            f"run {run.name}: numbers its trials in another way than this version; "
+            "resume it with the version that started it, or start a new run"
+        )
+    done[numbers] = True
     return done
 
 

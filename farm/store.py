@@ -38,9 +38,6 @@ if TYPE_CHECKING:
 FORMAT = 2
 """version of the layout above, in every manifest; 1 had no trial numbers: it can be read, not resumed"""
 
-DONE_KINDS: tuple[Kind, ...] = ("records", "failures")
-"""a row here says that its trial need not run again"""
-
 SWEEP_FILE = "sweep.toml"
 
 _RUN_NAME = re.compile(r"\d{8}T\d{6}\.\d{3}Z-[0-9a-f]{4}")
@@ -226,6 +223,26 @@ class Run:
 
         return self.columns(kind, [NUMBER], parts)[NUMBER].to_numpy().astype(numpy.int64)
 
+    def done(self) -> "pyarrow.Table":
+        """Id and number of the trials that need not run again, of a run that has numbers: those with a
+        record or a failure. A trial that was stored twice is there twice.
+
+        Raises:
+            StoreError: a part is broken; the message names it.
+        """
+        import pyarrow
+
+        # of parts with the same name that of records is written last: where it is, all attempts of that
+        # name are done, and theirs have few columns, so that they are read in a moment
+        recorded = set(self.part_names("records"))
+        parts: dict[Kind, list[str]] = {
+            "attempts": [name for name in self.part_names("attempts") if name in recorded],
+            "failures": [name for name in self.part_names("failures") if name not in recorded],
+        }
+        return pyarrow.concat_tables(
+            self.columns(kind, ["trial_id", NUMBER], names) for kind, names in parts.items()
+        )
+
     def counts(self) -> tuple[int, int]:
         """How many trials have a record, and how many have a failure and no record."""
         import numpy
@@ -233,7 +250,7 @@ class Run:
         if self.format < FORMAT:
             [records] = self.query("records", "SELECT count(*) AS n FROM records") or [{"n": 0}]
             return records["n"], len(self.failures())
-        recorded = numpy.unique(self.numbers("records"))
+        recorded, _ = _recorded(self, tuple(self.part_names("records")))
         return len(recorded), len(numpy.setdiff1d(self.numbers("failures"), recorded))
 
     def failures(self) -> list[dict[str, Any]]:
@@ -251,10 +268,12 @@ class Run:
         import numpy
 
         parts = self.part_names("records")
-        if self.format < FORMAT or not _repeats(self, "records", tuple(parts)):
+        if self.format < FORMAT:
             return None
-        trials, times = numpy.unique(self.numbers("records", parts), return_counts=True)
+        trials, times = _recorded(self, tuple(parts))
         repeated = trials[times > 1]
+        if not len(repeated):
+            return None
         by_start: dict[str, list[str]] = {}
         for name in parts:
             by_start.setdefault(name.rpartition("-")[0], []).append(name)
@@ -282,9 +301,18 @@ class Run:
                 "SELECT DISTINCT ON (trial_id) * "
                 "FROM read_parquet($paths, union_by_name = true) ORDER BY trial_id"
             )
-        if _repeats(self, kind, tuple(self.part_names(kind))):
+        if self._repeats(kind):
             return f"SELECT DISTINCT ON ({NUMBER}) * FROM read_parquet($paths) ORDER BY {NUMBER}"
         return "SELECT * FROM read_parquet($paths)"
+
+    def _repeats(self, kind: Kind) -> bool:
+        """Whether some trial is in the rows of a kind twice."""
+        import numpy
+
+        if kind == "records":
+            return bool((_recorded(self, tuple(self.part_names(kind)))[1] > 1).any())
+        numbers = self.numbers(kind)
+        return len(numpy.unique(numbers)) < len(numbers)
 
     def _unreadable(self, what: str, error: Exception) -> StoreError:
         """What a failed read means: a file that is missing or garbled, or a store that refuses."""
@@ -404,9 +432,18 @@ def _run_place(uri: str) -> Place:
 
 
 @lru_cache(maxsize=64)
-def _repeats(run: Run, kind: Kind, parts: tuple[str, ...]) -> bool:
-    """Whether some trial is in these parts twice."""
+def _recorded(run: Run, parts: tuple[str, ...]) -> "tuple[NDArray[numpy.int64], NDArray[numpy.int64]]":
+    """Numbers of the trials in these parts of records, and how often each is there; from the attempts of
+    the same names, see :meth:`Run.done`, less those that failed."""
     import numpy
 
-    numbers = run.numbers(kind, parts)
-    return len(numpy.unique(numbers)) < len(numbers)
+    names = set(parts)
+
+    def counted(kind: Kind) -> "tuple[NDArray[numpy.int64], NDArray[numpy.int64]]":
+        numbers = run.numbers(kind, [name for name in run.part_names(kind) if name in names])
+        return numpy.unique(numbers, return_counts=True)
+
+    trials, times = counted("attempts")
+    failed, failures = counted("failures")
+    times[numpy.searchsorted(trials, failed)] -= failures
+    return trials[times > 0], times[times > 0]

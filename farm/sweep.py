@@ -219,7 +219,10 @@ def _value(name: str, value: object) -> Value:
     _check_field(name)
     if not isinstance(value, int | float | str | bool):
         raise SweepError(f"{name} = {value!r}: use a single value here; lists stand under [grid] or [zip]")
-    return TrialConfig.unchecked({name: value}).to_fields()[name]
+    config = TrialConfig.unchecked({name: value})
+    group, _, leaf = name.rpartition(".")
+    checked: Value = getattr(getattr(config, group) if group else config, leaf)
+    return checked
 
 
 def _check_field(name: str) -> None:

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     import pyarrow
 
 WRITE_ORDER: tuple[Kind, ...] = ("attempts", "failures", "records")
-"""attempts first: a record whose attempt is missing would be a result without a source"""
+"""attempts first: a record whose attempt is missing would be a result without a source. Records last: where
+a part of them is, all parts of that name are, by which :meth:`farm.store.Run.done` knows what is done"""
 
 PATIENCE_SECONDS = 300.0
 """a store that refuses a part is tried again for so long: a full disk or a restarted server should not
@@ -29,7 +30,7 @@ end a night's run"""
 
 LEAST_WRITE_SECONDS = 1.0
 MOST_WRITE_SECONDS = 60.0
-WRITE_SHARE = 0.01
+WRITE_SHARE = 0.02
 """outcomes wait for their part no longer than this share of the time that the driver has run, within the
 bounds above: a killed driver loses little, and a long run does not end as tens of thousands of parts"""
 

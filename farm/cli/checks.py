@@ -17,6 +17,7 @@ class BenchName(StrEnum):
     TRIAL = "trial"
     ALL = "all"
     HOST = "host"
+    STORE = "store"
 
 
 def conformance(
@@ -61,7 +62,7 @@ def bench(
         BenchName,
         typer.Argument(
             help="pool: its paths; trial: simulated packets too; all: the farm too; host: two real threads "
-            "beside what a profile of this machine predicts."
+            "beside what a profile of this machine predicts; store: plan, resume, query a million records."
         ),
     ] = BenchName.ALL,
     profile: Annotated[
@@ -77,6 +78,8 @@ def bench(
         return _bench_host(profile, as_json)
     if profile is not None:
         raise SweepError(f"--profile {profile}: only bench host predicts; leave it out")
+    if what is BenchName.STORE:
+        return _bench_store(as_json)
     from farm import bench as benchmark
     from farm import tables
     from farm.terminal import print_json
@@ -118,3 +121,16 @@ def _bench_host(profile: str | None, as_json: bool) -> None:
     )
     console.print(tables.rows(benchmark.HEADINGS, benchmark.table(found), text_columns=0))
     console.print(*benchmark.summary(found), sep="\n")
+
+
+def _bench_store(as_json: bool) -> None:
+    from farm import bench_store as benchmark
+    from farm import tables
+    from farm.terminal import print_json, say
+
+    say(f"writes {benchmark.RECORDS:,} made-up records to a temporary directory; takes minutes")
+    found = benchmark.bench_store()
+    if as_json:
+        print_json(found._asdict())
+    else:
+        tables.console().print(tables.rows(("", "", ""), benchmark.table(found), text_columns=1))

@@ -116,6 +116,34 @@ def test_failed_trials_are_done_and_kept_apart(created: tuple[Run, Writer], plan
     assert json.loads(failure["config"]) == plan.config(1).to_fields()
 
 
+def test_a_trial_is_done_when_its_record_or_failure_is_there(
+    created: tuple[Run, Writer], plan: Plan, tmp_path: Path
+) -> None:
+    run, writer = created
+    writer.write([outcome(plan, 0), outcome(plan, 1, broken=True)])
+    writer.write([outcome(plan, 2), outcome(plan, 3, broken=True)])
+    writer.write([outcome(plan, 4, broken=True)])
+    assert set(run.done()["trial_number"].to_pylist()) == {0, 1, 2, 3, 4}
+    # as a driver leaves it that is killed between two parts
+    run.parts("records")[-1].unlink()
+    assert set(run.done()["trial_number"].to_pylist()) == {0, 1, 3, 4}
+    assert run.counts() == (1, 3)
+    run.parts("failures")[-1].unlink()
+    assert set(run.done()["trial_number"].to_pylist()) == {0, 1, 3}
+    again = writing.reopen_run(run, {})
+    again.write([outcome(plan, number) for number in (1, 2, 4)])
+    assert sorted(run.done()["trial_number"].to_pylist()) == [0, 1, 1, 2, 3, 4]
+    assert run.counts() == (4, 1)
+    assert run.duplicates() is None
+    again.write([outcome(plan, 0)])
+    assert run.duplicates() == store.Duplicates(1, (writer_of(run, 0), writer_of(run, -1)))
+    assert len(run.query("attempts", "SELECT * FROM attempts")) == 5
+
+
+def writer_of(run: Run, part: int) -> str:
+    return run.part_names("records")[part].rpartition("-")[0]
+
+
 def test_a_part_under_its_temporary_name_is_not_read(created: tuple[Run, Writer], plan: Plan) -> None:
     run, writer = created
     writer.write([outcome(plan, 0)])
@@ -262,17 +290,17 @@ def test_parts_come_each_second_at_first_and_rarer_in_a_long_run(
     run, _ = created
     now = 0.0
     writer = Writer(run, "20260101T000000.000Z-0001", clock=lambda: now)
-    one, parts = outcome(plan, 0), []
-    writer.write = lambda outcomes: parts.append((now, len(outcomes)))  # type: ignore[method-assign]
-    while now < 24 * 3600:
+    times: list[float] = []
+    writer.write_rows = lambda rows: times.append(now)  # type: ignore[method-assign]
+    while now < 12 * 3600:
         now += 0.5
-        writer.add(one)
-    times = [time for time, _ in parts]
+        writer.add_rows({})
     gaps = [later - sooner for sooner, later in itertools.pairwise(times)]
     assert max(gaps[:60]) <= 1.5
-    assert all(gap <= max(1.5, 0.01 * time + 1.5) for gap, time in zip(gaps, times[1:], strict=True))
+    assert all(gap <= max(1.5, 0.02 * time + 1.5) for gap, time in zip(gaps, times[1:], strict=True))
     assert max(gaps) <= 60.5
-    assert len(parts) < 2200
+    # 50 at first, 50 ln(60) until the gap is a minute, one a minute after that
+    assert len(times) < 1000
 
 
 def test_a_root_that_is_something_else_is_refused(tmp_path: Path, plan: Plan) -> None:
@@ -313,9 +341,9 @@ def test_a_run_of_the_first_format_is_read_and_not_resumed(created: tuple[Run, W
 def test_a_run_that_numbers_its_trials_otherwise_is_not_resumed(small_run: Run, tmp_path: Path) -> None:
     shutil.copytree(small_run.path, tmp_path / "small" / small_run.name)
     run = store.find(tmp_path, "last")
-    for path in run.parts("records"):
+    for path in run.parts("attempts"):
         table = pyarrow.parquet.read_table(path)
         numbers = pyarrow.array([23 - number for number in table["trial_number"].to_pylist()])
         pyarrow.parquet.write_table(table.set_column(1, "trial_number", numbers), path)
-    with pytest.raises(StoreError, match="number the trials in another way"):
+    with pytest.raises(StoreError, match="numbers its trials in another way"):
         driver.resume(run, None, "serial")

@@ -52,21 +52,20 @@ def plan(
             }
         )
         return
-    rate = tables.in_unit("per second", cost.packets_per_second)
     trials, most = f"{planned.trials:,}", "about"
     if planned.sweep.until:
         trials, most = f"at least {planned.least_trials:,}, at most {planned.trials:,}", "at most about"
+    time = cost.rate_source
+    if cost.seconds is not None and cost.packets_per_second is not None:
+        rate = tables.in_unit("per second", cost.packets_per_second)
+        time = f"{most} {tables.duration(cost.seconds)} on {slots} CPUs, at {rate} packets/s each from {time}"
     show = [
         ("sweep", planned.sweep.name),
         *((f"  {name}", tables.listed(values)) for name, values in axes.items()),
         ("cells", f"{planned.cells:,}"),
         ("trials", f"{trials}, {planned.collapsed:,} more collapsed: their seed cannot matter"),
         ("packets", f"{most} {tables.in_unit('per second', cost.packets)}"),
-        (
-            "time",
-            f"{most} {tables.duration(cost.seconds)} on {slots} CPUs, "
-            f"at {rate} packets/s each from {cost.rate_source}",
-        ),
+        ("time", time),
         ("series", f"{series:,} in Prometheus"),
     ]
     tables.console().print(tables.rows(["", ""], show, text_columns=2))

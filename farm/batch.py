@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     pass
 
 FETCH_PATIENCE_SECONDS = 30.0
-"""a node that cannot reach a remote store tries for this long"""
+"""who cannot reach a remote store tries for this long"""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Job:
         may have changed since it started."""
         import workers
 
-        directory = _inputs_here(self.inputs_directory, tuple(self.inputs.values()))
+        directory = inputs_here(self.inputs_directory, tuple(self.inputs.values()))
         return workers.locate(self.config(number), directory, self.inputs)
 
 
@@ -136,8 +136,8 @@ def _plan(sweep_toml: str) -> Plan:
 
 
 @lru_cache(maxsize=2)
-def _inputs_here(directory: str, sha256: tuple[str, ...]) -> Path:
-    """A directory of this node that holds the inputs of a run by content.
+def inputs_here(directory: str, sha256: tuple[str, ...]) -> Path:
+    """A directory of this machine that holds the inputs of a run by content.
 
     Raises:
         StoreError: they cannot be fetched.
@@ -149,8 +149,8 @@ def _inputs_here(directory: str, sha256: tuple[str, ...]) -> Path:
         return local_copies(place_of(directory), sha256, FETCH_PATIENCE_SECONDS)
     except OSError as error:
         raise StoreError(
-            f"node {socket.gethostname()}: inputs {directory!r} cannot be fetched ({reason(error)}); "
-            + remedy(error, "let every node reach the store")
+            f"inputs {directory!r} cannot be fetched ({reason(error)}); "
+            + remedy(error, f"let {socket.gethostname()} reach the store")
         ) from None
 
 

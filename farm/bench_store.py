@@ -59,6 +59,9 @@ def bench_store(records: int = RECORDS, root: Path | None = None) -> StoreBench:
     if root is None:
         with tempfile.TemporaryDirectory(prefix="farm-bench-") as directory:
             return bench_store(records, Path(directory) / "runs")
+    # imported when it is first used
+    import duckdb  # noqa: F401
+
     from farm import driver, store
 
     plan_seconds = _seconds(lambda: Plan(_planned()).trials)

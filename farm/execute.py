@@ -90,7 +90,7 @@ def execute(
                 writer.add(outcome)
             else:
                 writer.add_rows(rounds.take({kind: table(kind, [outcome]) for kind in KINDS}))
-                progress.trials = rounds.most_trials
+                progress.trials, progress.done = rounds.most_trials, rounds.done_trials
             report(progress)
     finally:
         writer.flush()

@@ -190,6 +190,9 @@ class RemotePlace(Place):
         return sorted(File(name, size) for name, size, _ in found if not _is_hidden(name))
 
     def entries(self) -> dict[str, bool]:
+        if self._system.type_name == "gcs":
+            # pyarrow lists a directory there only if there is an object of its name
+            return {name.partition("/")[0]: "/" in name for name, _ in self.walk()}
         found = self._list(recursive=False)
         return dict(sorted((name, is_dir) for name, _, is_dir in found if not _is_hidden(name)))
 

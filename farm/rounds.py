@@ -48,7 +48,12 @@ class Rounds(Iterator[range]):
         batch_trials: how many trials make a range.
     """
 
-    def __init__(self, plan: Plan, run: Run | None, batch_trials: Callable[[], int] = lambda: 1) -> None:
+    def __init__(
+        self,
+        plan: Plan,
+        run: Run | None,
+        batch_trials: Callable[[], int] = lambda: 1,
+    ) -> None:
         until = plan.sweep.until
         if until is None:
             raise ValueError("the sweep has a fixed number of seeds")
@@ -69,6 +74,8 @@ class Rounds(Iterator[range]):
             self._resume(run)
         self.stored = int(self.done.sum()) - (plan.trials - self.most_trials)
         """trials that were stored before"""
+        self.done_trials = self.stored
+        """trials that were stored before or may be since"""
 
     def __next__(self) -> range:
         while not self._ready:
@@ -87,6 +94,7 @@ class Rounds(Iterator[range]):
         released: list[int] = []
         for number, value in sorted(self._values(rows).items()):
             released += self._arrived(number, value)
+        self.done_trials += len(released)
         waiting = [first + seed for first, cell in self._cells.items() for seed in cell.waiting]
         found: dict[Kind, pyarrow.Table] = {}
         for kind in KINDS:

@@ -243,6 +243,10 @@ class Run:
             self.columns(kind, ["trial_id", NUMBER], names) for kind, names in parts.items()
         )
 
+    def recorded(self) -> "NDArray[numpy.int64]":
+        """Numbers of the trials that have a record, each once, of a run that has numbers."""
+        return _recorded(self, tuple(self.part_names("records")))[0]
+
     def counts(self) -> tuple[int, int]:
         """How many trials have a record, and how many have a failure and no record."""
         import numpy
@@ -250,7 +254,7 @@ class Run:
         if self.format < FORMAT:
             [records] = self.query("records", "SELECT count(*) AS n FROM records") or [{"n": 0}]
             return records["n"], len(self.failures())
-        recorded, _ = _recorded(self, tuple(self.part_names("records")))
+        recorded = self.recorded()
         return len(recorded), len(numpy.setdiff1d(self.numbers("failures"), recorded))
 
     def failures(self) -> list[dict[str, Any]]:
@@ -396,10 +400,8 @@ def find(root: Root, name: str) -> Run:
     Raises:
         StoreError: no such run, or more than one.
     """
-    if "://" in name:
-        return _checked(Run(_run_place(name)))
-    if (Path(name) / SWEEP_FILE).is_file():
-        return _checked(Run(LocalPlace(Path(name))))
+    if "://" in name or (Path(name) / SWEEP_FILE).is_file():
+        return _checked(run_at(name))
     known = sorted(runs(root), key=lambda run: run.name)
     found = (
         [run for run in known if name in (run.name, f"{run.sweep_name}/{run.name}")]
@@ -415,6 +417,16 @@ def find(root: Root, name: str) -> Run:
     raise StoreError(f"run {name!r}: not in store {str(place_of(root))!r}; {remedy}")
 
 
+def run_at(place: str) -> Run:
+    """The run at a directory or URI, as ``str(run.place)`` gives it; nothing is read."""
+    if "://" not in place:
+        return Run(LocalPlace(Path(place)))
+    parts = urlsplit(place)
+    above, _, name = parts.path.rstrip("/").rpartition("/")
+    above, _, sweep = above.rpartition("/")
+    return Run(place_of(urlunsplit(parts._replace(path=above))) / sweep / name)
+
+
 _DAMAGE_REMEDY = "restore it from a copy or remove the run"
 _PART_REMEDY = "restore it from a copy, or remove that file and run farm run --resume"
 
@@ -422,13 +434,6 @@ _PART_REMEDY = "restore it from a copy, or remove that file and run farm run --r
 def _checked(run: Run) -> Run:
     run.check()
     return run
-
-
-def _run_place(uri: str) -> Place:
-    parts = urlsplit(uri)
-    above, _, name = parts.path.rstrip("/").rpartition("/")
-    above, _, sweep = above.rpartition("/")
-    return place_of(urlunsplit(parts._replace(path=above))) / sweep / name
 
 
 @lru_cache(maxsize=64)

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import shlex
 import shutil
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -151,7 +152,7 @@ class Writer:
             raise StoreError(
                 f"store refuses {place / name}: {reason(error)}; all that was stored before is safe; "
                 f"{_remedy(error)}, then go on with: farm run --resume {self._run.name} "
-                f"--store '{self._run.place.parent.parent}'"
+                f"--store {shlex.quote(str(self._run.place.parent.parent))}"
             ) from None
         except KeyboardInterrupt:
             # what follows is the last attempt

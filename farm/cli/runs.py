@@ -1,5 +1,6 @@
 """Verbs that make results: plan, run, search."""
 
+import shlex
 from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, Annotated
 
@@ -130,7 +131,7 @@ def run(
                     rounds=started.rounds,
                 )
         except KeyboardInterrupt:
-            option = f" --store '{store}'" if store else ""
+            option = f" --store {shlex.quote(store)}" if store else ""
             say(
                 f"interrupted with {progress.done} of {progress.trials} trials stored in "
                 f"{started.run.place}; go on with: farm run --resume {started.run.name}{option}"

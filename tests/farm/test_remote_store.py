@@ -11,6 +11,7 @@ import pytest
 from farm import driver, mirror, place, store
 from farm import writer as writing
 from farm.errors import StoreError
+from farm.export import StoreCollector
 from farm.plan import Plan
 from farm.progress import Progress
 from farm.store import Run
@@ -284,6 +285,22 @@ def test_copies_that_nobody_used_for_a_month_are_removed(
     assert stored_ids(run) == ids(plan, 0)
     assert not old.exists()
     assert list((tmp_path / "copies").rglob("*.parquet"))
+
+
+def test_metrics_are_those_of_a_run_on_a_disk(root: str, proxy: Proxy, plan: Plan, tmp_path: Path) -> None:
+    outcomes = [outcome(plan, number) for number in range(plan.trials)]
+    found = []
+    for place_of_store in (root, str(tmp_path / "disk")):
+        _, writer = writing.create_run(place_of_store, plan.sweep, {}, {})
+        writer.write(outcomes)
+        collector = StoreCollector(place_of_store)
+        families = {family.name: family.samples for family in collector.collect()}
+        found.append({name: samples for name, samples in families.items() if "busy" in name})
+        proxy.requests.clear()
+        list(collector.collect())
+        # what there is to know of a run is kept until it has new files
+        assert not [line for line in proxy.requests if line.startswith("GET") and ".parquet" in line]
+    assert found[0] == found[1] != {}
 
 
 def test_workers_fetch_inputs_by_content(

@@ -159,7 +159,7 @@ def drive(
 @settings(max_examples=15, deadline=None)
 def test_the_trials_stored_follow_from_the_definition_in_any_order(seed: int, batch_trials: int) -> None:
     plan, draw = Plan(parse(SWEEP, "x")), random.Random(seed)
-    rounds = Rounds(plan, None, lambda: batch_trials)
+    rounds = Rounds(plan, None, batch_trials=lambda: batch_trials)
     run: list[int] = []
     stored: list[int] = []
     for numbers, kept in drive(plan, rounds, None, draw):
@@ -169,7 +169,7 @@ def test_the_trials_stored_follow_from_the_definition_in_any_order(seed: int, ba
     assert len(stored) == len(set(stored))
     assert set(stored) == expected(SWEEP)
     assert rounds.done.all()
-    assert rounds.most_trials == len(stored)
+    assert rounds.most_trials == rounds.done_trials == len(stored)
     # what is run for nothing is less than what is stored
     assert len(run) < 2 * len(stored)
 
@@ -183,7 +183,7 @@ def test_a_resumed_run_ends_with_the_same_trials(
     run, writer = writing.create_run(tmp_path_factory.mktemp("runs"), plan.sweep, {}, {})
     rounds = Rounds(plan, None)
     for stop in (*stops, None):
-        in_progress = Rounds(plan, run, lambda: draw.randint(1, 4))
+        in_progress = Rounds(plan, run, batch_trials=lambda: draw.randint(1, 4))
         assert in_progress.stored == len(run.numbers("records")) + len(run.numbers("failures"))
         outcomes = []
         for _, stored in drive(plan, in_progress, stop, draw):

@@ -14,13 +14,16 @@ from pathlib import Path
 
 from farm import code_cache
 from farm import sweep as sweeps
-from farm.errors import ExecutorError
+from farm.errors import ExecutorError, StoreError
 from farm.plan import Plan
 from farm.rows import Attempt, Failure, Outcome
 from farm.watchdog import DEADLINE_SECONDS, Watchdog
 from workers.config import TrialConfig
 from workers.errors import StoppedError
 from workers.fields.derived import loop_of
+
+FETCH_PATIENCE_SECONDS = 30.0
+"""who cannot reach a remote store tries for this long"""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class Job:
     sweep_toml: str
     """the resolved sweep, from which each worker makes the plan again"""
     inputs_directory: str
-    """where the run keeps profiles and captures by content"""
+    """where the run keeps profiles and captures by content: a path or a URI"""
     inputs: Mapping[str, str]
     """SHA-256 by the name that the sweep uses"""
     model_digest: str
@@ -51,7 +54,10 @@ class Job:
         """As :meth:`stored_config`, of a trial as the sweep has it."""
         import workers
 
-        return workers.locate(config, Path(self.inputs_directory), self.inputs) if self.inputs else config
+        if not self.inputs:
+            return config
+        directory = inputs_here(self.inputs_directory, tuple(self.inputs.values()))
+        return workers.locate(config, directory, self.inputs)
 
 
 def run_batch(
@@ -99,7 +105,7 @@ def lost(job: Job, number: int, executor: str, retries: int, failure: Failure) -
         retries=retries,
     )
     trial_id = workers.trial_id(job.stored_config(number))
-    return Outcome(trial_id, job.config(number).to_fields(), failure, attempt)
+    return Outcome(number, trial_id, job.config(number).to_fields(), failure, attempt)
 
 
 def too_long(job: Job, ended: str = "") -> Failure:
@@ -151,12 +157,31 @@ def _run_trial(job: Job, number: int, executor: str, retries: int, watchdog: Wat
         versions=versions(),
         retries=retries,
     )
-    return Outcome(trial_id, asked.to_fields(), result, attempt)
+    return Outcome(number, trial_id, asked.to_fields(), result, attempt)
 
 
 @lru_cache(maxsize=2)
 def _plan(sweep_toml: str) -> Plan:
     return Plan(sweeps.parse(sweep_toml, "the driver's sweep"))
+
+
+@lru_cache(maxsize=2)
+def inputs_here(directory: str, sha256: tuple[str, ...]) -> Path:
+    """A directory of this machine that holds the inputs of a run by content.
+
+    Raises:
+        StoreError: they cannot be fetched.
+    """
+    from farm.mirror import local_copies
+    from farm.place import place_of, reason, remedy
+
+    try:
+        return local_copies(place_of(directory), sha256, FETCH_PATIENCE_SECONDS)
+    except OSError as error:
+        raise StoreError(
+            f"inputs {directory!r} cannot be fetched ({reason(error)}); "
+            + remedy(error, f"let {socket.gethostname()} reach the store")
+        ) from None
 
 
 def _end_process(job: Job, number: int) -> None:

@@ -6,23 +6,29 @@ import platform
 import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy
 
-from farm import store
+from farm import writer as writing
 from farm.batch import versions
 from farm.errors import StoreError, SweepError
-from farm.execute import done_trials
+from farm.execute import job_of
+from farm.place import Root
 from farm.plan import Plan
-from farm.store import Run, Writer
+from farm.rounds import Rounds
+from farm.rows import NUMBER
+from farm.store import FORMAT, Run
 from farm.sweep import Sweep
+from farm.writer import Writer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from workers import Input
+
+CHECKED_TRIALS = 64
+"""stored trials whose id is computed again when a run is resumed: whether numbers still mean the same"""
 
 
 class Started(NamedTuple):
@@ -32,9 +38,15 @@ class Started(NamedTuple):
     writer: Writer
     done: "NDArray[numpy.bool_]"
     """by trial number: need not run again"""
+    trials: int
+    """of the whole run, at most"""
+    stored: int
+    """of these, done before"""
+    rounds: Rounds | None
+    """of a sweep that says when a cell has enough seeds"""
 
 
-def start(plan: Plan, root: Path, executor: str) -> Started:
+def start(plan: Plan, root: Root, executor: str) -> Started:
     """Make a run for a plan.
 
     Raises:
@@ -44,8 +56,9 @@ def start(plan: Plan, root: Path, executor: str) -> Started:
     inputs = plan.inputs()
     contents = {found.sha256: _content(found) for found in inputs.values()}
     digests = {name: found.sha256 for name, found in inputs.items()}
-    run, writer = store.create_run(root, plan.sweep, contents, _manifest(plan, digests, executor))
-    return Started(run, writer, done_trials(plan, run))
+    run, writer = writing.create_run(root, plan.sweep, contents, _manifest(plan, digests, executor))
+    rounds = Rounds(plan, None) if plan.sweep.until else None
+    return Started(run, writer, numpy.zeros(plan.trials, dtype=bool), plan.trials, 0, rounds)
 
 
 def resume(
@@ -65,13 +78,47 @@ def resume(
 
     if given is not None and given != run.sweep:
         raise SweepError(f"run {run.name}: its sweep is not the one named; to resume, leave out SWEEP")
-    plan = Plan(run.sweep)
     first = run.manifests()[0]
+    if run.format < FORMAT:
+        raise StoreError(
+            f"run {run.name}: recorded by an older version (format {run.format}), which can be read and not "
+            "resumed; start a new run"
+        )
+    plan = Plan(run.sweep)
     if first.get("model_digest") != workers.model_digest():
         raise StoreError(f"run {run.name}: made by another version of the model; start a new run")
-    done = done_trials(plan, run, retry_failures)
-    writer = store.reopen_run(run, _manifest(plan, first.get("inputs", {}), executor))
-    return plan, Started(run, writer, done)
+    done = _done_trials(plan, run, retry_failures)
+    trials, stored = plan.trials, int(done.sum())
+    rounds = Rounds(plan, run, retry_failures=retry_failures) if plan.sweep.until else None
+    if rounds is not None:
+        done, trials, stored = rounds.done, rounds.most_trials, rounds.stored
+    writer = writing.reopen_run(run, _manifest(plan, first.get("inputs", {}), executor))
+    return plan, Started(run, writer, done, trials, stored, rounds)
+
+
+def _done_trials(plan: Plan, run: Run, retry_failures: bool) -> "NDArray[numpy.bool_]":
+    """Which trials need not run again, by number.
+
+    Raises:
+        StoreError: the run is damaged, or the numbers in it are not those of the plan.
+    """
+    import workers
+
+    done = numpy.zeros(plan.trials, dtype=bool)
+    job = job_of(run)
+    stored = run.done(retry_failures)
+    numbers = stored[NUMBER].to_numpy()
+    known = bool(((numbers >= 0) & (numbers < plan.trials)).all())
+    for row in range(0, len(numbers), max(1, len(numbers) // CHECKED_TRIALS)) if known else ():
+        config = job.stored_config(int(numbers[row]))
+        known = known and workers.trial_id(config) == stored["trial_id"][row].as_py()
+    if not known:
+        raise StoreError(
+            f"run {run.name}: numbers its trials in another way than this version; "
+            "resume it with the version that started it, or start a new run"
+        )
+    done[run.recorded() if retry_failures else numbers] = True
+    return done
 
 
 def _content(found: "Input") -> bytes:

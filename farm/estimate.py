@@ -18,11 +18,12 @@ class Estimate(NamedTuple):
     """Expected cost of a plan on so many slots."""
 
     packets: int
-    packets_per_second: float
-    """of one core"""
-    seconds: float
+    packets_per_second: float | None
+    """of one core; None where no trial has run here and the event loop is not compiled: a plan must not wait
+    for a compiler"""
+    seconds: float | None
     rate_source: str
-    """in words: where the rate was measured"""
+    """in words: where the rate was measured, or how to have one"""
 
 
 def estimate(plan: Plan, stored: Sequence[Run], slots: int) -> Estimate:
@@ -36,11 +37,21 @@ def estimate(plan: Plan, stored: Sequence[Run], slots: int) -> Estimate:
 
     rate = query.packet_rate(stored, workers.model_digest())
     source = "stored attempts of this model"
-    if rate is None:
+    if rate is None and _compiled():
         rate = _probe(plan)
         source = "a probe of the first cell"
     packets = plan.packets()
+    if rate is None:
+        return Estimate(packets, None, None, "not known before a trial has run here: farm run quickstart")
     return Estimate(packets, rate, packets / rate / slots, source)
+
+
+def _compiled() -> bool:
+    """Whether some event loop of this model is in the code cache."""
+    import workers
+    from pool_impl.jit import code_cache
+
+    return any(code_cache().glob(f"{workers.model_digest()}*/**/*.nbi"))
 
 
 def _probe(plan: Plan) -> float:

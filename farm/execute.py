@@ -2,10 +2,9 @@
 
 An executor is transport: it takes ranges of trial numbers, has them run somewhere by
 :func:`farm.batch.run_batch`, and yields results as they come. The driver keeps a bitmap of the trials, asks
-for a batch only when the executor has room for one, and writes results at least every second.
+for a batch only when the executor has room for one, and hands results to the store at once.
 """
 
-import time
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Protocol
 
@@ -14,16 +13,15 @@ import numpy
 from farm.batch import Job, run_batch
 from farm.batches import Batches, missing
 from farm.plan import Plan
-from farm.progress import MOST_WAITING, Progress
+from farm.progress import Progress
 from farm.results import Results, together
-from farm.store import Run, Writer
+from farm.rounds import Rounds
+from farm.store import Run
 from farm.watchdog import DEADLINE_SECONDS
+from farm.writer import Writer
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-WRITE_SECONDS = 1.0
-"""results wait no longer than this for their part"""
 
 
 class Executor(Protocol):
@@ -38,7 +36,8 @@ class Executor(Protocol):
     def run(self, job: Job, batches: Batches) -> Iterator[Results]:
         """Run batches of trial numbers; yield results in any order.
 
-        A batch is taken only when there is room for it.
+        A batch is taken only when there is room for it. Where there is none, there may be one after the next
+        results; without a trial under way they have ended.
 
         Raises:
             ExecutorError: the trials cannot be run there at all, or no longer.
@@ -66,6 +65,7 @@ def execute(
     done: "NDArray[numpy.bool_]",
     progress: Progress,
     report: Callable[[Progress], None],
+    rounds: Rounds | None = None,
     deadline_seconds: float = DEADLINE_SECONDS,
 ) -> None:
     """Run the trials that are not done and store what they yield.
@@ -73,8 +73,9 @@ def execute(
     On any exception, Ctrl-C included, what has come back is stored first.
 
     Arguments:
-        done: by trial number, see :func:`done_trials`.
+        done: by trial number, see :class:`farm.driver.Started`.
         report: called as results come.
+        rounds: of a sweep that says when a cell has enough seeds.
         deadline_seconds: a trial that takes longer is a failure.
 
     Raises:
@@ -82,24 +83,21 @@ def execute(
         StoreError: the run cannot be written.
     """
     job = job_of(run, deadline_seconds)
-    batches = Batches(missing(done, lambda: progress.batch_trials), progress)
-    waiting: list[Results] = []
-    trials = 0
-    written = time.monotonic()
+    numbers: Iterator[range] = missing(done, lambda: progress.batch_trials)
+    if rounds is not None:
+        rounds.batch_trials = lambda: progress.batch_trials
+        numbers = rounds
     try:
-        for results in executor.run(job, batches):
-            waiting.append(results)
-            trials += results.trials
+        for results in executor.run(job, Batches(numbers, progress)):
             progress.add(results)
+            if rounds is None:
+                writer.add(results)
+            else:
+                writer.add_rows(rounds.take(together([results])))
+                progress.trials, progress.done = rounds.most_trials, rounds.done_trials
             report(progress)
-            if time.monotonic() - written > WRITE_SECONDS or trials >= MOST_WAITING:
-                writer.write_rows(together(waiting))
-                waiting = []
-                trials = 0
-                written = time.monotonic()
     finally:
-        if waiting:
-            writer.write_rows(together(waiting))
+        writer.flush()
 
 
 def job_of(run: Run, deadline_seconds: float = DEADLINE_SECONDS) -> Job:
@@ -112,21 +110,8 @@ def job_of(run: Run, deadline_seconds: float = DEADLINE_SECONDS) -> Job:
 
     return Job(
         sweep_toml=run.sweep.to_toml(),
-        inputs_directory=str(run.inputs_directory.resolve()),
+        inputs_directory=run.inputs_root,
         inputs=run.manifests()[0].get("inputs", {}),
         model_digest=workers.model_digest(),
         deadline_seconds=deadline_seconds,
     )
-
-
-def done_trials(plan: Plan, run: Run, retry_failures: bool = False) -> "NDArray[numpy.bool_]":
-    """Which trials of a plan need not run again, by number."""
-    import workers
-
-    done = numpy.zeros(plan.trials, dtype=bool)
-    ids = run.done(retry_failures)
-    if ids:
-        job = job_of(run)
-        for number in range(plan.trials):
-            done[number] = workers.trial_id(job.stored_config(number)) in ids
-    return done

@@ -8,7 +8,6 @@ work and the interrupts, is what differs when all of them are off.
 """
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -18,6 +17,7 @@ from rich.text import Text
 import workers
 from farm import sweep as sweeps
 from farm.errors import IncomparableError, SweepError
+from farm.place import Root
 from farm.store import Run, default_root, find
 from farm.sweep import Sweep
 from farm.tables import rows, word
@@ -171,7 +171,7 @@ def explain(pair: Pair) -> Explanation:
     return Explanation(pair, busy_a, busy_b, tuple(shares), all_off)
 
 
-def cells(place: str, cell_a: str, cell_b: str, fields: Sequence[str], store: Path | None = None) -> Pair:
+def cells(place: str, cell_a: str, cell_b: str, fields: Sequence[str], store: Root | None = None) -> Pair:
     """Two cells of a sweep or of a stored run.
 
     Args:
@@ -285,7 +285,7 @@ def _trials(sweep: Sweep, given: Mapping[str, Value], run: Run | None) -> tuple[
             )
         fields[name] = values[0]
     config = TrialConfig.unchecked({**fields, **given})
-    seeds = range(sweep.seeds if "seed" not in given and seed_matters(config) else 1)
+    seeds = range(sweep.least_seeds if "seed" not in given and seed_matters(config) else 1)
     trials = [config.model_copy(update={"seed": seed}) if len(seeds) > 1 else config for seed in seeds]
     if run is not None:
         # what the run read, not what stands under these names today

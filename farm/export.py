@@ -7,7 +7,6 @@ between scrapes and computed anew only when the run has new files.
 
 import gzip
 import json
-import os
 import signal
 import socket
 import sys
@@ -15,9 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer, make_server
@@ -33,8 +30,10 @@ import dashboards
 from dashboards import HealthMetric
 from farm import query, store
 from farm.errors import FarmError, StoreError
+from farm.place import File, Root, reason, remedy
 from farm.plan import Plan
 from farm.query import Cell
+from farm.rounds import trials_of
 from farm.store import Run
 from workers.errors import TrialError
 from workers.fields.groups import Value
@@ -47,7 +46,7 @@ METRICS_PATH = "/metrics"
 
 Warn = Callable[[str], None]
 
-_Files = tuple[tuple[str, int], ...]
+_Files = tuple[File, ...]
 """names and sizes of a run's files: equal listings mean equal content, since parts never change"""
 
 _HealthRows = dict[HealthMetric, list[tuple[tuple[str, ...], float]]]
@@ -89,7 +88,7 @@ class StoreCollector(Collector):
 
     def __init__(
         self,
-        root: Path,
+        root: Root,
         *,
         chosen: Sequence[Run] = (),
         series_budget: int = SERIES_BUDGET,
@@ -190,15 +189,12 @@ class StoreCollector(Collector):
 
 
 def _files(run: Run) -> _Files:
-    found = []
-    for directory, _, names in os.walk(run.path):
-        for name in names:
-            path = os.path.join(directory, name)
-            # what starts with a dot is still being written and will be renamed
-            if not name.startswith("."):
-                with suppress(FileNotFoundError):
-                    found.append((path, os.stat(path).st_size))
-    return tuple(sorted(found))
+    try:
+        return tuple(run.place.walk())
+    except OSError as error:
+        raise StoreError(
+            f"run {str(run.place)!r}: {reason(error)}; {remedy(error, 'make it readable')}"
+        ) from None
 
 
 def _read_run(run: Run, files: _Files, series_budget: int) -> _Exposed:
@@ -217,7 +213,7 @@ def _read_run(run: Run, files: _Files, series_budget: int) -> _Exposed:
         files,
         trials={
             "failed": len(run.failures()),
-            "planned": plan.trials,
+            "planned": trials_of(plan, run),
             "recorded": sum(row["trials"] for row in recorded),
         },
         provenance=[
@@ -411,7 +407,7 @@ def _application(pages: _Pages) -> WSGIApplication:
 
 
 def serve(
-    root: Path,
+    root: Root,
     port: int,
     address: str = "127.0.0.1",
     *,

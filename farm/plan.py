@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from workers import Input
 
+    Numbers = NDArray[numpy.int64]
+
 MOST_DECIDING = 1 << 26
 """combinations of deciding axes, one array element each"""
 
@@ -90,6 +92,19 @@ class _Cells:
     @property
     def trials(self) -> int:
         return int(self.ends[-1])
+
+    def trials_up_to(self, seeds: int) -> int:
+        """Trials if no cell had more than so many seeds."""
+        counts = numpy.where(self.kept, numpy.minimum(self.seeds_per_cell, seeds), 0)
+        return int(counts.sum()) * self.below
+
+    def cells_of(self, numbers: "Numbers") -> "tuple[Numbers, Numbers]":
+        """For each trial the number of its cell's first trial, and how many the cell has."""
+        combinations = numpy.searchsorted(self.ends, numbers, side="right")
+        seeds = self.seeds_per_cell.reshape(-1)[combinations]
+        # each combination starts where the one before ends
+        starts = numpy.concatenate([[0], self.ends])[combinations]
+        return numbers - (numbers - starts) % seeds, seeds
 
     def trial(self, number: int) -> dict[str, Value]:
         """All fields of a trial of this block, the seed among them."""
@@ -171,8 +186,30 @@ class Plan:
             raise SweepError(f"sweep {sweep.name!r}: every cell is excluded; relax an [[exclude]]")
 
     @property
+    def least_trials(self) -> int:
+        """Trials if every cell had enough of the least number of seeds; ``trials`` unless the sweep says
+        until when."""
+        return sum(block.trials_up_to(self.sweep.least_seeds) for block in self._blocks)
+
+    def cell(self, number: int) -> tuple[int, int]:
+        """The number of the first trial of a trial's cell, and how many trials the cell has at most."""
+        firsts, counts = self.cells_of(numpy.array([number]))
+        return int(firsts[0]), int(counts[0])
+
+    def cells_of(self, numbers: "Numbers") -> "tuple[Numbers, Numbers]":
+        """As :meth:`cell`, of many trials."""
+        firsts, counts = numpy.empty_like(numbers), numpy.empty_like(numbers)
+        start = 0
+        for block in self._blocks:
+            inside = (start <= numbers) & (numbers < start + block.trials)
+            own, counts[inside] = block.cells_of(numbers[inside] - start)
+            firsts[inside] = own + start
+            start += block.trials
+        return firsts, counts
+
+    @property
     def collapsed(self) -> int:
-        """Trials saved because their seed cannot matter."""
+        """Trials saved because their seed cannot matter, at most."""
         return self.cells * self.sweep.seeds - self.trials
 
     def fields(self, number: int) -> dict[str, Value]:

@@ -34,6 +34,8 @@ class Progress:
     ) -> None:
         self.trials = trials
         self.done = stored
+        self.may_need_fewer = False
+        """whether the number of trials is what it is at most"""
         self.failed = 0
         self.packets = 0
         self.compile_seconds = 0.0

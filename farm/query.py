@@ -86,7 +86,7 @@ def cells(run: Run) -> list[Cell]:
         found.sort(key=lambda cell: [order[name][cell.fields[name]] for name in swept])
     except KeyError as error:
         raise StoreError(
-            f"{run.path / 'sweep.toml'}: does not name {error.args[0]!r}, which the records hold; "
+            f"{run.place / 'sweep.toml'}: does not name {error.args[0]!r}, which the records hold; "
             "restore the file, or start a new run"
         ) from None
     return found

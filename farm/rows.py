@@ -16,6 +16,10 @@ if TYPE_CHECKING:
 Kind = Literal["records", "attempts", "failures"]
 KINDS: tuple[Kind, ...] = ("records", "attempts", "failures")
 
+NUMBER = "trial_number"
+"""column of each kind: the trial's number in the plan of its run, by which a resumed run knows in a moment
+what is done; across runs a trial is known by its id alone"""
+
 
 @dataclass(frozen=True)
 class Attempt:
@@ -51,6 +55,8 @@ class Failure:
 class Outcome:
     """One trial that was run: its record or its failure, and the attempt."""
 
+    number: int
+    """of the trial in the plan of its run"""
     trial_id: str
     fields: Mapping[str, Value]
     """the configuration by dotted name, the seed among it"""
@@ -62,32 +68,34 @@ def table(kind: Kind, outcomes: Sequence[Outcome]) -> "pyarrow.Table":
     """The rows of one kind that these outcomes make, possibly none."""
     import pyarrow
 
-    ids: list[str] = []
     # column by column: from rows, Arrow would look up every column's name in every row
-    columns: list[Sequence[object]] = []
+    chosen: Sequence[Outcome] = outcomes
+    columns: list[list[object]] = []
     if kind == "attempts":
-        ids = [outcome.trial_id for outcome in outcomes]
         columns = [
             [getattr(outcome.attempt, name) for outcome in outcomes] for name in Attempt.__annotations__
         ]
     elif kind == "failures":
         broken = [(one, one.result) for one in outcomes if isinstance(one.result, Failure)]
-        ids = [outcome.trial_id for outcome, _ in broken]
+        chosen = [outcome for outcome, _ in broken]
         columns = [
-            [json.dumps(dict(outcome.fields)) for outcome, _ in broken],
+            [json.dumps(dict(outcome.fields)) for outcome in chosen],
             *([getattr(failure, name) for _, failure in broken] for name in Failure.__annotations__),
         ]
     else:
         whole = [(one, one.result) for one in outcomes if not isinstance(one.result, Failure)]
-        ids = [outcome.trial_id for outcome, _ in whole]
+        chosen = [outcome for outcome, _ in whole]
         texts = text_fields()
         for field in fields():
-            values: list[object] = [outcome.fields.get(field.name) for outcome, _ in whole]
+            values: list[object] = [outcome.fields.get(field.name) for outcome in chosen]
             columns.append(list(map(str, values)) if field.name in texts else values)
         columns += [[result.get(name) for _, result in whole] for name in _RESULT_COLUMNS]
+    ids: list[object] = [outcome.trial_id for outcome in chosen]
+    numbers: list[object] = [outcome.number for outcome in chosen]
     kinds = schema(kind)
-    arrays = [
-        pyarrow.array(values, type=field.type) for field, values in zip(kinds, [ids, *columns], strict=True)
+    arrays: list[pyarrow.Array[Any]] = [
+        pyarrow.array(values, type=field.type)
+        for field, values in zip(kinds, [ids, numbers, *columns], strict=True)
     ]
     return pyarrow.Table.from_arrays(arrays, schema=kinds)
 
@@ -124,7 +132,7 @@ def schema(kind: Kind) -> "pyarrow.Schema":
     def of_field(field: TrialField) -> pyarrow.DataType:
         return types["string" if field.name in text_fields() else field.adapter.json_schema()["type"]]
 
-    columns: dict[str, pyarrow.DataType] = {"trial_id": pyarrow.string()}
+    columns: dict[str, pyarrow.DataType] = {"trial_id": pyarrow.string(), NUMBER: pyarrow.int64()}
     if kind == "records":
         columns |= {field.name: of_field(field) for field in fields()}
         # one type for all: a part must not differ from the next because a ratio was a whole number

@@ -62,7 +62,8 @@ def no_drop_rates(sweep: Sweep, most_drops: float) -> Iterator[NoDropRate]:
     """
     if RATE in sweep.axes():
         raise SweepError(f"{RATE}: the search looks for it; take it out of the sweep's axes")
-    planned = Plan(replace(sweep, fixed={**sweep.fixed, RATE: LOWEST_PPS}))
+    fixed = {**sweep.fixed, RATE: LOWEST_PPS}
+    planned = Plan(replace(sweep, fixed=fixed, seeds=sweep.least_seeds, until=None))
     planned.inputs()
     trials = (planned.fields(number) for number in range(planned.trials))
     for _, seeds in groupby(trials, _without_seed):

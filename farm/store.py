@@ -1,4 +1,4 @@
-"""The store: runs as directories of append-only Parquet parts.
+"""The store: runs as directories of append-only Parquet parts, on a local or shared disk or an object store.
 
     <root>/<sweep>/<run>/sweep.toml          the resolved sweep
                          inputs/<sha256>     profiles and captures by content
@@ -7,65 +7,99 @@
                          attempts/*.parquet  how that came about
                          failures/*.parquet  trials that broke
 
-Everything is written under a temporary name that starts with a dot, then renamed; nothing is
-written twice. Readers ignore dotted names and take each trial id once.
+:mod:`farm.writer` writes it; nothing is written twice. A part is named by the start that wrote it. Two
+starts that run at the same time may both store a trial: readers take one of them.
 """
 
 import json
 import os
-import secrets
-import shutil
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
+from urllib.parse import urlsplit, urlunsplit
 
 from farm import sweep as sweeps
 from farm.errors import FarmError, StoreError
-from farm.rows import KINDS, Kind, Outcome, canonical, table
+from farm.mirror import local_copies
+from farm.place import LocalPlace, Place, RemotePlace, Root, place_of, reason, remedy
+from farm.rows import KINDS, NUMBER, Kind, canonical, schema
 from farm.sweep import Sweep
 from workers.errors import TrialError
 from workers.fields.groups import Value
 
 if TYPE_CHECKING:
+    import numpy
     import pyarrow
+    from numpy.typing import NDArray
 
-FORMAT = 1
-"""version of the layout above; written into every manifest"""
+FORMAT = 2
+"""version of the layout above, in every manifest; 1 had no trial numbers: it can be read, not resumed"""
 
+SWEEP_FILE = "sweep.toml"
 
-DONE_KINDS: tuple[Kind, ...] = ("records", "failures")
-"""a row here says that its trial need not run again"""
-
-WRITE_ORDER: tuple[Kind, ...] = ("attempts", "failures", "records")
-"""attempts first: a record whose attempt is missing would be a result without a source"""
+_RUN_NAME = re.compile(r"\d{8}T\d{6}\.\d{3}Z-[0-9a-f]{4}")
 
 
-def default_root() -> Path:
+def default_root() -> Root:
     """``$FARM_STORE``, or ``runs`` in the working directory."""
-    return Path(os.environ.get("FARM_STORE", "runs"))
+    return os.environ.get("FARM_STORE", "runs")
+
+
+class Duplicates(NamedTuple):
+    """Trials that were stored more than once."""
+
+    trials: int
+    starts: tuple[str, ...]
+    """names of the starts that have some of them, oldest first"""
 
 
 @dataclass(frozen=True)
 class Run:
     """One run in a store. Opening it reads nothing; see :meth:`check`."""
 
-    path: Path
+    place: Place
 
     @property
     def name(self) -> str:
         """Time of its start in UTC and a random tail; sorts by time."""
-        return self.path.name
+        return self.place.name
 
     @property
     def sweep_name(self) -> str:
-        return self.path.parent.name
+        return self.place.parent.name
+
+    @property
+    def path(self) -> Path:
+        """Its directory, of a run on this machine.
+
+        Raises:
+            StoreError: it is elsewhere.
+        """
+        if not isinstance(self.place, LocalPlace):
+            raise StoreError(f"run {self.place}: is on no disk of this machine; copy it to one")
+        return self.place.path
 
     @property
     def inputs_directory(self) -> Path:
-        return self.path / "inputs"
+        """A directory of this machine with what the run keeps of its inputs.
+
+        Raises:
+            StoreError: they cannot be read.
+        """
+        inputs = self.place / "inputs"
+        try:
+            return local_copies(inputs, inputs.files(""))
+        except OSError as error:
+            raise self._unreadable(str(inputs), error) from None
+
+    @property
+    def inputs_root(self) -> str:
+        """The same as every machine that reaches the store finds it: a path or a URI."""
+        inputs = self.place / "inputs"
+        return str(inputs.path.resolve() if isinstance(inputs, LocalPlace) else inputs)
 
     @cached_property
     def sweep(self) -> Sweep:
@@ -74,31 +108,64 @@ class Run:
         Raises:
             StoreError: sweep.toml is missing or garbled.
         """
-        path = self.path / "sweep.toml"
+        path = str(self.place / SWEEP_FILE)
         try:
-            return sweeps.parse(path.read_text(), str(path))
+            return sweeps.parse(self.place.read(SWEEP_FILE).decode(), path)
         except (OSError, UnicodeDecodeError, FarmError, TrialError) as error:
-            raise StoreError(f"{path}: damaged ({_one_line(error)}); {_DAMAGE_REMEDY}") from None
+            raise self._unreadable(path, error) from None
 
     def manifests(self) -> list[dict[str, Any]]:
         """What each driver wrote when it started, oldest first.
 
         Raises:
-            StoreError: there is none, or one is garbled.
+            StoreError: there is none, one is garbled, or a newer version wrote one.
         """
-        paths = _visible(self.path / "manifests", ".json")
-        if not paths:
-            raise StoreError(f"{self.path / 'manifests'}: no manifest; {_DAMAGE_REMEDY}")
-        return [self._manifest(path) for path in paths]
+        place = self.place / "manifests"
+        try:
+            names = place.files(".json")
+        except OSError as error:
+            raise self._unreadable(str(place), error) from None
+        if not names:
+            raise StoreError(f"{place}: no manifest; {_DAMAGE_REMEDY}")
+        return [self._manifest(place, name) for name in names]
+
+    @cached_property
+    def format(self) -> int:
+        """Version of the layout that the run has.
+
+        Raises:
+            StoreError: as :meth:`manifests`.
+        """
+        return min(int(manifest["format"]) for manifest in self.manifests())
+
+    def part_names(self, kind: Kind) -> list[str]:
+        """Names of the Parquet parts of a kind, in order.
+
+        Raises:
+            StoreError: they cannot be listed.
+        """
+        try:
+            return (self.place / kind).files(".parquet")
+        except OSError as error:
+            raise self._unreadable(str(self.place / kind), error) from None
 
     def parts(self, kind: Kind) -> list[Path]:
-        """The Parquet parts of a kind, in order of their names."""
-        return _visible(self.path / kind, ".parquet")
+        """The same as files of this machine, fetched if the store is elsewhere.
+
+        Raises:
+            StoreError: they cannot be read.
+        """
+        names = self.part_names(kind)
+        try:
+            directory = local_copies(self.place / kind, names)
+        except OSError as error:
+            raise self._unreadable(str(self.place / kind), error) from None
+        return [directory / name for name in names]
 
     def query(
         self, kind: Kind, sql: str, parameters: Mapping[str, object] | None = None
     ) -> list[dict[str, Any]]:
-        """Ask SQL of the rows of a kind, each trial id once: ``SELECT ... FROM records``.
+        """Ask SQL of the rows of a kind, each trial once: ``SELECT ... FROM records``.
 
         Without any part there is no row, whatever is asked.
 
@@ -110,10 +177,7 @@ class Run:
         paths = [str(path) for path in self.parts(kind)]
         if not paths:
             return []
-        once = (
-            f"WITH {kind} AS (SELECT DISTINCT ON (trial_id) * "
-            "FROM read_parquet($paths, union_by_name = true) ORDER BY trial_id)"
-        )
+        once = f"WITH {kind} AS ({self._each_once(kind)})"
         try:
             with duckdb.connect() as connection:
                 found = connection.execute(f"{once} {sql}", {"paths": paths, **(parameters or {})})
@@ -123,24 +187,108 @@ class Run:
             raise self._damage(error) from None
 
     def read_records(self) -> list[dict[str, Value]]:
-        """All records, sorted by trial id, each once."""
-        return self.query("records", "SELECT * FROM records ORDER BY trial_id")
+        """All records, sorted by trial id, each once, without what holds in this run alone."""
+        chosen = f"* EXCLUDE ({NUMBER})" if self.format >= FORMAT else "*"
+        return self.query("records", f"SELECT {chosen} FROM records ORDER BY trial_id")
 
     def canonical_records(self) -> bytes:
         """The records in the encoding in which two runs are equal when their bytes are."""
         return b"".join(canonical(row) + b"\n" for row in self.read_records())
 
-    def done(self, retry_failures: bool = False) -> set[str]:
-        """Ids of the trials that need not run again: those with a record, or a failure unless those are to be
-        retried."""
-        kinds: tuple[Kind, ...] = ("records",) if retry_failures else DONE_KINDS
-        return {row["trial_id"] for kind in kinds for row in self.query(kind, f"SELECT trial_id FROM {kind}")}
+    def columns(
+        self, kind: Kind, names: Sequence[str], parts: Sequence[str] | None = None
+    ) -> "pyarrow.Table":
+        """Some columns of all rows of a kind, or of some parts, without reading the others; a trial that
+        was stored twice is there twice.
+
+        Raises:
+            StoreError: a part is broken; the message names it.
+        """
+        import pyarrow
+        import pyarrow.dataset
+
+        chosen = list(self.part_names(kind) if parts is None else parts)
+        if not chosen:
+            return schema(kind).empty_table().select(list(names))
+        paths, system = (self.place / kind).dataset_of(chosen)
+        try:
+            found = pyarrow.dataset.dataset(paths, filesystem=system, format="parquet")
+            return found.to_table(columns=list(names))
+        except (pyarrow.ArrowException, OSError) as error:
+            raise self._damage(error) from None
+
+    def numbers(self, kind: Kind, parts: Sequence[str] | None = None) -> "NDArray[numpy.int64]":
+        """Numbers of the trials in a kind's rows, in no order; of a run that has numbers."""
+        import numpy
+
+        return self.columns(kind, [NUMBER], parts)[NUMBER].to_numpy().astype(numpy.int64)
+
+    def done(self, retry_failures: bool = False) -> "pyarrow.Table":
+        """Id and number of the trials that need not run again, of a run that has numbers: those with a
+        record, or a failure unless those are to be retried. A trial that was stored twice is there twice.
+
+        Raises:
+            StoreError: a part is broken; the message names it.
+        """
+        import pyarrow
+
+        if retry_failures:
+            return self.columns("records", ["trial_id", NUMBER])
+        # of parts with the same name that of records is written last: where it is, all attempts of that
+        # name are done, and theirs have few columns, so that they are read in a moment
+        recorded = set(self.part_names("records"))
+        parts: dict[Kind, list[str]] = {
+            "attempts": [name for name in self.part_names("attempts") if name in recorded],
+            "failures": [name for name in self.part_names("failures") if name not in recorded],
+        }
+        return pyarrow.concat_tables(
+            self.columns(kind, ["trial_id", NUMBER], names) for kind, names in parts.items()
+        )
+
+    def recorded(self) -> "NDArray[numpy.int64]":
+        """Numbers of the trials that have a record, each once, of a run that has numbers."""
+        return _recorded(self, tuple(self.part_names("records")))[0]
+
+    def counts(self) -> tuple[int, int]:
+        """How many trials have a record, and how many have a failure and no record."""
+        import numpy
+
+        if self.format < FORMAT:
+            [records] = self.query("records", "SELECT count(*) AS n FROM records") or [{"n": 0}]
+            return records["n"], len(self.failures())
+        recorded = self.recorded()
+        return len(recorded), len(numpy.setdiff1d(self.numbers("failures"), recorded))
 
     def failures(self) -> list[dict[str, Any]]:
         """Trials that broke and have no record, sorted by trial id."""
-        recorded = {row["trial_id"] for row in self.query("records", "SELECT trial_id FROM records")}
         failed = self.query("failures", "SELECT * FROM failures ORDER BY trial_id")
+        if not failed:
+            return []
+        ids = {"ids": [row["trial_id"] for row in failed]}
+        select = "SELECT trial_id FROM records WHERE trial_id IN (SELECT unnest($ids))"
+        recorded = {row["trial_id"] for row in self.query("records", select, ids)}
         return [row for row in failed if row["trial_id"] not in recorded]
+
+    def duplicates(self) -> Duplicates | None:
+        """What was stored more than once, as when several drivers ran at the same time, if anything."""
+        import numpy
+
+        parts = self.part_names("records")
+        if self.format < FORMAT:
+            return None
+        trials, times = _recorded(self, tuple(parts))
+        repeated = trials[times > 1]
+        if not len(repeated):
+            return None
+        by_start: dict[str, list[str]] = {}
+        for name in parts:
+            by_start.setdefault(name.rpartition("-")[0], []).append(name)
+        starts = [
+            start
+            for start, own in by_start.items()
+            if numpy.isin(repeated, self.numbers("records", own)).any()
+        ]
+        return Duplicates(len(repeated), tuple(starts))
 
     def check(self) -> None:
         """Read what every use of the run needs.
@@ -148,8 +296,36 @@ class Run:
         Raises:
             StoreError: something is missing or garbled; the message names the file.
         """
-        _ = self.sweep
+        # first, since a newer version may have a sweep that this one cannot read
         self.manifests()
+        _ = self.sweep
+
+    def _each_once(self, kind: Kind) -> str:
+        """The SELECT that gives the rows of a kind, a trial that is there several times once."""
+        if self.format < FORMAT:
+            return (
+                "SELECT DISTINCT ON (trial_id) * "
+                "FROM read_parquet($paths, union_by_name = true) ORDER BY trial_id"
+            )
+        if self._repeats(kind):
+            return f"SELECT DISTINCT ON ({NUMBER}) * FROM read_parquet($paths) ORDER BY {NUMBER}"
+        return "SELECT * FROM read_parquet($paths)"
+
+    def _repeats(self, kind: Kind) -> bool:
+        """Whether some trial is in the rows of a kind twice."""
+        import numpy
+
+        if kind == "records":
+            return bool((_recorded(self, tuple(self.part_names(kind)))[1] > 1).any())
+        numbers = self.numbers(kind)
+        return len(numpy.unique(numbers)) < len(numbers)
+
+    def _unreadable(self, what: str, error: Exception) -> StoreError:
+        """What a failed read means: a file that is missing or garbled, or a store that refuses."""
+        missing = isinstance(error, FileNotFoundError) or not isinstance(error, OSError)
+        if missing or isinstance(self.place, LocalPlace):
+            return StoreError(f"{what}: damaged ({reason(error)}); {_DAMAGE_REMEDY}")
+        return StoreError(f"{what}: cannot be read ({reason(error)}); {remedy(error, _DAMAGE_REMEDY)}")
 
     def _damage(self, error: Exception) -> StoreError:
         """The error that names the broken part behind a failed read."""
@@ -161,120 +337,73 @@ class Run:
                 try:
                     pyarrow.parquet.read_table(path)
                 except (pyarrow.ArrowException, OSError) as broken:
-                    return StoreError(f"{path}: not a readable part ({_one_line(broken)}); {_PART_REMEDY}")
-        return StoreError(f"{self.path}: cannot be read ({_one_line(error)}); {_DAMAGE_REMEDY}")
+                    part = self.place / kind / path.name
+                    if not isinstance(part, LocalPlace):
+                        # what is restored under the same name has to be fetched again
+                        path.unlink(missing_ok=True)
+                    return StoreError(f"{part}: not a readable part ({reason(broken)}); {_PART_REMEDY}")
+        return StoreError(f"{self.place}: cannot be read ({reason(error)}); {remedy(error, _DAMAGE_REMEDY)}")
 
-    def _manifest(self, path: Path) -> dict[str, Any]:
+    def _manifest(self, place: Place, name: str) -> dict[str, Any]:
+        path = place / name
         try:
-            manifest = json.loads(path.read_text())
-            known = manifest["format"] == FORMAT
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise StoreError(f"{path}: damaged ({_one_line(error)}); {_DAMAGE_REMEDY}") from None
-        if not known:
-            raise StoreError(f"{path}: format {manifest['format']!r}: read it with the version that wrote it")
-        return dict(manifest)
+            manifest = dict(json.loads(place.read(name)))
+            version = int(manifest["format"])
+        except OSError as error:
+            raise self._unreadable(str(path), error) from None
+        except (ValueError, KeyError, TypeError) as error:
+            raise StoreError(f"{path}: damaged ({reason(error)}); {_DAMAGE_REMEDY}") from None
+        if not 1 <= version <= FORMAT:
+            raise StoreError(
+                f"{path}: format {version} is of a newer version, this one reads up to {FORMAT}; "
+                "install the version that wrote it"
+            )
+        return manifest
 
 
-class Writer:
-    """Adds the outcomes of one driver to a run, a part of each kind at a time."""
-
-    def __init__(self, run: Run, driver: str) -> None:
-        self._run = run
-        self._driver = driver
-        self._parts = 0
-
-    def write(self, outcomes: Sequence[Outcome]) -> None:
-        """Store these outcomes; when it returns they are on disk.
-
-        Raises:
-            StoreError: the disk refuses; parts already written stay as they are.
-        """
-        self.write_rows({kind: table(kind, outcomes) for kind in WRITE_ORDER})
-
-    def write_rows(self, found: "Mapping[Kind, pyarrow.Table]") -> None:
-        """The same with the rows of each kind, as :func:`farm.results.together` makes them."""
-        import pyarrow.parquet
-
-        self._parts += 1
-        for kind in WRITE_ORDER:
-            rows = found.get(kind)
-            if rows is not None and rows.num_rows:
-                sink = pyarrow.BufferOutputStream()
-                pyarrow.parquet.write_table(rows, sink)
-                name = f"{self._driver}-{self._parts:06d}.parquet"
-                _write_new(self._run.path / kind / name, memoryview(sink.getvalue()))
-
-
-def create_run(
-    root: Path, sweep: Sweep, inputs: Mapping[str, bytes], manifest: Mapping[str, object]
-) -> tuple[Run, Writer]:
-    """Make a new run that holds no record yet; it appears complete or not at all.
-
-    Arguments:
-        root: the store; made if it is missing.
-        inputs: content of the files that the trials read, by SHA-256.
-        manifest: what the driver says of itself.
-
-    Raises:
-        StoreError: the root cannot be written.
-    """
-    driver = _new_name()
-    final = root / sweep.name / driver
-    aside = final.with_name(f".{driver}")
-    try:
-        for kind in KINDS:
-            (aside / kind).mkdir(parents=True)
-        (aside / "manifests").mkdir()
-        (aside / "inputs").mkdir()
-        for sha256, content in inputs.items():
-            _write_new(aside / "inputs" / sha256, content)
-        _write_new(aside / "sweep.toml", sweep.to_toml().encode())
-        _write_new(aside / "manifests" / f"{driver}.json", _manifest_bytes(manifest))
-        aside.rename(final)
-    except OSError as error:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise StoreError(f"store {str(root)!r}: {_os_reason(error)}; name a writable directory") from None
-    run = Run(final)
-    return run, Writer(run, driver)
-
-
-def reopen_run(run: Run, manifest: Mapping[str, object]) -> Writer:
-    """Start another driver on a run.
-
-    Raises:
-        StoreError: the run cannot be written.
-    """
-    driver = _new_name()
-    try:
-        _write_new(run.path / "manifests" / f"{driver}.json", _manifest_bytes(manifest))
-    except OSError as error:
-        raise StoreError(f"run {str(run.path)!r}: {_os_reason(error)}; make it writable") from None
-    return Writer(run, driver)
-
-
-def runs(root: Path) -> list[Run]:
+def runs(root: Root) -> list[Run]:
     """All runs of a store, by sweep and then oldest first; none if the store does not exist.
 
     Raises:
-        StoreError: the root is not a directory or cannot be listed.
+        StoreError: the root cannot be listed, or is something else than a store.
     """
-    if not root.exists():
-        return []
+    return runs_in(place_of(root))
+
+
+def runs_in(root: Place, otherwise: str = "name a directory of runs") -> list[Run]:
+    """As :func:`runs`; ``otherwise`` is what to do where the root does not say what is wrong."""
+    found: list[Run] = []
+    foreign = ""
     try:
-        return [Run(path) for sweep in _directories(root) for path in _directories(sweep)]
+        for sweep, is_directory in root.entries().items():
+            below = (root / sweep).entries() if is_directory else {}
+            named = [name for name, is_run in below.items() if is_run and _RUN_NAME.fullmatch(name)]
+            found += [Run(root / sweep / name) for name in named]
+            if not is_directory or len(named) < len(below):
+                foreign = foreign or sweep
+        if isinstance(root, RemotePlace):
+            # no directory is renamed there: a run exists when its sweep does, which is written last
+            there = set(root.existing([f"{run.sweep_name}/{run.name}/{SWEEP_FILE}" for run in found]))
+            found = [run for run in found if f"{run.sweep_name}/{run.name}/{SWEEP_FILE}" in there]
     except OSError as error:
-        raise StoreError(f"store {str(root)!r}: {_os_reason(error)}; name a directory of runs") from None
+        raise StoreError(f"store {str(root)!r}: {reason(error)}; {remedy(error, otherwise)}") from None
+    if foreign and not found:
+        raise StoreError(
+            f"store {str(root)!r}: is no store, it holds {foreign!r} and no run; "
+            "name a store, or an empty or new directory"
+        )
+    return found
 
 
-def find(root: Path, name: str) -> Run:
-    """A run by its directory, its name or the unique start of its name, a sweep's name for that
+def find(root: Root, name: str) -> Run:
+    """A run by its directory or URI, its name or the unique start of its name, a sweep's name for that
     sweep's latest run, or ``last`` for the latest of all.
 
     Raises:
         StoreError: no such run, or more than one.
     """
-    if (Path(name) / "sweep.toml").is_file():
-        return _checked(Run(Path(name)))
+    if "://" in name or (Path(name) / SWEEP_FILE).is_file():
+        return _checked(run_at(name))
     known = sorted(runs(root), key=lambda run: run.name)
     found = (
         [run for run in known if name in (run.name, f"{run.sweep_name}/{run.name}")]
@@ -287,7 +416,17 @@ def find(root: Path, name: str) -> Run:
         listed = ", ".join(run.name for run in found[:4])
         raise StoreError(f"run {name!r}: matches {len(found)} runs ({listed}); write more of the name")
     remedy = "farm list names them" if known else "the store holds no run"
-    raise StoreError(f"run {name!r}: not in store {str(root)!r}; {remedy}")
+    raise StoreError(f"run {name!r}: not in store {str(place_of(root))!r}; {remedy}")
+
+
+def run_at(place: str) -> Run:
+    """The run at a directory or URI, as ``str(run.place)`` gives it; nothing is read."""
+    if "://" not in place:
+        return Run(LocalPlace(Path(place)))
+    parts = urlsplit(place)
+    above, _, name = parts.path.rstrip("/").rpartition("/")
+    above, _, sweep = above.rpartition("/")
+    return Run(place_of(urlunsplit(parts._replace(path=above))) / sweep / name)
 
 
 _DAMAGE_REMEDY = "restore it from a copy or remove the run"
@@ -299,43 +438,19 @@ def _checked(run: Run) -> Run:
     return run
 
 
-def _new_name() -> str:
-    now = datetime.now(UTC)
-    return f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03d}Z-{secrets.token_hex(2)}"
+@lru_cache(maxsize=64)
+def _recorded(run: Run, parts: tuple[str, ...]) -> "tuple[NDArray[numpy.int64], NDArray[numpy.int64]]":
+    """Numbers of the trials in these parts of records, and how often each is there; from the attempts of
+    the same names, see :meth:`Run.done`, less those that failed."""
+    import numpy
 
+    names = set(parts)
 
-def _directories(parent: Path) -> Iterator[Path]:
-    return (path for path in sorted(parent.iterdir()) if path.is_dir() and not path.name.startswith("."))
+    def counted(kind: Kind) -> "tuple[NDArray[numpy.int64], NDArray[numpy.int64]]":
+        numbers = run.numbers(kind, [name for name in run.part_names(kind) if name in names])
+        return numpy.unique(numbers, return_counts=True)
 
-
-def _visible(directory: Path, suffix: str) -> list[Path]:
-    if not directory.is_dir():
-        return []
-    return sorted(p for p in directory.iterdir() if p.suffix == suffix and not p.name.startswith("."))
-
-
-def _manifest_bytes(manifest: Mapping[str, object]) -> bytes:
-    return json.dumps({"format": FORMAT, **manifest}, indent=1, sort_keys=True).encode() + b"\n"
-
-
-def _write_new(path: Path, content: bytes | memoryview) -> None:
-    """Write a file that appears complete or not at all, and is on disk when this returns."""
-    aside = path.with_name(f".{path.name}")
-    with aside.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    aside.rename(path)
-    directory = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
-
-
-def _os_reason(error: OSError) -> str:
-    return f"{error.strerror or error} ({error.filename})" if error.filename else str(error)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+    trials, times = counted("attempts")
+    failed, failures = counted("failures")
+    times[numpy.searchsorted(trials, failed)] -= failures
+    return trials[times > 0], times[times > 0]

@@ -13,9 +13,9 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 from farm.errors import FarmError
+from farm.place import place_of
 from farm.store import Run
 
 DRIVER = "FARM_DRIVER_REPORTS_TO"
@@ -84,7 +84,7 @@ _reports: int | None = None
 def report(run: Run) -> None:
     """Tell the supervisor, if there is one, which run this is."""
     if _reports is not None:
-        os.write(_reports, f"{run.path}\n".encode())
+        os.write(_reports, f"{run.place}\n".encode())
 
 
 def _end_with_parent() -> None:
@@ -122,9 +122,9 @@ def _lost_head(address: str) -> str:
 def _what_is_left(path: str, address: str) -> str:
     if not path:
         return "it had not started a run; run it again"
-    run = Run(Path(path))
+    run = Run(place_of(path))
     try:
-        stored = f"{len(run.done())} trials are stored in {run.path}"
+        stored = f"{sum(run.counts())} trials are stored in {path}"
     except FarmError as error:
-        stored = f"what is stored in {run.path} cannot be read now ({error})"
-    return f"{stored}; go on with: farm run --resume {run.path} --address {address}"
+        stored = f"what is stored in {path} cannot be read now ({error})"
+    return f"{stored}; go on with: farm run --resume {path} --address {address}"

@@ -17,11 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from farm.errors import SweepError
+from farm.seeds import SEEDS_LIMIT, Until, parse_until
 from workers.config import TrialConfig, check_name, field, fields
 from workers.fields.groups import Value
-
-MOST_SEEDS = 1_000_000
-"""more seeds per cell than this are taken for a slip"""
 
 _TOP_LEVEL = ("name", "seeds", "fixed", "grid", "zip", "include", "exclude")
 _NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,63}")
@@ -39,7 +37,7 @@ class Sweep:
 
     name: str
     seeds: int
-    """seeds per cell: 0, 1, ... seeds - 1"""
+    """seeds per cell, at most: 0, 1, ... seeds - 1"""
     fixed: Mapping[str, Value]
     """every field that is no axis of the grid or the zip, except the seed"""
     grid: Block
@@ -50,6 +48,13 @@ class Sweep:
     """more cells: the product of the values named, over the fixed fields"""
     exclude: tuple[Block, ...]
     """cells of grid and zip that have one of the values in each of the fields named"""
+    until: Until | None = None
+    """when a cell has enough seeds, unless each has all of them"""
+
+    @property
+    def least_seeds(self) -> int:
+        """Seeds that every cell gets where they matter."""
+        return self.until.least if self.until else self.seeds
 
     def axes(self) -> dict[str, tuple[Value, ...]]:
         """Every swept field and its values, in the order of the file; those of includes last."""
@@ -63,7 +68,8 @@ class Sweep:
 
     def to_toml(self) -> str:
         """The same sweep as a file, canonical: equal sweeps give equal text."""
-        lines = [f"name = {_toml(self.name)}", f"seeds = {self.seeds}"]
+        seeds = self.until.to_toml() if self.until else self.seeds
+        lines = [f"name = {_toml(self.name)}", f"seeds = {seeds}"]
         lines += ["", "[fixed]", *(f"{name} = {_toml(value)}" for name, value in self.fixed.items())]
         for title, block in (("[grid]", self.grid), ("[zip]", self.zip)):
             lines += ["", title, *_block_lines(block)] if block else []
@@ -96,14 +102,17 @@ def parse(text: str, origin: str, overrides: Sequence[str] = ()) -> Sweep:
     for key in document:
         if key not in _TOP_LEVEL:
             raise SweepError(f"{origin}: unknown key {key!r}; {_hint(key)}")
+    seeds = document.get("seeds", 1)
+    until = parse_until(seeds) if isinstance(seeds, dict) else None
     sweep = Sweep(
         name=_name(document.get("name")),
-        seeds=_seeds(document.get("seeds", 1)),
+        seeds=until.most if until else _seeds(seeds),
         fixed=_fixed(_tables(document, "fixed", origin)[0]),
         grid=_axes(_tables(document, "grid", origin)[0], "grid"),
         zip=_axes(_tables(document, "zip", origin)[0], "zip"),
         include=tuple(_axes(t, "include", one=True) for t in _tables(document, "include", origin, many=True)),
         exclude=tuple(_axes(t, "exclude", one=True) for t in _tables(document, "exclude", origin, many=True)),
+        until=until,
     )
     for override in overrides:
         sweep = _overridden(sweep, override)
@@ -145,8 +154,11 @@ def _name(name: object) -> str:
 
 
 def _seeds(seeds: object) -> int:
-    if not isinstance(seeds, int) or isinstance(seeds, bool) or not 1 <= seeds <= MOST_SEEDS:
-        raise SweepError(f"seeds = {seeds!r}: use an integer 1..{MOST_SEEDS}")
+    if not isinstance(seeds, int) or isinstance(seeds, bool) or not 1 <= seeds <= SEEDS_LIMIT:
+        raise SweepError(
+            f"seeds = {seeds!r}: use an integer 1..{SEEDS_LIMIT}, or a table such as "
+            '{ until = "busy_ns_per_packet", relative_ci = 0.01, max = 50 }'
+        )
     return seeds
 
 
@@ -207,7 +219,10 @@ def _value(name: str, value: object) -> Value:
     _check_field(name)
     if not isinstance(value, int | float | str | bool):
         raise SweepError(f"{name} = {value!r}: use a single value here; lists stand under [grid] or [zip]")
-    return TrialConfig.unchecked({name: value}).to_fields()[name]
+    config = TrialConfig.unchecked({name: value})
+    group, _, leaf = name.rpartition(".")
+    checked: Value = getattr(getattr(config, group) if group else config, leaf)
+    return checked
 
 
 def _check_field(name: str) -> None:
@@ -224,7 +239,7 @@ def _overridden(sweep: Sweep, override: str) -> Sweep:
     if key == "name":
         return replace(sweep, name=_name(text))
     if key == "seeds":
-        return replace(sweep, seeds=_seeds(int(text) if text.isdecimal() else text))
+        return replace(sweep, seeds=_seeds(int(text) if text.isdecimal() else text), until=None)
     if key != "seed" and key not in (known := [f.name for f in fields()]):
         near = difflib.get_close_matches(key, [*known, "name", "seeds"], n=1, cutoff=0.5)
         raise SweepError(

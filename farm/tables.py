@@ -10,6 +10,7 @@ from rich.text import Text
 
 from farm.compare import Pair, verdict
 from farm.query import Cell, Gain, gains
+from farm.store import Duplicates
 from pool_impl.release import rules_of
 from workers.fields.groups import Value
 from workers.measures import CATEGORIES, Unit, by_name
@@ -23,6 +24,9 @@ HEADLINES = (
     "memory_peak_bytes",
 )
 """what a plain table shows of each cell"""
+
+MOST_LISTED = 16
+"""values of an axis that are all named"""
 
 DETAILS = {
     "pages_left_behind": "left",
@@ -294,6 +298,23 @@ def _gain_table(arch: str, found: Sequence[Gain]) -> Table:
         )
         last = words
     return table
+
+
+def listed(values: Sequence[Value]) -> str:
+    """The values of an axis, of many the first and the last."""
+    words = [word(value) for value in values]
+    if len(words) > MOST_LISTED:
+        words = [*words[: MOST_LISTED // 2], "...", words[-1], f"{len(values):,} values"]
+    return ", ".join(words)
+
+
+def duplicates(found: Duplicates) -> str:
+    """What two drivers on one run did, in words."""
+    count = "1 trial was" if found.trials == 1 else f"{found.trials:,} trials were"
+    return (
+        f"{count} stored more than once, by {', '.join(found.starts)}; each counts once. Several drivers on "
+        "one run only waste work."
+    )
 
 
 def _legend(seeds: Sequence[int], kernels: Sequence[str]) -> str:

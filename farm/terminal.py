@@ -91,7 +91,8 @@ def _lines() -> Report:
         nonlocal last
         if time.monotonic() - last >= LINE_SECONDS:
             last = time.monotonic()
-            say(f"{progress.done} of {progress.trials} trials, {_words(progress)}")
+            most = "at most " if progress.may_need_fewer else ""
+            say(f"{progress.done} of {most}{progress.trials} trials, {_words(progress)}")
 
     return report
 
@@ -100,6 +101,7 @@ def _words(progress: "Progress") -> str:
     from farm.tables import duration, in_unit
 
     left = progress.seconds_left
+    most = "at most " if progress.may_need_fewer else ""
     return f"{in_unit('per second', progress.packets_per_second)} packets/s" + (
-        f", {duration(left)} left" if left is not None else ""
+        f", {most}{duration(left)} left" if left is not None else ""
     )

@@ -18,6 +18,7 @@ class BenchName(StrEnum):
     SWEEP = "sweep"
     ALL = "all"
     HOST = "host"
+    STORE = "store"
 
 
 def conformance(
@@ -62,7 +63,8 @@ def bench(
         BenchName,
         typer.Argument(
             help="pool: its paths; trial: simulated packets too; all: the farm too; sweep: what one costs "
-            "beside its trials; host: two real threads beside what a profile of this machine predicts."
+            "beside its trials; store: plan, resume, query a million records; host: two real threads beside "
+            "what a profile of this machine predicts."
         ),
     ] = BenchName.ALL,
     profile: Annotated[
@@ -91,6 +93,8 @@ def bench(
         raise SweepError("--executor ray: only bench host goes to a cluster; leave it out")
     if what is BenchName.SWEEP:
         return _bench_sweep(as_json)
+    if what is BenchName.STORE:
+        return _bench_store(as_json)
     from farm import bench as benchmark
     from farm import tables
     from farm.terminal import print_json
@@ -153,3 +157,16 @@ def _bench_host(profile: str | None, executor: ExecutorName, address: str | None
         )
         console.print(tables.rows(benchmark.HEADINGS, benchmark.table(one), text_columns=0))
         console.print(*benchmark.summary(one), sep="\n")
+
+
+def _bench_store(as_json: bool) -> None:
+    from farm import bench_store as benchmark
+    from farm import tables
+    from farm.terminal import print_json, say
+
+    say(f"writes {benchmark.RECORDS:,} made-up records to a temporary directory; takes minutes")
+    found = benchmark.bench_store()
+    if as_json:
+        print_json(found._asdict())
+    else:
+        tables.console().print(tables.rows(("", "", ""), benchmark.table(found), text_columns=1))

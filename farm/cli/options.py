@@ -1,7 +1,6 @@
 """What several verbs have in common: options, exit codes."""
 
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -37,8 +36,12 @@ class ExecutorName(StrEnum):
 
 Json = Annotated[bool, typer.Option("--json", help="Print JSON instead of text.")]
 Store = Annotated[
-    Path | None,
-    typer.Option("--store", metavar="ROOT", help="Directory of runs; default $FARM_STORE, else ./runs."),
+    str | None,
+    typer.Option(
+        "--store",
+        metavar="ROOT",
+        help="Directory of runs, or s3://BUCKET/PATH and the like; default $FARM_STORE, else ./runs.",
+    ),
 ]
 SweepName = Annotated[str, typer.Argument(metavar="SWEEP", help="A TOML file, or a bundled sweep.")]
 RunName = Annotated[

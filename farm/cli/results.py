@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def list_(store: Store = None, as_json: Json = False) -> None:
     """List the runs of the store, oldest first."""
-    from farm import tables
+    from farm import rounds, tables
     from farm.plan import Plan
     from farm.store import default_root, runs
     from farm.terminal import print_json
@@ -24,8 +24,13 @@ def list_(store: Store = None, as_json: Json = False) -> None:
     for one in sorted(runs(store or default_root()), key=lambda one: one.name):
         row: dict[str, Any] = {"run": one.name, "sweep": one.sweep_name, "problem": ""}
         try:
-            row |= {"trials": Plan(one.sweep).trials, "records": len(one.done()) - len(one.failures())}
-            row |= {"failures": len(one.failures()), "executor": one.manifests()[-1].get("executor", "")}
+            manifests, (records, failures) = one.manifests(), one.counts()
+            row |= {
+                "trials": rounds.trials_of(Plan(one.sweep), one),
+                "records": records,
+                "failures": failures,
+            }
+            row |= {"executor": manifests[-1].get("executor", "")}
         except (FarmError, TrialError) as error:
             row["problem"] = str(error)
         found.append(row)
@@ -136,12 +141,12 @@ def print_result(run: "Run", cells: "list[Cell]", as_json: bool) -> int:
     from farm import profiles, query, tables
     from farm.terminal import print_json, say
 
-    failures = run.failures()
+    failures, duplicates = run.failures(), run.duplicates()
     estimates = profiles.estimates(dict.fromkeys(str(cell.fields["arch"]) for cell in cells))
     if as_json:
         print_json(
             {
-                "run": str(run.path),
+                "run": str(run.place),
                 "sweep": run.sweep_name,
                 "cells": [
                     {
@@ -158,6 +163,7 @@ def print_result(run: "Run", cells: "list[Cell]", as_json: bool) -> int:
                 ],
                 "estimates": estimates,
                 "failures": failures,
+                "duplicates": duplicates._asdict() if duplicates else None,
             }
         )
     else:
@@ -165,8 +171,10 @@ def print_result(run: "Run", cells: "list[Cell]", as_json: bool) -> int:
         console.print(tables.result(cells))
         if estimates:
             console.print(f"\n{tables.estimates(estimates)}")
+        if duplicates:
+            print(f"\n{tables.duplicates(duplicates)}")
         # not through the console, which would break a long path
-        print(f"\nStored in {run.path}")
+        print(f"\nStored in {run.place}")
     if failures:
         first = failures[0]
         say(f"{len(failures)} trials failed; the first: {first['kind']}: {first['message']}")

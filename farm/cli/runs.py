@@ -1,8 +1,8 @@
 """Verbs that make results: plan, run, search."""
 
+import shlex
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -57,6 +57,7 @@ def plan(
                 "axes": {name: list(values) for name, values in axes.items()},
                 "cells": planned.cells,
                 "trials": planned.trials,
+                "trials_at_least": planned.least_trials,
                 "seeds_collapsed": planned.collapsed,
                 "metric_series": series,
                 "slots": slots,
@@ -64,18 +65,20 @@ def plan(
             }
         )
         return
-    rate = tables.in_unit("per second", cost.packets_per_second)
+    trials, most = f"{planned.trials:,}", "about"
+    if planned.sweep.until:
+        trials, most = f"at least {planned.least_trials:,}, at most {planned.trials:,}", "at most about"
+    time = cost.rate_source
+    if cost.seconds is not None and cost.packets_per_second is not None:
+        rate = tables.in_unit("per second", cost.packets_per_second)
+        time = f"{most} {tables.duration(cost.seconds)} on {slots} CPUs, at {rate} packets/s each from {time}"
     show = [
         ("sweep", planned.sweep.name),
-        *((f"  {name}", ", ".join(map(tables.word, values))) for name, values in axes.items()),
+        *((f"  {name}", tables.listed(values)) for name, values in axes.items()),
         ("cells", f"{planned.cells:,}"),
-        ("trials", f"{planned.trials:,}, {planned.collapsed:,} more collapsed: their seed cannot matter"),
-        ("packets", f"about {tables.in_unit('per second', cost.packets)}"),
-        (
-            "time",
-            f"about {tables.duration(cost.seconds)} on {slots} CPUs, "
-            f"at {rate} packets/s each from {cost.rate_source}",
-        ),
+        ("trials", f"{trials}, {planned.collapsed:,} more collapsed: their seed cannot matter"),
+        ("packets", f"{most} {tables.in_unit('per second', cost.packets)}"),
+        ("time", time),
         ("series", f"{series:,} in Prometheus"),
     ]
     tables.console().print(tables.rows(["", ""], show, text_columns=2))
@@ -137,7 +140,7 @@ def _run(
     arguments: list[str],
     executor: ExecutorName,
     address: str | None,
-    store: Path | None,
+    store: str | None,
     resume: str | None,
     retry_failures: bool,
     deadline_seconds: float,
@@ -165,7 +168,8 @@ def _run(
         if started is None:
             started = driver.start(planned, root, executor)
         supervisor.report(started.run)
-        progress = Progress(planned.trials, int(started.done.sum()), place.slots)
+        progress = Progress(started.trials, started.stored, place.slots)
+        progress.may_need_fewer = started.rounds is not None
         try:
             with terminated_like_interrupted(), progress_shown() as report:
                 execute(
@@ -176,14 +180,15 @@ def _run(
                     started.done,
                     progress,
                     report,
+                    started.rounds,
                     deadline_seconds,
                 )
         except (KeyboardInterrupt, LostError) as error:
-            options = f" --store {store}" if store else ""
+            options = f" --store {shlex.quote(store)}" if store else ""
             options += f" --address {address}" if address else ""
             say(
                 f"{error if isinstance(error, LostError) else 'interrupted'}, with {progress.done} of "
-                f"{progress.trials} trials stored in {started.run.path}; go on with: "
+                f"{progress.trials} trials stored in {started.run.place}; go on with: "
                 f"farm run --resume {started.run.name}{options}"
             )
             return EXIT_LOST if isinstance(error, LostError) else EXIT_INTERRUPTED

@@ -211,6 +211,8 @@ def _loss(errors: Any, error: Exception) -> Loss:
 
 
 def _contents(job: Job) -> Mapping[str, bytes]:
-    """Inputs of the run by SHA-256."""
+    """Inputs of the run by SHA-256; those of a remote store are fetched by each node."""
+    if "://" in job.inputs_directory:
+        return {}
     directory = Path(job.inputs_directory)
     return {sha256: (directory / sha256).read_bytes() for sha256 in sorted(set(job.inputs.values()))}

@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 
-from farm import driver, store
+from farm import driver
+from farm import writer as writing
 from farm.execute import SerialExecutor, execute
 from farm.export import MetricsServer, StoreCollector
 from farm.plan import Plan
@@ -77,7 +78,7 @@ def made_up_measures(salt: str, fields: dict[str, Value]) -> dict[str, float]:
 def store_made_up_run(root: Path, text: str, salt: str, *, leave_out: int = 0) -> Run:
     """Store a run; its trial number 5 breaks, and the last ``leave_out`` ones are still to come."""
     plan = Plan(parse(text, "test"))
-    run, writer = store.create_run(root, plan.sweep, {}, {"model_digest": f"digest-{salt}"})
+    run, writer = writing.create_run(root, plan.sweep, {}, {"model_digest": f"digest-{salt}"})
     outcomes = []
     for number in range(plan.trials - leave_out):
         fields = plan.fields(number)
@@ -95,7 +96,7 @@ def store_made_up_run(root: Path, text: str, salt: str, *, leave_out: int = 0) -
         )
         broken = Failure("CheckError", "made up")
         result = broken if number == 5 else made_up_measures(salt, fields)
-        outcomes.append(Outcome(f"{salt}-{number:06d}", fields, result, attempt))
+        outcomes.append(Outcome(number, f"{salt}-{number:06d}", fields, result, attempt))
     half = len(outcomes) // 2
     for part in (outcomes[:half], outcomes[half:]):
         writer.write(part)

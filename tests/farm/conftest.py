@@ -105,8 +105,9 @@ def run_all(root: Path, text: str, executor: Executor | None = None) -> Run:
 
 def finish(plan: Plan, started: driver.Started, executor: Executor) -> Progress:
     """Run what a started run misses."""
-    progress = Progress(plan.trials, int(started.done.sum()), executor.slots)
-    execute(plan, started.run, started.writer, executor, started.done, progress, lambda _: None)
+    progress = Progress(started.trials, started.stored, executor.slots)
+    arguments = (plan, started.run, started.writer, executor, started.done, progress, lambda _: None)
+    execute(*arguments, rounds=started.rounds)
     return progress
 
 

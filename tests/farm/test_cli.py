@@ -18,7 +18,19 @@ from workers.measures import MEASURES
 Farm = Callable[..., tuple[int, str, str]]
 
 
-def test_a_plan_says_what_would_run_and_writes_nothing(farm: Farm, small_file: str, tmp_path: Path) -> None:
+def test_a_plan_does_not_wait_for_a_compiler(
+    farm: Farm, small_file: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    plan = json.loads(farm("plan", small_file, "--json")[1])
+    assert (plan["trials"], plan["seconds"], plan["packets_per_second"]) == (24, None, None)
+    assert "not known before a trial has run here" in " ".join(farm("plan", small_file)[1].split())
+    assert not list((tmp_path / "cache").rglob("*.nbi"))
+
+
+def test_a_plan_says_what_would_run_and_writes_nothing(
+    farm: Farm, small_file: str, small_run: Run, tmp_path: Path
+) -> None:
     code, out, _ = farm("plan", small_file, "--json")
     plan = json.loads(out)
     assert code == 0

@@ -93,9 +93,9 @@ def test_a_run_keeps_its_inputs(
     text = arch.BUNDLED.joinpath("broadwell-ep.toml").read_text()
     Path("parent.toml").write_text(text)
     Path("own.toml").write_text('title = "t"\ndescription = "d"\nparent = "parent.toml"\n')
-    whole = runner(tmp_path, CAPTURED)
+    whole = runner(tmp_path / "runs", CAPTURED)
     plan = Plan(parse(CAPTURED, "x"))
-    started = driver.start(plan, tmp_path, "serial")
+    started = driver.start(plan, tmp_path / "runs", "serial")
     with pytest.raises(KeyboardInterrupt):
         finisher(plan, started, Interrupted(after=1))
     for path in started.run.inputs_directory.iterdir():
@@ -109,10 +109,13 @@ def test_a_run_keeps_its_inputs(
     assert {row["arch"] for row in whole.read_records()} == {"own.toml", "armada-3720"}
 
 
-def test_a_finished_run_has_nothing_left_to_resume(small_run: Run) -> None:
+def test_a_finished_run_has_nothing_left_to_resume(tmp_path: Path, small_run: Run) -> None:
     plan = Plan(small_run.sweep)
-    ids = small_run.done()
-    assert ids == {plan.trial_id(number) for number in range(plan.trials)}
+    rows = small_run.query("records", "SELECT trial_id, trial_number FROM records")
+    numbers = {row["trial_id"]: row["trial_number"] for row in rows}
+    assert numbers == {plan.trial_id(number): number for number in range(plan.trials)}
+    shutil.copytree(small_run.path, tmp_path / "small" / small_run.name)
+    assert driver.resume(store.find(tmp_path, "last"), None, "serial")[1].done.all()
 
 
 @pytest.mark.parametrize("error", [CheckError("1 != 2"), ZeroDivisionError("by\nzero")])
@@ -155,7 +158,7 @@ def test_a_run_of_another_model_or_sweep_is_not_resumed(
 
 def results(seconds: float, packets: int, compile_seconds: float = 0.0, broken: bool = False) -> Results:
     attempt = Attempt("h", "serial", "", seconds, compile_seconds, seconds, packets, "", "", 0)
-    return Results.of([Outcome("id", {}, Failure("E", "m") if broken else {}, attempt)])
+    return Results.of([Outcome(0, "id", {}, Failure("E", "m") if broken else {}, attempt)])
 
 
 def test_progress_counts_and_foresees() -> None:
@@ -211,7 +214,7 @@ def test_what_a_worker_did_not_get_to_is_sent_again_in_smaller_parts() -> None:
 def test_rows_are_the_same_after_their_way_to_another_process(small: str) -> None:
     job = Job(small, "", {}, workers.model_digest())
     outcomes = list(run_batch(job, range(3), "serial"))
-    broken = Outcome("id", dict(outcomes[0].fields), Failure("E", "m"), outcomes[0].attempt)
+    broken = Outcome(0, "id", dict(outcomes[0].fields), Failure("E", "m"), outcomes[0].attempt)
     whole = Results.of([*outcomes, broken])
     assert together([whole]) == together([Results.of(outcomes).packed(), Results.of([broken]).packed()])
     assert {kind: rows.num_rows for kind, rows in together([whole]).items()} == {

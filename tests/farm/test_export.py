@@ -19,13 +19,14 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 import dashboards
-from farm import store
+from farm import writer as writing
 from farm.errors import FarmError
 from farm.export import MetricsServer, StoreCollector, serve
 from farm.plan import Plan
 from farm.rows import Attempt, Failure, Outcome
-from farm.store import Run, Writer
+from farm.store import Run
 from farm.sweep import parse
+from farm.writer import Writer
 from workers.measures import MEASURES
 
 SWEEP = """
@@ -58,12 +59,12 @@ def outcome(plan: Plan, number: int, *, broken: bool = False, **measures: float)
     )
     record = {measure.name: 1000.0 + number for measure in MEASURES} | {"measured_seconds": 0.5} | measures
     result = Failure("CheckError", "made up") if broken else record
-    return Outcome(f"trial-{number:04d}", plan.fields(number), result, attempt)
+    return Outcome(number, f"trial-{number:04d}", plan.fields(number), result, attempt)
 
 
 def start_run(root: Path, name: str = "small", text: str = SWEEP) -> tuple[Plan, Run, Writer]:
     plan = Plan(parse(text.replace("{name}", name), "test"))
-    return plan, *store.create_run(root, plan.sweep, {}, {})
+    return plan, *writing.create_run(root, plan.sweep, {}, {})
 
 
 def store_run(root: Path, name: str = "small", **measures: float) -> Run:

@@ -8,6 +8,7 @@ import duckdb
 import pytest
 
 from farm import cli, query
+from farm import writer as writing
 from farm.compare import compare
 from farm.errors import IncomparableError
 from farm.store import Run, runs
@@ -131,9 +132,7 @@ def test_what_cannot_be_compared_is_refused(small_run: Run) -> None:
 
 
 def test_a_run_without_records_has_no_cells(tmp_path: Path, small_run: Run) -> None:
-    from farm import store
-
-    run, _ = store.create_run(tmp_path, small_run.sweep, {}, {})
+    run, _ = writing.create_run(tmp_path, small_run.sweep, {}, {})
     assert query.cells(run) == []
     with pytest.raises(IncomparableError, match="holds no two records"):
         compare(run, "pool.recycle")

@@ -1,20 +1,27 @@
 """The store: nothing half-written, nothing altered, damage named in one line."""
 
 import hashlib
+import itertools
 import json
 import os
+import resource
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import duckdb
+import pyarrow
+import pyarrow.parquet
 import pytest
 
-from farm import store
+from farm import driver, store
+from farm import writer as writing
 from farm.errors import StoreError
 from farm.plan import Plan
 from farm.rows import Attempt, Failure, Outcome
-from farm.store import Run, Writer
+from farm.store import Run
 from farm.sweep import parse
+from farm.writer import Writer
 from workers.measures import MEASURES
 
 ATTEMPT = Attempt("host", "serial", "2026-01-01T00:00:00.000+00:00", 0.1, 0.0, 0.1, 10, "digest", "{}", 0)
@@ -23,7 +30,7 @@ ATTEMPT = Attempt("host", "serial", "2026-01-01T00:00:00.000+00:00", 0.1, 0.0, 0
 def outcome(plan: Plan, number: int, broken: bool = False) -> Outcome:
     record = {measure.name: float(number) for measure in MEASURES}
     result = Failure("CheckError", "1 != 2") if broken else record
-    return Outcome(plan.trial_id(number), plan.config(number).to_fields(), result, ATTEMPT)
+    return Outcome(number, plan.trial_id(number), plan.config(number).to_fields(), result, ATTEMPT)
 
 
 @pytest.fixture
@@ -33,7 +40,7 @@ def plan(small: str) -> Plan:
 
 @pytest.fixture
 def created(tmp_path: Path, plan: Plan) -> tuple[Run, Writer]:
-    return store.create_run(tmp_path / "runs", plan.sweep, {}, {"model_digest": "digest"})
+    return writing.create_run(tmp_path / "runs", plan.sweep, {}, {"model_digest": "digest"})
 
 
 def contents(directory: Path) -> dict[str, str]:
@@ -42,13 +49,13 @@ def contents(directory: Path) -> dict[str, str]:
 
 
 def test_a_new_run_holds_its_sweep_its_inputs_and_a_manifest(tmp_path: Path, plan: Plan) -> None:
-    run, _ = store.create_run(tmp_path / "runs", plan.sweep, {"abc": b"x = 1"}, {"host": "here"})
+    run, _ = writing.create_run(tmp_path / "runs", plan.sweep, {"abc": b"x = 1"}, {"host": "here"})
     assert run.path.parent == tmp_path / "runs" / "small"
     assert run.sweep == plan.sweep
     assert (run.inputs_directory / "abc").read_text() == "x = 1"
-    assert run.manifests() == [{"format": 1, "host": "here"}]
+    assert run.manifests() == [{"format": 2, "host": "here"}]
     assert run.read_records() == []
-    assert run.done() == set()
+    assert run.counts() == (0, 0)
 
 
 def test_writing_leaves_everything_there_as_it_was(created: tuple[Run, Writer], plan: Plan) -> None:
@@ -56,7 +63,7 @@ def test_writing_leaves_everything_there_as_it_was(created: tuple[Run, Writer], 
     writer.write([outcome(plan, 0)])
     before = contents(run.path)
     writer.write([outcome(plan, 1), outcome(plan, 2, broken=True)])
-    again = store.reopen_run(run, {})
+    again = writing.reopen_run(run, {})
     again.write([outcome(plan, 3)])
     after = contents(run.path)
     assert before.items() <= after.items()
@@ -76,9 +83,9 @@ def test_records_come_sorted_and_each_trial_once(created: tuple[Run, Writer], pl
 
 def test_equal_records_are_equal_bytes_however_they_were_batched(tmp_path: Path, plan: Plan) -> None:
     outcomes = [outcome(plan, number) for number in range(6)]
-    one, writer = store.create_run(tmp_path / "one", plan.sweep, {}, {})
+    one, writer = writing.create_run(tmp_path / "one", plan.sweep, {}, {})
     writer.write(outcomes)
-    many, writer = store.create_run(tmp_path / "many", plan.sweep, {}, {})
+    many, writer = writing.create_run(tmp_path / "many", plan.sweep, {}, {})
     for each in reversed(outcomes):
         writer.write([each])
     assert one.canonical_records() == many.canonical_records() != b""
@@ -102,11 +109,39 @@ def test_failed_trials_are_done_and_kept_apart(created: tuple[Run, Writer], plan
     run, writer = created
     writer.write([outcome(plan, 0), outcome(plan, 1, broken=True), outcome(plan, 2, broken=True)])
     writer.write([outcome(plan, 2)])
-    assert run.done() == {plan.trial_id(number) for number in (0, 1, 2)}
+    assert run.counts() == (2, 1)
     (failure,) = run.failures()
     assert failure["trial_id"] == plan.trial_id(1)
     assert (failure["kind"], failure["message"]) == ("CheckError", "1 != 2")
     assert json.loads(failure["config"]) == plan.config(1).to_fields()
+
+
+def test_a_trial_is_done_when_its_record_or_failure_is_there(
+    created: tuple[Run, Writer], plan: Plan, tmp_path: Path
+) -> None:
+    run, writer = created
+    writer.write([outcome(plan, 0), outcome(plan, 1, broken=True)])
+    writer.write([outcome(plan, 2), outcome(plan, 3, broken=True)])
+    writer.write([outcome(plan, 4, broken=True)])
+    assert set(run.done()["trial_number"].to_pylist()) == {0, 1, 2, 3, 4}
+    # as a driver leaves it that is killed between two parts
+    run.parts("records")[-1].unlink()
+    assert set(run.done()["trial_number"].to_pylist()) == {0, 1, 3, 4}
+    assert run.counts() == (1, 3)
+    run.parts("failures")[-1].unlink()
+    assert set(run.done()["trial_number"].to_pylist()) == {0, 1, 3}
+    again = writing.reopen_run(run, {})
+    again.write([outcome(plan, number) for number in (1, 2, 4)])
+    assert sorted(run.done()["trial_number"].to_pylist()) == [0, 1, 1, 2, 3, 4]
+    assert run.counts() == (4, 1)
+    assert run.duplicates() is None
+    again.write([outcome(plan, 0)])
+    assert run.duplicates() == store.Duplicates(1, (writer_of(run, 0), writer_of(run, -1)))
+    assert len(run.query("attempts", "SELECT * FROM attempts")) == 5
+
+
+def writer_of(run: Run, part: int) -> str:
+    return run.part_names("records")[part].rpartition("-")[0]
 
 
 def test_a_part_under_its_temporary_name_is_not_read(created: tuple[Run, Writer], plan: Plan) -> None:
@@ -180,14 +215,14 @@ def unwritable_roots(tmp_path: Path) -> Iterator[Path]:
 def test_a_root_that_cannot_be_written_is_refused_in_one_line(tmp_path: Path, plan: Plan) -> None:
     for root in unwritable_roots(tmp_path):
         with pytest.raises(StoreError, match="name a writable directory") as refused:
-            store.create_run(root, plan.sweep, {}, {})
+            writing.create_run(root, plan.sweep, {}, {})
         assert str(root) in str(refused.value)
         assert "\n" not in str(refused.value)
 
 
 def test_a_run_that_cannot_be_completed_does_not_appear(tmp_path: Path, plan: Plan) -> None:
     with pytest.raises(StoreError):
-        store.create_run(tmp_path / "runs", plan.sweep, {"no/directory": b""}, {})
+        writing.create_run(tmp_path / "runs", plan.sweep, {"no/directory": b""}, {})
     assert store.runs(tmp_path / "runs") == []
     assert not [path for path in (tmp_path / "runs").rglob("*") if path.is_file()]
 
@@ -196,8 +231,8 @@ def test_a_run_is_found_by_what_a_user_would_type(
     created: tuple[Run, Writer], plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "runs"
-    monkeypatch.setattr(store, "_new_name", lambda: "29991231T000000.000Z-beef")
-    later, _ = store.create_run(root, plan.sweep, {}, {})
+    monkeypatch.setattr(writing, "_new_name", lambda: "29991231T000000.000Z-beef")
+    later, _ = writing.create_run(root, plan.sweep, {}, {})
     earlier, _ = created
     for name in (earlier.name, f"small/{earlier.name}", earlier.name[:8], str(earlier.path)):
         assert store.find(root, name) == earlier
@@ -212,7 +247,103 @@ def test_a_run_is_found_by_what_a_user_would_type(
 
 def test_the_root_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FARM_STORE", "/somewhere")
-    assert store.default_root() == Path("/somewhere")
+    assert store.default_root() == "/somewhere"
     monkeypatch.delenv("FARM_STORE")
-    assert store.default_root() == Path("runs")
+    assert store.default_root() == "runs"
     assert "FARM_STORE" not in os.environ
+
+
+def test_a_disk_that_takes_no_more_is_tried_again_and_then_named(
+    created: tuple[Run, Writer], plan: Plan, request: pytest.FixtureRequest
+) -> None:
+    run, first = created
+    first.write([outcome(plan, 0)])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    request.addfinalizer(lambda: resource.setrlimit(resource.RLIMIT_FSIZE, before))
+    told: list[str] = []
+
+    def full() -> None:
+        # the kernel writes the start of a part, then refuses
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+
+    def tell(line: str) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        told.append(line)
+
+    full()
+    Writer(run, "20260101T000000.000Z-0001", 60.0, tell).write([outcome(plan, 1)])
+    assert "free some space" in told[0]
+    assert told[1:] == ["the store takes parts again"]
+    full()
+    with pytest.raises(StoreError, match="free some space, then go on with: farm run --resume") as refused:
+        Writer(run, "20260101T000000.000Z-0002", 0.0, told.append).write([outcome(plan, 2)])
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert run.name in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert [row["trial_id"] for row in run.read_records()] == sorted(map(plan.trial_id, (0, 1)))
+    assert not list(run.path.rglob(".*"))
+
+
+def test_parts_come_each_second_at_first_and_rarer_in_a_long_run(
+    created: tuple[Run, Writer], plan: Plan
+) -> None:
+    run, _ = created
+    now = 0.0
+    writer = Writer(run, "20260101T000000.000Z-0001", clock=lambda: now)
+    times: list[float] = []
+    writer.write_rows = lambda rows: times.append(now)  # type: ignore[method-assign]
+    while now < 12 * 3600:
+        now += 0.5
+        writer.add_rows({})
+    gaps = [later - sooner for sooner, later in itertools.pairwise(times)]
+    assert max(gaps[:20]) <= 1.5
+    assert all(gap <= max(1.5, 0.02 * time + 1.5) for gap, time in zip(gaps, times[1:], strict=True))
+    assert max(gaps) <= 60.5
+    # 50 at first, 50 ln(60) until the gap is a minute, one a minute after that
+    assert len(times) < 1000
+
+
+def test_a_root_that_is_something_else_is_refused(tmp_path: Path, plan: Plan) -> None:
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "main.c").write_text("")
+    for use in (lambda: store.runs(tmp_path), lambda: writing.create_run(tmp_path, plan.sweep, {}, {})):
+        with pytest.raises(StoreError, match="is no store, it holds 'src' and no run") as refused:
+            use()
+        assert str(tmp_path) in str(refused.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["src"]
+
+
+def in_the_first_format(run: Run) -> None:
+    """As the first version wrote it: no numbers in the parts, and 1 in the manifest."""
+    for kind in ("records", "attempts", "failures"):
+        for path in run.parts(kind):
+            table = pyarrow.parquet.read_table(path)
+            pyarrow.parquet.write_table(table.drop_columns("trial_number"), path)
+    [manifest] = (run.path / "manifests").iterdir()
+    manifest.write_text(manifest.read_text().replace('"format": 2', '"format": 1'))
+
+
+def test_a_run_of_the_first_format_is_read_and_not_resumed(created: tuple[Run, Writer], plan: Plan) -> None:
+    run, writer = created
+    writer.write([outcome(plan, 0), outcome(plan, 1, broken=True)])
+    writer.write([outcome(plan, 0), outcome(plan, 2)])
+    expected = run.canonical_records()
+    in_the_first_format(run)
+    old = store.find(run.path.parent.parent, run.name)
+    assert old.canonical_records() == expected
+    assert old.counts() == (2, 1)
+    assert old.duplicates() is None
+    assert len(old.failures()) == 1
+    with pytest.raises(StoreError, match=r"older version \(format 1\), which can be read and not resumed"):
+        driver.resume(old, None, "serial")
+
+
+def test_a_run_that_numbers_its_trials_otherwise_is_not_resumed(small_run: Run, tmp_path: Path) -> None:
+    shutil.copytree(small_run.path, tmp_path / "small" / small_run.name)
+    run = store.find(tmp_path, "last")
+    for path in run.parts("attempts"):
+        table = pyarrow.parquet.read_table(path)
+        numbers = pyarrow.array([23 - number for number in table["trial_number"].to_pylist()])
+        pyarrow.parquet.write_table(table.set_column(1, "trial_number", numbers), path)
+    with pytest.raises(StoreError, match="numbers its trials in another way"):
+        driver.resume(run, None, "serial")

@@ -60,7 +60,7 @@ def test_a_sweep_over_variants_on_ray(
     tmp_path: Path, sweep: str, ray_executor: RayExecutor, runner: Callable[..., Run]
 ) -> None:
     """What each of them must do; the same bytes in process."""
-    run = runner(tmp_path, sweep, ray_executor)
+    run = runner(tmp_path / "runs", sweep, ray_executor)
     assert run.failures() == []
     found = by_variant(run)
     assert sorted(found) == ["kernel", "local_only", "mine.py", "ring_capped"]
@@ -69,7 +69,7 @@ def test_a_sweep_over_variants_on_ray(
     assert found["local_only"]["recycle_ring"] == 0 < found["local_only"]["returns_declined"]
     assert found["local_only"]["dma_maps"] > found["kernel"]["dma_maps"]
     assert found["mine.py"]["alloc_refill"] > found["kernel"]["alloc_refill"]
-    serial = runner(tmp_path, sweep, SerialExecutor())
+    serial = runner(tmp_path / "runs", sweep, SerialExecutor())
     assert serial.canonical_records() == run.canonical_records()
 
 
@@ -86,7 +86,7 @@ def test_a_run_goes_on_with_the_variant_that_it_started_with(
     mine.unlink()
     plan, resumed = driver.resume(started.run, None, "serial")
     finisher(plan, resumed, SerialExecutor())
-    assert sorted(started.run.done()) == sorted(ids)
+    assert sorted(row["trial_id"] for row in started.run.read_records()) == sorted(ids)
     assert started.run.failures() == []
     assert driver.resume(started.run, None, "serial")[1].done.all()
 

@@ -46,8 +46,8 @@ class Started(NamedTuple):
     """of a sweep that says when a cell has enough seeds"""
 
 
-def start(plan: Plan, root: Root, executor: str) -> Started:
-    """Make a run for a plan.
+def start(plan: Plan, root: Root, executor: str, name: str | None = None) -> Started:
+    """Make a run for a plan, with a name of its own by default.
 
     Raises:
         StoreError: the store cannot be written.
@@ -55,8 +55,8 @@ def start(plan: Plan, root: Root, executor: str) -> Started:
     """
     inputs = plan.inputs()
     contents = {found.sha256: _content(found) for found in inputs.values()}
-    digests = {name: found.sha256 for name, found in inputs.items()}
-    run, writer = writing.create_run(root, plan.sweep, contents, _manifest(plan, digests, executor))
+    digests = {path: found.sha256 for path, found in inputs.items()}
+    run, writer = writing.create_run(root, plan.sweep, contents, _manifest(plan, digests, executor), name)
     rounds = Rounds(plan, None) if plan.sweep.until else None
     return Started(run, writer, numpy.zeros(plan.trials, dtype=bool), plan.trials, 0, rounds)
 

@@ -170,7 +170,11 @@ class Writer:
 
 
 def create_run(
-    root: Root, sweep: Sweep, inputs: Mapping[str, bytes], manifest: Mapping[str, object]
+    root: Root,
+    sweep: Sweep,
+    inputs: Mapping[str, bytes],
+    manifest: Mapping[str, object],
+    name: str | None = None,
 ) -> tuple[Run, Writer]:
     """Make a new run that holds no record yet; it appears complete or not at all.
 
@@ -178,14 +182,15 @@ def create_run(
         root: the store; made if it is missing.
         inputs: content of the files that the trials read, by SHA-256.
         manifest: what the driver says of itself.
+        name: of the run, made by :func:`new_name`; a new one by default.
 
     Raises:
         StoreError: the root cannot be written, or is something else than a store.
     """
     place = place_of(root)
     runs_in(place, _NEW_ROOT)
-    start = _new_name()
-    run = Run(place / sweep.name / start)
+    start = new_name()
+    run = Run(place / sweep.name / (name or start))
     # the sweep last: where no directory can be renamed it says that the run is there
     files = {f"inputs/{sha256}": content for sha256, content in inputs.items()}
     files |= {f"manifests/{start}.json": _manifest_bytes(manifest)}
@@ -194,8 +199,8 @@ def create_run(
         if isinstance(run.place, LocalPlace):
             _make_directory(run.place, files)
         else:
-            for name, content in files.items():
-                run.place.put(name, content)
+            for file, content in files.items():
+                run.place.put(file, content)
     except OSError as error:
         raise StoreError(f"store {str(place)!r}: {reason(error)}; {remedy(error, _NEW_ROOT)}") from None
     return run, Writer(run, start)
@@ -207,7 +212,7 @@ def reopen_run(run: Run, manifest: Mapping[str, object]) -> Writer:
     Raises:
         StoreError: the run cannot be written.
     """
-    start = _new_name()
+    start = new_name()
     try:
         (run.place / "manifests").put(f"{start}.json", _manifest_bytes(manifest))
     except OSError as error:
@@ -233,9 +238,10 @@ def _make_directory(place: LocalPlace, files: Mapping[str, bytes]) -> None:
         raise
 
 
-def _new_name() -> str:
+def new_name(tail: str = "") -> str:
+    """A name for a run or a start: the time in UTC, and a tail of 4 hex digits, random if none is given."""
     now = datetime.now(UTC)
-    return f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03d}Z-{secrets.token_hex(2)}"
+    return f"{now:%Y%m%dT%H%M%S}.{now.microsecond // 1000:03d}Z-{tail or secrets.token_hex(2)}"
 
 
 def _manifest_bytes(manifest: Mapping[str, object]) -> bytes:

@@ -231,7 +231,7 @@ def test_a_run_is_found_by_what_a_user_would_type(
     created: tuple[Run, Writer], plan: Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     root = tmp_path / "runs"
-    monkeypatch.setattr(writing, "_new_name", lambda: "29991231T000000.000Z-beef")
+    monkeypatch.setattr(writing, "new_name", lambda: "29991231T000000.000Z-beef")
     later, _ = writing.create_run(root, plan.sweep, {}, {})
     earlier, _ = created
     for name in (earlier.name, f"small/{earlier.name}", earlier.name[:8], str(earlier.path)):

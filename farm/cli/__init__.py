@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import typer
 
-from farm.cli import arch, checks, metrics, predictions, results, runs
+from farm.cli import arch, checks, cluster, metrics, predictions, results, runs
 from farm.cli.options import EXIT_INCOMPARABLE, EXIT_INTERRUPTED, EXIT_USAGE, remember_command
 from farm.errors import FarmError, IncomparableError
 from pool_impl.errors import PoolError
@@ -42,9 +42,18 @@ VERBS: tuple[tuple[str, Callable[..., int | None]], ...] = (
     ("fields", results.fields),
     ("serve", metrics.serve),
     ("publish", metrics.publish),
+    ("submit", cluster.submit),
+    ("status", cluster.status),
+    ("logs", cluster.logs),
+    ("cancel", cluster.cancel),
+    ("fetch", cluster.fetch),
+    ("drive", cluster.drive),
+    ("pack", cluster.pack),
     ("conformance", checks.conformance),
     ("bench", checks.bench),
 )
+HIDDEN = ("pack",)
+"""verbs that only another one calls, on a cluster"""
 ARCH_VERBS: tuple[tuple[str, Callable[..., int | None]], ...] = (
     ("list", arch.list_),
     ("show", arch.show),
@@ -53,7 +62,7 @@ ARCH_VERBS: tuple[tuple[str, Callable[..., int | None]], ...] = (
     ("calibrate", arch.calibrate),
 )
 for name, verb in VERBS:
-    app.command(name)(verb)
+    app.command(name, hidden=name in HIDDEN)(verb)
 for name, verb in ARCH_VERBS:
     arch_app.command(name)(verb)
 app.add_typer(arch_app, name="arch", help="Architecture profiles and where their numbers come from.")

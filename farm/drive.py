@@ -16,8 +16,10 @@ from farm import driver, store
 from farm.batch import versions
 from farm.bundle import BundledPlan, Head, content_digest, tail
 from farm.errors import ExecutorError, StoreError
+from farm.place import Root
 from farm.plan import Plan
 from farm.store import Run
+from farm.writer import new_name
 
 ACCEPTED = "farm: accepted "
 """starts the line of the log that says, as JSON, which run it is; see :class:`Accepted`"""
@@ -72,7 +74,7 @@ def version_words(found: Mapping[str, str]) -> str:
     return ", ".join(f"{word} {found.get(name, 'unknown')}" for name, word in names.items())
 
 
-def store_root(given: str | None) -> Path:
+def store_root(given: str | None) -> Root:
     """The store as this node reaches it: the one named, else ``$FARM_STORE``.
 
     Raises:
@@ -81,7 +83,7 @@ def store_root(given: str | None) -> Path:
     text = given or os.environ.get("FARM_STORE", "")
     if not text:
         raise StoreError("no store: set FARM_STORE on the nodes of the cluster, or submit with --store ROOT")
-    return Path(checked_root(text))
+    return checked_root(text)
 
 
 def checked_root(text: str) -> str:
@@ -95,7 +97,7 @@ def checked_root(text: str) -> str:
     return text
 
 
-def start_or_resume(plan: Plan, root: Path, executor: str, name: str = "") -> Accepted:
+def start_or_resume(plan: Plan, root: Root, executor: str, name: str = "") -> Accepted:
     """Find the run of a plan in the store, or make it.
 
     Args:
@@ -108,11 +110,11 @@ def start_or_resume(plan: Plan, root: Path, executor: str, name: str = "") -> Ac
     run = same_content(plan, root)
     if run is None:
         run = driver.start(plan, root, executor, name or _name(plan)).run
-    stored = len(run.done())
+    stored = sum(run.counts())
     return Accepted(run.name, run.sweep_name, str(root), stored, plan.trials, json.loads(versions()))
 
 
-def same_content(plan: Plan, root: Path) -> Run | None:
+def same_content(plan: Plan, root: Root) -> Run | None:
     """The latest run of the store with this sweep, these inputs and this model.
 
     Raises:
@@ -141,7 +143,7 @@ def _name(plan: Plan) -> str:
     import workers
 
     inputs = {name: found.sha256 for name, found in plan.inputs().items()}
-    return store.new_name(tail(content_digest(plan.sweep.to_toml(), inputs, workers.model_digest())))
+    return new_name(tail(content_digest(plan.sweep.to_toml(), inputs, workers.model_digest())))
 
 
 def head_address() -> str:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from farm.bundle import RUN_NAME
 from farm.errors import ExecutorError, StoreError
+from farm.place import LocalPlace, Root, place_of
 
 if TYPE_CHECKING:
     from farm.store import Run
@@ -42,18 +43,20 @@ def printed(run: "Run") -> Iterator[str]:
     Raises:
         StoreError: they are too large for that.
     """
-    found = {str(path.relative_to(run.path)): path for path in run.path.rglob("*") if path.is_file()}
-    paths = {name: path for name, path in found.items() if _MEMBER.fullmatch(name)}
-    size = sum(path.stat().st_size for path in paths.values())
+    sizes = {file.name: file.size for file in run.place.walk() if _MEMBER.fullmatch(file.name)}
+    size = sum(sizes.values())
     if size > MOST_BYTES:
         raise StoreError(
             f"run {run.name}: {size >> 20} MiB, more than the {MOST_BYTES >> 20} that a job can hand over; "
-            f"copy {run.path} from the store itself"
+            f"copy {run.place} from the store itself"
         )
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
-        for name in sorted(paths, key=lambda name: (_ORDER.index(name.partition("/")[0]), name)):
-            archive.add(paths[name], arcname=name, recursive=False)
+        for name in sorted(sizes, key=lambda name: (_ORDER.index(name.partition("/")[0]), name)):
+            content = run.place.read(name)
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
     yield from as_lines(packed.getvalue())
 
 
@@ -63,6 +66,18 @@ def as_lines(content: bytes) -> Iterator[str]:
     for start in range(0, len(content), _LINE_BYTES):
         yield base64.b64encode(content[start : start + _LINE_BYTES]).decode()
     yield _END + hashlib.sha256(content).hexdigest()
+
+
+def local_root(root: Root) -> Path:
+    """The root of a store on this machine.
+
+    Raises:
+        StoreError: it is elsewhere: the cluster can write there itself.
+    """
+    place = place_of(root)
+    if not isinstance(place, LocalPlace):
+        raise StoreError(f"store {str(place)!r}: fetch brings runs to a directory of this machine; name one")
+    return place.path
 
 
 def unprinted(log: str) -> dict[str, bytes]:

@@ -22,7 +22,7 @@ from farm.bundle import Bundle, tail
 from farm.drive import Accepted, version_words
 from farm.errors import ExecutorError
 from farm.job_server import Job, JobServer
-from farm.store import new_name
+from farm.writer import new_name
 
 ACCEPT_SECONDS = 60.0
 """how long a submission waits for the driver to say that it has the run"""

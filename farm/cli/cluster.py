@@ -161,19 +161,20 @@ def fetch(
     from farm import fetch as fetching
     from farm import jobs
     from farm.errors import ExecutorError
+    from farm.place import LocalPlace
     from farm.store import Run, default_root
     from farm.terminal import print_json
 
+    root = fetching.local_root(store or default_root())
     server, found = _found(address, token_file, run)
     now = jobs.status(server, found)
     if not now.store:
         raise ExecutorError(f"run {now.run}: {now.state}, and nothing stored yet; farm logs tells more")
     command = ["pack", f"{now.sweep}/{now.run}", "--store", now.store]
     log = jobs.printed_by(server, found, command, fetching.PRINT_SECONDS)
-    root = store or default_root()
     new = fetching.written(fetching.unprinted(log), root, now.sweep, now.run)
-    here = Run(root / now.sweep / now.run)
-    stored = len(here.done())
+    here = Run(LocalPlace(root / now.sweep / now.run))
+    stored = sum(here.counts())
     if as_json:
         print_json({"run": str(here.path), "new_files": new, "stored": stored, "trials": now.trials})
     else:

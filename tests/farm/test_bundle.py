@@ -15,6 +15,7 @@ from farm import drive, fetch, jobs
 from farm.bundle import Bundle, BundledPlan
 from farm.errors import ExecutorError, StoreError, SweepError
 from farm.job_server import Job
+from farm.place import LocalPlace
 from farm.plan import Plan
 from farm.progress import Progress
 from farm.store import Run
@@ -31,6 +32,8 @@ pool.variant = "mine.py"
 [grid]
 pool.size = [64, 1024]
 """
+
+NAME = "20261126T120000.000Z-0123"
 
 VARIANT = """
 from pool_impl.variant import pool_variant
@@ -74,9 +77,9 @@ def test_trials_of_a_bundle_have_the_ids_that_they_have_where_it_was_made(own: P
     directory = _written(own, tmp_path / "bundle")
     for name in ("mine.toml", "mine.py"):
         (tmp_path / name).unlink()
-    accepted = drive.start_or_resume(drive.bundled_plan(directory), tmp_path / "runs", "serial", "r-1")
-    run = Run(tmp_path / "runs" / "own" / "r-1")
-    assert (accepted.run, accepted.stored, accepted.trials) == ("r-1", 0, 2)
+    accepted = drive.start_or_resume(drive.bundled_plan(directory), tmp_path / "runs", "serial", NAME)
+    run = Run(LocalPlace(tmp_path / "runs" / "own" / NAME))
+    assert (accepted.run, accepted.stored, accepted.trials) == (NAME, 0, 2)
 
     import workers
     from farm.execute import job_of
@@ -291,7 +294,7 @@ def test_a_run_arrives_as_it_was_and_grows(small_run: Run, tmp_path: Path) -> No
     assert fetch.written(early, tmp_path, "small", small_run.name) == len(early)
     assert fetch.written(files, tmp_path, "small", small_run.name) == 1
     assert fetch.written(files, tmp_path, "small", small_run.name) == 0
-    copy = Run(tmp_path / "small" / small_run.name)
+    copy = Run(LocalPlace(tmp_path / "small" / small_run.name))
     assert copy.canonical_records() == small_run.canonical_records()
     assert copy.manifests() == small_run.manifests()
 

@@ -3,25 +3,39 @@
 A result metric is a measure in base units: nanoseconds become seconds, and what is counted over the
 measured window becomes a gauge per simulated second, so that a simulated line and a real host's
 ``rate()`` can share a panel. Measures that split one quantity (busy time by category, pages by
-location) are one metric with a label, so that they can be summed and stacked. The farm's health
-metrics are named here too; ``farm.export`` fills both kinds.
+location) are one metric with a label, so that they can be summed and stacked. ``farm.metrics`` fills them;
+the farm's own metrics are named in :mod:`dashboards.health`.
 """
 
 from collections.abc import Iterable, Mapping
 from functools import cache
 from typing import Literal, NamedTuple
 
-from workers.measures import CATEGORIES, LOCATIONS, MEASURES, OBJECTS, SLOW_CAUSES, Measure, by_name
+from workers.books.histogram import SUB_BUCKET_BITS
+from workers.measures import (
+    CATEGORIES,
+    HISTOGRAMS,
+    LOCATIONS,
+    MEASURES,
+    OBJECTS,
+    SLOW_CAUSES,
+    Measure,
+    by_name,
+)
 
 PREFIX = "pagepool_farm_"
 
 SWEEP_LABEL = "sweep"
 
-CELL_FIELDS = ("arch", "kernel", "pool.size", "pool.recycle", "traffic.kind")
+CELL_FIELDS = ("arch", "kernel", "pool.size", "pool.recycle", "traffic.kind", "machine.iommu")
 """trial fields that label every result; the other swept axes follow them"""
 
 Unit = Literal["", "seconds", "bytes", "ratio"]
 Statistic = Literal["median", "low", "high"]
+
+Intervals = Literal["all", "some"]
+"""of which measures the lowest and highest seed are exposed: two more series for each of a cell's measures are
+what a small sweep can afford and a large one cannot"""
 
 _STATISTIC_HELP: Mapping[Statistic, str] = {
     "median": "median over seeds",
@@ -66,13 +80,15 @@ class ResultMetric(NamedTuple):
         return value / seconds if seconds else None
 
 
-class HealthMetric(NamedTuple):
-    """A gauge about the farm itself."""
+class HistogramMetric(NamedTuple):
+    """A classic histogram of a cell: the packets of all seeds together, counted exactly."""
 
     name: str
     help: str
-    unit: Unit
-    labels: tuple[str, ...]
+    column: str
+    """what a record calls it"""
+    mean: str
+    """the measure that is its exact mean in nanoseconds, or empty"""
 
 
 def axis_label(field: str) -> str:
@@ -99,7 +115,7 @@ def _help(text: str, measure: Measure, statistic: Statistic, is_rate: bool) -> s
     return f"{text}{rate} ({_STATISTIC_HELP[statistic]}{better})"
 
 
-def _single(measure: Measure, statistic: Statistic = "median") -> ResultMetric:
+def _single(measure: Measure, statistic: Statistic) -> ResultMetric:
     """The metric of a measure that stands for itself."""
     name, per_base_unit = measure.name, 1.0
     is_rate = measure.unit in ("packets", "events", "pages") and measure.name not in _STATES
@@ -111,8 +127,7 @@ def _single(measure: Measure, statistic: Statistic = "median") -> ResultMetric:
         name = name.replace("_ratio", "") + "_ratio"
     elif measure.unit == "per second":
         name = name.removesuffix("_rate") + "_per_second"
-    if statistic != "median":
-        name = f"{name}_{statistic}"
+    name = _of_statistic(name, statistic)
     return ResultMetric(
         name=PREFIX + name,
         help=_help(measure.description, measure, statistic, is_rate),
@@ -125,40 +140,53 @@ def _single(measure: Measure, statistic: Statistic = "median") -> ResultMetric:
     )
 
 
-def _parted(
-    name: str, label: str, text: str, pattern: str, parts: Iterable[str], *, is_rate: bool = False
-) -> ResultMetric:
-    """The metric of measures that split one quantity; ``pattern`` makes a measure's name of a part."""
-    sources = tuple(Source(pattern.format(part), part) for part in parts)
+def _of_statistic(name: str, statistic: Statistic) -> str:
+    return name if statistic == "median" else f"{name}_{statistic}"
+
+
+class _Parted(NamedTuple):
+    """Measures that split one quantity; ``pattern`` makes a measure's name of a part."""
+
+    name: str
+    label: str
+    text: str
+    pattern: str
+    parts: tuple[str, ...]
+    is_rate: bool = False
+
+
+def _parted(parted: _Parted, statistic: Statistic) -> ResultMetric:
+    sources = tuple(Source(parted.pattern.format(part), part) for part in parted.parts)
     first = by_name()[sources[0].measure]
+    name = _of_statistic(parted.name, statistic)
     return ResultMetric(
         name=PREFIX + name,
-        help=_help(text, first, "median", is_rate),
+        help=_help(parted.text, first, statistic, parted.is_rate),
         unit=_unit(name),
-        label=label,
+        label=parted.label,
         sources=sources,
-        statistic="median",
+        statistic=statistic,
         per_base_unit=_NS_PER_SECOND if first.unit == "ns" else 1.0,
-        is_rate=is_rate,
+        is_rate=parted.is_rate,
     )
 
 
 _PARTED = (
-    _parted(
+    _Parted(
         "busy_by_category_seconds_per_packet",
         "category",
         "CPU time per packet by what it is spent on",
         "{}_ns_per_packet",
         CATEGORIES,
     ),
-    _parted(
+    _Parted(
         "pages_by_location",
         "location",
         "pages of the pool by where they are, time average",
         "pages_in_{}",
         LOCATIONS,
     ),
-    _parted(
+    _Parted(
         "slow_pages_per_second",
         "cause",
         "pages from the page allocator by why the pool had none",
@@ -166,7 +194,7 @@ _PARTED = (
         SLOW_CAUSES,
         is_rate=True,
     ),
-    _parted(
+    _Parted(
         "cache_hit_ratio",
         "object",
         "touches found in L1 or L2 by object",
@@ -175,18 +203,60 @@ _PARTED = (
     ),
 )
 
-_SPREAD_OF = ("busy_ns_per_packet",)
-"""measures whose lowest and highest seed are exported too; few, since each costs two series a cell"""
+SOME_INTERVALS = ("busy_ns_per_packet",)
+"""measures whose lowest and highest seed are exposed in any case"""
 
 
 @cache
-def result_metrics() -> tuple[ResultMetric, ...]:
-    """Every metric of a finished trial: single measures, their spread, parted measures."""
-    in_parts = {source.measure for metric in _PARTED for source in metric.sources}
-    singles = tuple(_single(measure) for measure in MEASURES if measure.name not in in_parts)
-    statistics: tuple[Statistic, ...] = ("low", "high")
-    spread = tuple(_single(by_name()[name], statistic) for name in _SPREAD_OF for statistic in statistics)
-    return singles + spread + _PARTED
+def result_metrics(intervals: Intervals = "all") -> tuple[ResultMetric, ...]:
+    """Every metric of a finished cell: the medians, then the lowest and highest seed."""
+    in_parts = {parted.pattern.format(part) for parted in _PARTED for part in parted.parts}
+    statistics: tuple[Statistic, ...] = ("median", "low", "high")
+    found: list[ResultMetric] = []
+    for statistic in statistics:
+        every = statistic == "median" or intervals == "all"
+        singles = [measure for measure in MEASURES if measure.name not in in_parts]
+        found += [_single(one, statistic) for one in singles if every or one.name in SOME_INTERVALS]
+        found += [_parted(one, statistic) for one in _PARTED if every]
+    return tuple(found)
+
+
+POOL_SIZE = PREFIX + "pool_size_pages"
+POOL_SIZE_HELP = "the pool size of the cell as a value, since a query cannot compute with labels"
+SEEDS = PREFIX + "seeds"
+SEEDS_HELP = "seeds that the cell has records of"
+CELL_METRICS = {POOL_SIZE: POOL_SIZE_HELP, SEEDS: SEEDS_HELP}
+"""gauges of a cell that are no measure, with their help"""
+
+HISTOGRAM_METRICS = (
+    HistogramMetric(
+        PREFIX + "latency_seconds",
+        "wire to consumer, wire packets of all seeds (lower is better)",
+        "latency_histogram",
+        "latency_mean_ns",
+    ),
+    HistogramMetric(
+        PREFIX + "hold_seconds",
+        "skb built until its page goes back, wire packets of all seeds; in the sum each counts as the low "
+        "end of its bucket in the record, at most 1/32 too low (lower is better)",
+        "hold_histogram",
+        "",
+    ),
+)
+assert {metric.column for metric in HISTOGRAM_METRICS} == set(HISTOGRAMS)
+
+BUCKET_BITS = range(18, 39)
+"""bucket bounds are 2**n - 1 picoseconds, from 0.26 microseconds to 0.27 s: the last whole picosecond below
+2**n, where a bucket of every record's histogram starts, so that ``le`` counts exactly"""
+
+
+def bucket_bounds() -> tuple[tuple[int, float], ...]:
+    """The first bucket of a record's histogram that lies above each bound, and the bound in seconds."""
+    half = 1 << (SUB_BUCKET_BITS - 1)
+    return tuple(
+        ((bits - SUB_BUCKET_BITS + 1 << SUB_BUCKET_BITS) + half, ((1 << bits) - 1) / 1e12)
+        for bits in BUCKET_BITS
+    )
 
 
 def result_name(measure: str) -> str:
@@ -208,46 +278,9 @@ def _names_by_measure() -> dict[str, str]:
     }
 
 
-def series_per_cell() -> int:
+@cache
+def series_per_cell(intervals: Intervals = "all") -> int:
     """How many series one cell of a sweep becomes; what a planner multiplies by its cells."""
-    return sum(len(metric.sources) for metric in result_metrics())
-
-
-def _health(name: str, text: str, *labels: str) -> HealthMetric:
-    return HealthMetric(PREFIX + name, text, _unit(name), labels)
-
-
-TRIALS = _health(
-    "trials", "trials of the newest run by state: recorded, failed, planned", SWEEP_LABEL, "state"
-)
-RUNS = _health("runs", "runs of the sweep in the store", SWEEP_LABEL)
-VERSION_LABELS = {
-    "page-pool-farm": "farm_version",
-    "python": "python_version",
-    "numba": "numba_version",
-}
-"""labels by name of the package whose version they hold"""
-RUN_INFO = _health(
-    "run_info",
-    "where the exposed results come from: always 1, the labels say it",
-    SWEEP_LABEL,
-    "run",
-    "model_digest",
-    *VERSION_LABELS.values(),
-)
-UNREADABLE_RUNS = _health("unreadable_runs", "newest runs left out because they cannot be read", SWEEP_LABEL)
-REFUSED_SERIES = _health("refused_series", "series left out because the series budget is spent", SWEEP_LABEL)
-SERIES_BUDGET = _health("series_budget", "most result series that are exposed")
-STORE_BYTES = _health("store_bytes", "size of the store's files")
-COLLECT_SECONDS = _health("collect_seconds", "time that this collection took")
-
-HEALTH_METRICS = (
-    TRIALS,
-    RUNS,
-    RUN_INFO,
-    UNREADABLE_RUNS,
-    REFUSED_SERIES,
-    SERIES_BUDGET,
-    STORE_BYTES,
-    COLLECT_SECONDS,
-)
+    gauges = sum(len(metric.sources) for metric in result_metrics(intervals)) + len(CELL_METRICS)
+    # with the bucket of what lies above, sum and count
+    return gauges + len(HISTOGRAM_METRICS) * (len(BUCKET_BITS) + 3)

@@ -38,6 +38,10 @@ class Progress:
         """whether the number of trials is what it is at most"""
         self.failed = 0
         self.packets = 0
+        self.trial_seconds = 0.0
+        """real time that the trials took, all slots"""
+        self.batches = 0
+        """how often results came back"""
         self.compile_seconds = 0.0
         """the longest time that a worker took to compile the event loop, or to wait for it and load it"""
         self.under_way = 0
@@ -59,6 +63,8 @@ class Progress:
         self.under_way -= results.trials
         self.failed += results.failed
         self.packets += results.packets
+        self.trial_seconds += results.wall_seconds
+        self.batches += 1
         self.compile_seconds = max(self.compile_seconds, results.compile_seconds)
 
     @property

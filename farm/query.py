@@ -6,7 +6,8 @@ smallest and the largest value beside them. Quantiles are those of all packets o
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from datetime import datetime
+from typing import Any, NamedTuple
 
 from farm.errors import StoreError
 from farm.rows import text_fields
@@ -145,6 +146,113 @@ def _config(row: Mapping[str, Any]) -> TrialConfig:
             if one.name != "seed"
         }
     )
+
+
+class Merged(NamedTuple):
+    """A histogram of all packets of all seeds of a cell."""
+
+    counts: Mapping[int, int]
+    """by bucket, see :mod:`workers.books.histogram`"""
+    sum_ns: float
+    """of all that was counted, from the exact means of the seeds; 0 where records hold no mean"""
+
+
+_MEANS = {"latency_histogram": "latency_mean_ns"}
+"""measures that are the exact mean of what a histogram counts"""
+
+
+def histograms(run: Run, cells: Sequence[Cell]) -> list[dict[str, Merged]]:
+    """The histograms of each of these cells by column of the records, exactly those of all its packets.
+
+    Raises:
+        farm.errors.StoreError: the run is damaged.
+    """
+    names = [field.name for field in fields() if field.name != "seed"]
+    group = ", ".join(f'"{name}"' for name in names)
+    pairs = ", ".join(
+        f"list({{'counts': \"{column}\", 'mean': {_MEANS.get(column, 'NULL')}}}) AS \"{column}\""
+        for column in HISTOGRAMS
+    )
+    rows = run.query("records", f"SELECT {group}, {pairs} FROM records GROUP BY ALL")
+    found = {_key(row, names): {column: _merged(row[column]) for column in HISTOGRAMS} for row in rows}
+    return [found[_key(cell.fields, names)] for cell in cells]
+
+
+def _merged(seeds: Sequence[Mapping[str, Any]]) -> Merged:
+    counted = [seed for seed in seeds if seed["counts"]]
+    total = sum((seed["mean"] or 0.0) * sum(seed["counts"][1::2]) for seed in counted)
+    return Merged(merged(seed["counts"] for seed in counted), total)
+
+
+class Provenance(NamedTuple):
+    """A model and versions that took part in a run."""
+
+    model_digest: str
+    versions: str
+    """JSON by package"""
+
+
+class Effort(NamedTuple):
+    """What the attempts of a run took, together."""
+
+    packets: int
+    retries: int
+    hosts: int
+    compile_seconds: float
+    """the longest"""
+    last_trial_timestamp: float | None
+    """when the newest trial ended, seconds since 1970; None before the first"""
+    provenance: tuple[Provenance, ...]
+
+
+def effort(run: Run) -> Effort:
+    """What a run took.
+
+    Raises:
+        farm.errors.StoreError: the run is damaged.
+    """
+    provenance = run.query("attempts", "SELECT DISTINCT model_digest, versions FROM attempts ORDER BY ALL")
+    sums = run.query(
+        "attempts",
+        "SELECT sum(packets) AS packets, sum(retries) AS retries, count(DISTINCT host) AS hosts, "
+        "max(compile_seconds) AS compile_seconds, arg_max(started_at, started_at) AS started_at, "
+        "arg_max(wall_seconds, started_at) AS wall_seconds FROM attempts",
+    )
+    if not provenance:
+        return Effort(0, 0, 0, 0.0, None, ())
+    (row,) = sums
+    return Effort(
+        packets=int(row["packets"]),
+        retries=int(row["retries"]),
+        hosts=int(row["hosts"]),
+        compile_seconds=float(row["compile_seconds"]),
+        last_trial_timestamp=datetime.fromisoformat(row["started_at"]).timestamp() + row["wall_seconds"],
+        provenance=tuple(Provenance(**one) for one in provenance),
+    )
+
+
+class TrialTimes(NamedTuple):
+    """Real time that recorded trials of one kind took."""
+
+    arch: str
+    traffic_kind: str
+    seconds: float
+    trials: int
+
+
+def trial_times(run: Run) -> list[TrialTimes]:
+    """How long the recorded trials of a run took, by architecture and traffic.
+
+    Raises:
+        farm.errors.StoreError: the run is damaged.
+    """
+    taken = run.query("attempts", "SELECT trial_id, wall_seconds FROM attempts")
+    seconds = {row["trial_id"]: row["wall_seconds"] for row in taken}
+    times: dict[tuple[str, str], list[float]] = {}
+    for row in run.query("records", 'SELECT trial_id, arch, "traffic.kind" AS kind FROM records'):
+        if row["trial_id"] in seconds:
+            times.setdefault((row["arch"], row["kind"]), []).append(seconds[row["trial_id"]])
+    return [TrialTimes(*key, sum(values), len(values)) for key, values in sorted(times.items())]
 
 
 def gains(cells: Sequence[Cell]) -> list[Gain]:

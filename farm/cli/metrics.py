@@ -21,13 +21,13 @@ def serve(
     store: Store = None,
 ) -> None:
     """Expose stored results and the farm's own health as Prometheus metrics."""
-    from farm import export
+    from farm.metrics import collector
     from farm.store import default_root, find
 
     root = store or default_root()
     chosen = [find(root, name) for name in run or []]
-    budget = export.SERIES_BUDGET if series_budget is None else series_budget
-    export.serve(root, port, address, chosen=chosen, series_budget=budget)
+    budget = collector.SERIES_BUDGET if series_budget is None else series_budget
+    collector.serve(root, port, address, chosen=chosen, series_budget=budget)
 
 
 def publish(

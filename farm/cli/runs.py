@@ -23,7 +23,11 @@ from farm.cli.results import print_result
 from farm.errors import LostError, SweepError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from farm.execute import Executor
+    from farm.place import Root
+    from farm.watch import Watch
 
 
 def plan(
@@ -36,7 +40,7 @@ def plan(
     """Say what a sweep would run, how long that takes, and how many metric series it makes."""
     import os
 
-    import dashboards
+    from dashboards.catalogue import series_per_cell
     from farm import sweep as sweeps
     from farm import tables
     from farm.estimate import estimate
@@ -48,7 +52,7 @@ def plan(
     planned.inputs()
     slots = 1 if executor is ExecutorName.SERIAL else os.cpu_count() or 1
     cost = estimate(planned, runs(store or default_root()), slots)
-    series = planned.cells * dashboards.series_per_cell()
+    series = planned.cells * series_per_cell()
     axes = planned.sweep.axes()
     if as_json:
         print_json(
@@ -111,11 +115,18 @@ def run(
             help="What a trial takes of a node beside one CPU, such as memory=2000000000; may be repeated.",
         ),
     ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(metavar="PORT", help="Serve this run's metrics on loopback; 0: any port.")
+    ] = None,
+    annotate: Annotated[
+        str | None, typer.Option(metavar="URL", help="Mark start and end on this Grafana; $GRAFANA_TOKEN.")
+    ] = None,
     bundled: Annotated[bool, typer.Option("--list", help="Name the bundled sweeps and stop.")] = False,
     as_json: Json = False,
 ) -> int:
     """Run a sweep and show what it found."""
     from farm import supervisor
+    from farm.watch import watched
 
     if bundled:
         return _print_bundled(as_json)
@@ -124,9 +135,9 @@ def run(
             raise SweepError(f"{option} {given}: only --executor ray goes to a cluster; leave one out")
     if retry_failures and resume is None:
         raise SweepError("--retry-failures: a new run has none; name the run with --resume RUN")
-    arrange = partial(
-        _run, arguments or [], executor, address, store, resume, retry_failures, deadline, need or [], as_json
-    )
+    watching = partial(watched, metrics_port=metrics_port, annotate=annotate)
+    settings = (arguments or [], executor, address, store, resume, retry_failures, deadline, need or [])
+    arrange = partial(_run, *settings, watching, as_json)
     if address is None:
         return arrange()
     if supervisor.supervised():
@@ -145,6 +156,7 @@ def _run(
     retry_failures: bool,
     deadline_seconds: float,
     need: list[str],
+    watching: "Callable[[Root], AbstractContextManager[Watch]]",
     as_json: bool,
 ) -> int:
     from farm import driver, query, supervisor
@@ -164,7 +176,11 @@ def _run(
         planned.inputs()
     else:
         raise SweepError("SWEEP: name a TOML file, a bundled sweep, or --resume RUN")
-    with reserved_stdout(), _executor(executor, address, need) as place:
+    with (
+        reserved_stdout(),
+        watching(root) as watch,
+        _executor(executor, address, need) as place,
+    ):
         if started is None:
             started = driver.start(planned, root, executor)
         supervisor.report(started.run)
@@ -172,6 +188,8 @@ def _run(
         progress.may_need_fewer = started.rounds is not None
         try:
             with terminated_like_interrupted(), progress_shown() as report:
+                watch.begin(started.run, progress)
+                watch.along.append(report)
                 execute(
                     planned,
                     started.run,
@@ -179,7 +197,7 @@ def _run(
                     place,
                     started.done,
                     progress,
-                    report,
+                    watch.note,
                     started.rounds,
                     deadline_seconds,
                 )

@@ -18,10 +18,12 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse_openmetrics
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
-import dashboards
+from dashboards import catalogue, health
 from farm import writer as writing
 from farm.errors import FarmError
-from farm.export import MetricsServer, StoreCollector, serve
+from farm.metrics.collector import StoreCollector, serve
+from farm.metrics.results import label_value
+from farm.metrics.server import MetricsServer
 from farm.plan import Plan
 from farm.rows import Attempt, Failure, Outcome
 from farm.store import Run
@@ -39,8 +41,28 @@ app.work_ns = [0, 2500]
 
 BUSY = "pagepool_farm_busy_seconds_per_packet"
 
+LEAST_SERIES = catalogue.series_per_cell("some")
+"""of a cell, with the intervals of some measures"""
+
 Labels = frozenset[tuple[str, str]]
 Series = dict[tuple[str, Labels], float]
+
+
+def bucket_of(ps: int) -> int:
+    """The bucket that a time falls into: its octave, and its highest 6 bits."""
+    octave = max(0, ps.bit_length() - 6)
+    return (octave << 6) + (ps >> octave)
+
+
+HISTOGRAMS = {
+    # 1, 2 and 4 packets of 0.5, 2.1 and 33.6 us; 3 of 0.9 s, beyond the last bound
+    "latency_histogram": [
+        bucket
+        for ps, packets in ((500_000, 1), (2_100_000, 2), (33_600_000, 4), (900_000_000_000, 3))
+        for bucket in (bucket_of(ps), packets)
+    ],
+    "hold_histogram": [bucket_of(1 << 20), 5, bucket_of((1 << 20) - 1), 2],
+}
 
 
 def outcome(plan: Plan, number: int, *, broken: bool = False, **measures: float) -> Outcome:
@@ -57,7 +79,8 @@ def outcome(plan: Plan, number: int, *, broken: bool = False, **measures: float)
         versions=json.dumps({"page-pool-farm": "0.1.0", "python": "3.11.7", "numba": "0.68.1"}),
         retries=0,
     )
-    record = {measure.name: 1000.0 + number for measure in MEASURES} | {"measured_seconds": 0.5} | measures
+    record: dict[str, object] = {measure.name: 1000.0 + number for measure in MEASURES}
+    record |= {"measured_seconds": 0.5} | HISTOGRAMS | measures
     result = Failure("CheckError", "made up") if broken else record
     return Outcome(number, f"trial-{number:04d}", plan.fields(number), result, attempt)
 
@@ -96,6 +119,7 @@ def labels(recycle: str, work_ns: str, **more: str) -> Labels:
         "pool_size": "1024",
         "pool_recycle": recycle,
         "traffic_kind": "poisson",
+        "machine_iommu": "off",
         "app_work_ns": work_ns,
     }
     return frozenset((cell | more).items())
@@ -136,14 +160,98 @@ def test_a_cell_is_the_median_over_its_seeds_labelled_by_axes(tmp_path: Path) ->
 
 def test_every_cell_has_all_series_that_a_plan_announces(tmp_path: Path) -> None:
     store_run(tmp_path)
-    health = {metric.name for metric in dashboards.HEALTH_METRICS}
-    results = [name for name, _ in series_of(StoreCollector(tmp_path)) if name not in health]
-    assert len(results) == 4 * dashboards.series_per_cell()
+    own = {metric.name for metric in health.STORE_METRICS}
+    results = [name for name, _ in series_of(StoreCollector(tmp_path)) if name not in own]
+    assert len(results) == 4 * catalogue.series_per_cell()
+
+
+def test_histograms_count_exactly_what_lies_up_to_each_bound(tmp_path: Path) -> None:
+    store_run(tmp_path)
+    series = series_of(StoreCollector(tmp_path))
+
+    def buckets(name: str) -> dict[float, float]:
+        return {
+            float(dict(found)["le"]): value
+            for (sample, found), value in series.items()
+            if sample == f"pagepool_farm_{name}_seconds_bucket"
+            and labels("true", "0") == found - {("le", dict(found)["le"])}
+        }
+
+    latency = buckets("latency")
+    # three seeds, each with the same packets
+    times_ps = {500_000: 3, 2_100_000: 6, 33_600_000: 12, 900_000_000_000: 9}
+    assert len(latency) == 22
+    for bound, count in latency.items():
+        assert count == sum(n for ps, n in times_ps.items() if ps <= bound * 1e12), bound
+    # what lies a picosecond apart, on both sides of a bound
+    hold = buckets("hold")
+    below, at = ((1 << 20) - 1) / 1e12, ((1 << 21) - 1) / 1e12
+    assert (hold[below], hold[at], hold[float("inf")]) == (6, 21, 21)
+    cell = labels("true", "0")
+    assert series["pagepool_farm_latency_seconds_count", cell] == 30
+    # seeds have means of 1000, 1001 and 1002 ns over 10 packets each
+    assert series["pagepool_farm_latency_seconds_sum", cell] == pytest.approx(30 * 1001e-9)
+    low_end_ps = 15 * (1 << 20) + 6 * (63 << 14)
+    assert series["pagepool_farm_hold_seconds_sum", cell] == pytest.approx(low_end_ps / 1e12)
+
+
+def test_large_sweeps_have_the_intervals_of_some_measures_only(tmp_path: Path) -> None:
+    store_run(tmp_path)
+    every = 4 * catalogue.series_per_cell()
+    for budget, has_all in ((every, True), (every - 1, False)):
+        series = series_of(StoreCollector(tmp_path, series_budget=budget))
+        assert values(series, "pagepool_farm_all_intervals") == {"small": has_all}
+        assert (f"{BUSY}_low", labels("true", "0")) in series
+        assert (("pagepool_farm_alloc_fast_per_second_high", labels("true", "0")) in series) == has_all
+
+
+def test_effort_is_that_of_the_attempts(tmp_path: Path) -> None:
+    plan, _, writer = start_run(tmp_path)
+    writer.write([outcome(plan, number, broken=number == 3) for number in range(5)])
+    series = series_of(StoreCollector(tmp_path))
+    assert values(series, "pagepool_farm_simulated_packets_total") == {"small": 500}
+    assert values(series, "pagepool_farm_nodes") == {"small": 1}
+    assert values(series, "pagepool_farm_failed_trials", "kind") == {"CheckError": 1}
+    assert values(series, "pagepool_farm_timed_trials_total", "arch") == {"broadwell-ep": 4}
+    seconds = values(series, "pagepool_farm_trial_seconds_total", "traffic_kind")
+    assert seconds == {"poisson": pytest.approx(0.4)}
+    # 2026-01-01 in UTC, and the tenth of a second that a trial took
+    last = values(series, "pagepool_farm_last_trial_timestamp_seconds")
+    assert last == {"small": pytest.approx(1767225600.1)}
+
+
+HOSTILE = 'a"b\\c\nd<script>alert(1)</script>\x00\r{le="1"} ' + "x" * 10_000
+
+
+def test_hostile_strings_cannot_leave_their_label(tmp_path: Path) -> None:
+    assert label_value(HOSTILE) != label_value(HOSTILE + "x")
+    assert len(label_value(HOSTILE)) == 120
+    plan, _, writer = start_run(tmp_path)
+    first, second = outcome(plan, 0), outcome(plan, 1, broken=True)
+    for one, tail in ((first, "1"), (second, "2")):
+        object.__setattr__(one.attempt, "model_digest", HOSTILE + tail)
+        object.__setattr__(one.attempt, "versions", json.dumps({"python": HOSTILE}))
+    object.__setattr__(second.result, "kind", HOSTILE)
+    writer.write([first, second])
+    with MetricsServer(StoreCollector(tmp_path), 0, "127.0.0.1") as server:
+        text, _ = get(f"http://127.0.0.1:{server.port}/metrics")
+    families = {family.name: family for family in parse_text(text.decode())}
+    digests = {s.labels["model_digest"] for s in families["pagepool_farm_run_info"].samples}
+    assert digests == {label_value(HOSTILE + "1"), label_value(HOSTILE + "2")}
+    (failed,) = families["pagepool_farm_failed_trials"].samples
+    assert failed.labels["kind"] == label_value(HOSTILE)
+    assert b"\x00" not in text
+    assert b"\r" not in text
 
 
 def test_every_named_metric_is_exposed_and_no_other(tmp_path: Path) -> None:
     store_run(tmp_path)
-    named = {metric.name for metric in (*dashboards.result_metrics(), *dashboards.HEALTH_METRICS)}
+    named = {metric.name for metric in (*catalogue.result_metrics(), *health.STORE_METRICS)}
+    named |= set(catalogue.CELL_METRICS)
+    for histogram in catalogue.HISTOGRAM_METRICS:
+        named |= {f"{histogram.name}_{part}" for part in ("bucket", "sum", "count")}
+    # no trial has failed
+    named.remove("pagepool_farm_failed_trials")
     assert {name for name, _ in series_of(StoreCollector(tmp_path))} == named
 
 
@@ -204,15 +312,19 @@ def test_unchanged_parts_are_not_read_again(tmp_path: Path) -> None:
     for part in run.parts("records"):
         part.write_bytes(b"\0" * part.stat().st_size)
     after = series_of(collector)
-    moving = ("pagepool_farm_collect_seconds", frozenset[tuple[str, str]]())
-    assert after.pop(moving) > 0 < before.pop(moving)
+    for moving in ("pagepool_farm_collect_seconds", "pagepool_farm_store_free_bytes"):
+        key = (moving, frozenset[tuple[str, str]]())
+        assert after.pop(key) > 0 < before.pop(key)
     assert after == before
 
 
 @pytest.mark.parametrize("missing", ["absent", "."])
 def test_a_store_without_runs_has_only_its_own_health(tmp_path: Path, missing: str) -> None:
     series = series_of(StoreCollector(tmp_path / missing))
-    assert {name for name, _ in series} == {
+    assert {name for name, _ in series} - {
+        "pagepool_farm_store_free_bytes",
+        "pagepool_farm_store_capacity_bytes",
+    } == {
         "pagepool_farm_series_budget",
         "pagepool_farm_store_bytes",
         "pagepool_farm_collect_seconds",
@@ -238,7 +350,7 @@ def test_a_damaged_run_is_named_once_and_left_out(tmp_path: Path, damaged: str) 
 
 def test_the_series_budget_refuses_plainly(tmp_path: Path) -> None:
     store_run(tmp_path)
-    needed = 4 * dashboards.series_per_cell()
+    needed = 4 * catalogue.series_per_cell("some")
     StoreCollector(tmp_path, series_budget=needed).check()
     message = f"^sweep 'small': its {needed} series do not fit into the budget of {needed - 1} for all sweeps"
     with pytest.raises(FarmError, match=message):
@@ -247,7 +359,7 @@ def test_the_series_budget_refuses_plainly(tmp_path: Path) -> None:
 
 def test_a_run_beyond_the_budget_is_left_out_while_serving(tmp_path: Path) -> None:
     said: list[str] = []
-    needed = 4 * dashboards.series_per_cell()
+    needed = 4 * catalogue.series_per_cell("some")
     collector = StoreCollector(tmp_path, series_budget=needed, warn=said.append)
     store_run(tmp_path, "first")
     assert set(values(series_of(collector), BUSY)) == {"first"}
@@ -265,7 +377,7 @@ def test_a_sweep_of_millions_of_cells_is_refused_without_reading_it(tmp_path: Pa
     text = f'name = "huge"\n[grid]\npool.size = [{sizes}]\napp.work_ns = [{sizes}]\n'
     plan, _, writer = start_run(tmp_path, text=text)
     writer.write([outcome(plan, 0)])
-    with pytest.raises(FarmError, match=f"its {9_000_000 * dashboards.series_per_cell()} series do not fit"):
+    with pytest.raises(FarmError, match=f"its {9_000_000 * LEAST_SERIES} series do not fit"):
         StoreCollector(tmp_path).check()
 
 
@@ -291,12 +403,12 @@ def test_text_and_openmetrics_say_the_same(url: str) -> None:
             (s.name, frozenset(s.labels.items())): s.value
             for family in families
             for s in family.samples
-            if s.name != "pagepool_farm_collect_seconds"
+            if s.name not in ("pagepool_farm_collect_seconds", "pagepool_farm_store_free_bytes")
         }
         for families in (parse_text(text.decode()), parse_openmetrics(open_text.decode()))
     )
     assert plain == opened
-    assert len(plain) > 4 * dashboards.series_per_cell()
+    assert len(plain) > 4 * catalogue.series_per_cell()
 
 
 def test_metrics_are_compressed_on_request(url: str) -> None:
@@ -351,7 +463,7 @@ def test_a_place_that_cannot_be_listened_on_is_one_line(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_serve_runs_until_it_is_told_to_stop(tmp_path: Path, number: signal.Signals) -> None:
     store_run(tmp_path)
-    code = f"from pathlib import Path; from farm.export import serve; serve(Path({str(tmp_path)!r}), 0)"
+    code = f"from pathlib import Path; from farm.metrics.collector import serve; serve(Path({str(tmp_path)!r}), 0)"
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         line = process.stderr.readline()

@@ -1,6 +1,6 @@
 """Write the dashboards' JSON beside their code: ``python -m dashboards``."""
 
-from dashboards.panels import files
+from dashboards.boards import files
 
 if __name__ == "__main__":
     for path, text in files().items():

@@ -7,7 +7,7 @@ location) are one metric with a label, so that they can be summed and stacked. `
 the farm's own metrics are named in :mod:`dashboards.health`.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from functools import cache
 from typing import Literal, NamedTuple
 
@@ -34,8 +34,8 @@ Unit = Literal["", "seconds", "bytes", "ratio"]
 Statistic = Literal["median", "low", "high"]
 
 Intervals = Literal["all", "some"]
-"""of which measures the lowest and highest seed are exposed: two more series for each of a cell's measures are
-what a small sweep can afford and a large one cannot"""
+"""of which measures the lowest and highest seed are exposed: two more series for each of a cell's measures
+are what a small sweep can afford and a large one cannot"""
 
 _STATISTIC_HELP: Mapping[Statistic, str] = {
     "median": "median over seeds",
@@ -98,7 +98,7 @@ def axis_label(field: str) -> str:
 
 CELL_LABELS = tuple(axis_label(field) for field in CELL_FIELDS)
 
-_STATES = frozenset({"packets_queued", "pages_inflight"})
+_STATES = frozenset({"packets_queued", "pages_inflight", "pages_left_behind", "pages_not_returned"})
 """measures of the end of a trial, in units that otherwise count what passed by during it"""
 
 

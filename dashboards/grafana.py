@@ -1,7 +1,7 @@
 """The few parts of Grafana's classic dashboard JSON that the farm's dashboards are built from.
 
 Plain functions that return plain dictionaries: what they leave out, Grafana fills in when it loads
-the dashboard. Panels get their id and place from :class:`Grid`.
+the dashboard. Panels are in :mod:`dashboards.panels` and get id and place from :class:`Grid`.
 """
 
 from collections.abc import Sequence
@@ -35,9 +35,9 @@ def data_source_variable() -> Json:
     }
 
 
-def label_variable(name: str, label: str, selector: str, *, multiple: bool = False) -> Json:
-    """A variable over the values that the Prometheus label ``name`` has on the series of ``selector``."""
-    query = f"label_values({selector}, {name})"
+def label_variable(name: str, title: str, selector: str, *, label: str = "", multiple: bool = False) -> Json:
+    """A variable over the values of a label, by default that of its name, on the series of a selector."""
+    query = f"label_values({selector}, {label or name})"
     every = {"selected": True, "text": ["All"], "value": ["$__all"]}
     return {
         "current": every if multiple else {},
@@ -45,7 +45,7 @@ def label_variable(name: str, label: str, selector: str, *, multiple: bool = Fal
         "definition": query,
         "hide": 0,
         "includeAll": multiple,
-        "label": label,
+        "label": title,
         "multi": multiple,
         "name": name,
         "options": [],
@@ -68,6 +68,11 @@ def newest_query(expression: str, legend: str) -> Json:
     return _query(expression, "time_series", legend)
 
 
+def range_query(expression: str, legend: str, name: str = "A") -> Json:
+    """An expression over the dashboard's time, each series named by ``legend``."""
+    return _query(expression, "time_series", legend) | {"instant": False, "range": True, "refId": name}
+
+
 def _query(expression: str, form: str, legend: str) -> Json:
     return {
         "datasource": DATA_SOURCE,
@@ -79,6 +84,12 @@ def _query(expression: str, form: str, legend: str) -> Json:
         "range": False,
         "refId": "A",
     }
+
+
+def hide(*fields: str) -> Json:
+    """Transformation: leave these columns out."""
+    options = {"excludeByName": dict.fromkeys(fields, True), "indexByName": {}, "renameByName": {}}
+    return {"id": "organize", "options": options}
 
 
 def to_number(field: str) -> Json:
@@ -93,9 +104,9 @@ def to_text(field: str) -> Json:
     return {"id": "convertFieldType", "options": {"conversions": [conversion], "fields": {}}}
 
 
-def sort_by(field: str) -> Json:
+def sort_by(field: str, *, descending: bool = False) -> Json:
     """Transformation: sort rows by a field; rows that tie stay in the order they had."""
-    return {"id": "sortBy", "options": {"fields": {}, "sort": [{"desc": False, "field": field}]}}
+    return {"id": "sortBy", "options": {"fields": {}, "sort": [{"desc": descending, "field": field}]}}
 
 
 def matrix(rows: str, columns: str) -> Json:
@@ -130,122 +141,6 @@ def thresholds(base: str, *steps: tuple[float, str]) -> Json:
     }
 
 
-def stat(
-    title: str,
-    description: str,
-    query: Json,
-    *,
-    unit: str,
-    decimals: int = 0,
-    text_mode: str = "value_and_name",
-) -> Json:
-    """A panel with a few values in large type."""
-    return {
-        "datasource": DATA_SOURCE,
-        "description": description,
-        "fieldConfig": {
-            "defaults": {
-                "color": {"fixedColor": "text", "mode": "fixed"},
-                "decimals": decimals,
-                "unit": unit,
-            },
-            "overrides": [],
-        },
-        "options": {
-            "colorMode": "none",
-            "graphMode": "none",
-            "justifyMode": "auto",
-            "orientation": "auto",
-            "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
-            "textMode": text_mode,
-        },
-        "targets": [query],
-        "title": title,
-        "type": "stat",
-    }
-
-
-def coloured_table(
-    title: str,
-    description: str,
-    query: Json,
-    *,
-    unit: str,
-    colours: Json,
-    transformations: Sequence[Json],
-    overrides: Sequence[Json],
-) -> Json:
-    """A table whose cells are coloured by value."""
-    return {
-        "datasource": DATA_SOURCE,
-        "description": description,
-        "fieldConfig": {
-            "defaults": {
-                "color": {"mode": "thresholds"},
-                "custom": {"align": "auto", "cellOptions": {"mode": "basic", "type": "color-background"}},
-                "decimals": 1,
-                "thresholds": colours,
-                "unit": unit,
-            },
-            "overrides": list(overrides),
-        },
-        "options": {"cellHeight": "sm", "footer": {"show": False}, "showHeader": True},
-        "targets": [query],
-        "title": title,
-        "transformations": list(transformations),
-        "type": "table",
-    }
-
-
-def bar_chart(
-    title: str,
-    description: str,
-    query: Json,
-    *,
-    unit: str,
-    x_field: str,
-    transformations: Sequence[Json],
-    overrides: Sequence[Json] = (),
-    stacked: bool = False,
-    maximum: float | None = None,
-) -> Json:
-    """Bars over the values of a field, side by side or stacked."""
-    defaults: Json = {
-        "color": {"mode": "palette-classic-by-name"},
-        "custom": {"axisPlacement": "auto", "fillOpacity": 85, "gradientMode": "none", "lineWidth": 1},
-        "min": 0,
-        "unit": unit,
-    }
-    if maximum is not None:
-        defaults["max"] = maximum
-    return {
-        "datasource": DATA_SOURCE,
-        "description": description,
-        # text that looks like a number would be shown in the unit of the bars
-        "fieldConfig": {"defaults": defaults, "overrides": [override(x_field, unit="string"), *overrides]},
-        "options": {
-            "barWidth": 0.9,
-            "groupWidth": 0.8,
-            "legend": {
-                "calcs": [],
-                "displayMode": "list",
-                "placement": "right" if stacked else "bottom",
-                "showLegend": True,
-            },
-            "orientation": "vertical",
-            "showValue": "never",
-            "stacking": "normal" if stacked else "none",
-            "tooltip": {"mode": "multi", "sort": "desc" if stacked else "none"},
-            "xField": x_field,
-            "xTickLabelRotation": 0,
-        },
-        "targets": [query],
-        "title": title,
-        "transformations": list(transformations),
-        "type": "barchart",
-    }
-
-
 class Grid:
     """Places panels from left to right and from top to bottom, and numbers them."""
 
@@ -264,11 +159,11 @@ class Grid:
         self._x += width
         self._line_height = max(self._line_height, height)
 
-    def row(self, title: str, repeat: str) -> None:
-        """Start a titled row, which is repeated for every value of a variable."""
+    def row(self, title: str, repeat: str = "") -> None:
+        """Start a titled row, which is repeated for every value of a variable if one is named."""
         self._break_line()
-        row = {"collapsed": False, "panels": [], "repeat": repeat, "title": title, "type": "row"}
-        self.place(row, COLUMNS, 1)
+        row: Json = {"collapsed": False, "panels": [], "title": title, "type": "row"}
+        self.place(row | ({"repeat": repeat} if repeat else {}), COLUMNS, 1)
 
     def _break_line(self) -> None:
         self._x = 0
@@ -276,18 +171,45 @@ class Grid:
         self._line_height = 0
 
 
-def dashboard(uid: str, title: str, description: str, variables: Sequence[Json], grid: Grid) -> Json:
-    """A whole dashboard."""
+TAG = "page-pool-farm"
+"""of the dashboards, which link to each other by it, and of the annotations that mark runs"""
+
+_RUNS = {
+    "datasource": {"type": "grafana", "uid": "-- Grafana --"},
+    "enable": True,
+    "hide": False,
+    "iconColor": "blue",
+    "name": "runs",
+    "target": {"limit": 100, "matchAny": False, "tags": [TAG], "type": "tags"},
+}
+
+_OTHERS = {
+    "asDropdown": False,
+    "icon": "external link",
+    "includeVars": True,
+    "keepTime": True,
+    "tags": [TAG],
+    "targetBlank": False,
+    "title": "page_pool farm",
+    "type": "dashboards",
+    "url": "",
+}
+
+
+def dashboard(
+    uid: str, title: str, description: str, variables: Sequence[Json], grid: Grid, *, refresh: str = ""
+) -> Json:
+    """A whole dashboard, with links to those beside it and a mark for each run."""
     return {
-        "annotations": {"list": []},
+        "annotations": {"list": [_RUNS]},
         "description": description,
         "editable": True,
-        "graphTooltip": 0,
-        "links": [],
+        "graphTooltip": 1,
+        "links": [_OTHERS],
         "panels": grid.panels,
-        "refresh": "",
+        "refresh": refresh,
         "schemaVersion": SCHEMA_VERSION,
-        "tags": ["page-pool-farm"],
+        "tags": [TAG],
         "templating": {"list": list(variables)},
         "time": {"from": "now-1h", "to": "now"},
         "timezone": "browser",

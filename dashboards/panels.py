@@ -1,236 +1,166 @@
-"""The dashboards, as code.
+"""The kinds of panel that the dashboards are made of."""
 
-``python -m dashboards`` writes them as JSON beside this module. Queries name metrics through the
-catalogue, so a renamed measure cannot leave a dead panel behind.
-"""
-
-import json
-from pathlib import Path
+from collections.abc import Sequence
 
 from dashboards import grafana
-from dashboards.catalogue import RUN_INFO, TRIALS, result_name
-from dashboards.grafana import Json
-
-FOLDER = Path(__file__).parent
-
-_BUSY = result_name("busy_ns_per_packet")
-_CATEGORY = result_name("protocol_ns_per_packet")
-
-_ON, _OFF = 'pool_recycle="true"', 'pool_recycle="false"'
-_CHOSEN = ('sweep="$sweep"', 'arch=~"$arch"', 'traffic_kind="$traffic_kind"')
-
-_AVERAGED = "Axes other than those shown are averaged."
+from dashboards.grafana import DATA_SOURCE, Json
 
 
-def _select(name: str, *matchers: str) -> str:
-    """The series of a metric that the dashboard's variables choose."""
-    return f"{name}{{{','.join(_CHOSEN + matchers)}}}"
-
-
-# cell by cell before averaging: the ratio of two averages would let the slowest cell decide
-_GAIN = (
-    f"avg by (arch, pool_size) ({_select(_BUSY, _OFF)} / ignoring (pool_recycle) {_select(_BUSY, _ON)} - 1)"
-)
-
-_GAIN_HELP = (
-    "CPU time per packet without recycling over that with it, minus 1: 20 % means that a packet costs a "
-    "fifth more when its page is not recycled."
-)
-
-
-def _by_size(title: str, description: str, measure: str, unit: str, maximum: float | None = None) -> Json:
-    """Bars of a measure over the pool size, recycling on beside off."""
-    corner = grafana.corner("pool_size", "pool_recycle")
-    expression = f"avg by (pool_size, pool_recycle) ({_select(result_name(measure))})"
-    return grafana.bar_chart(
-        title,
-        f"{description} {_AVERAGED}",
-        grafana.table_query(expression),
-        unit=unit,
-        x_field=corner,
-        maximum=maximum,
-        transformations=[
-            grafana.sort_by("pool_recycle"),
-            grafana.to_number("pool_size"),
-            grafana.sort_by("pool_size"),
-            grafana.matrix("pool_size", "pool_recycle"),
-            grafana.to_text(corner),
-        ],
-        # blue and orange: told apart by the colour-blind too
-        overrides=[
-            grafana.override("true", color={"fixedColor": "blue", "mode": "fixed"}, displayName="on"),
-            grafana.override("false", color={"fixedColor": "orange", "mode": "fixed"}, displayName="off"),
-        ],
-    )
-
-
-def _categories() -> Json:
-    """Bars of busy time stacked by category, one for each pool size with recycling on and off."""
-    by_category = f"avg by (category, pool_size, pool_recycle) ({_select(_CATEGORY)})"
-    switch = by_category
-    for value, word in (("true", "on"), ("false", "off")):
-        switch = f'label_replace({switch}, "recycling", "{word}", "pool_recycle", "{value}")'
-    corner = grafana.corner("cell", "category")
-    return grafana.bar_chart(
-        "CPU time per packet by category",
-        "What a packet's CPU time is spent on, for each pool size with recycling off and on. Good: the bars "
-        "differ where recycling is meant to save (page_alloc, page_free, dma_map, dma_unmap) and not "
-        f"elsewhere; cache_misses growing with the pool says that the ring has gone cold. {_AVERAGED}",
-        grafana.table_query(f'label_join({switch}, "cell", " ", "pool_size", "recycling")'),
-        unit="s",
-        x_field=corner,
-        stacked=True,
-        transformations=[
-            grafana.sort_by("category"),
-            grafana.sort_by("recycling"),
-            grafana.to_number("pool_size"),
-            grafana.sort_by("pool_size"),
-            grafana.matrix("cell", "category"),
-        ],
-    )
-
-
-def _gain_table() -> Json:
-    corner = grafana.corner("arch", "pool_size")
-    return grafana.coloured_table(
-        "Gain of recycling by architecture and pool size",
-        f"{_GAIN_HELP} Good: blue, recycling pays; grey: within 2 %, it makes no difference; orange: it "
-        f"costs more than it saves, so leave it off. Columns are pool sizes in pages. {_AVERAGED} Empty if "
-        "the sweep did not run both pool.recycle = true and false.",
-        grafana.table_query(_GAIN),
-        unit="percentunit",
-        colours=grafana.thresholds(
-            "dark-orange", (-0.02, "#6e6e6e"), (0.02, "super-light-blue"), (0.05, "blue"), (0.15, "dark-blue")
-        ),
-        transformations=[
-            grafana.sort_by("arch"),
-            grafana.to_number("pool_size"),
-            grafana.sort_by("pool_size"),
-            grafana.matrix("arch", "pool_size"),
-        ],
-        overrides=[
-            grafana.override(corner, custom__cellOptions={"type": "auto"}, displayName="architecture"),
-        ],
-    )
-
-
-def does_recycling_pay() -> Json:
-    """Where recycling pages saves CPU time, by architecture and pool size, and what the time goes to."""
-    grid = grafana.Grid()
-    extreme = f"Good: well above 0. {_GAIN_HELP}"
-    legend = "{{arch}}, {{pool_size}} pages"
-    grid.place(
-        grafana.stat(
-            "Recycling pays most",
-            extreme,
-            grafana.newest_query(f"topk(1, {_GAIN})", legend),
-            unit="percentunit",
-            decimals=1,
-        ),
-        6,
-        5,
-    )
-    grid.place(
-        grafana.stat(
-            "Recycling pays least",
-            extreme,
-            grafana.newest_query(f"bottomk(1, {_GAIN})", legend),
-            unit="percentunit",
-            decimals=1,
-        ),
-        6,
-        5,
-    )
-    grid.place(
-        grafana.stat(
-            "Trials",
-            "Trials of the newest run. Good: recorded equals planned and none failed; until then the "
-            "other panels show what has been recorded so far.",
-            grafana.newest_query(f'sum by (state) ({TRIALS.name}{{sweep="$sweep"}})', "{{state}}"),
-            unit="short",
-        ),
-        6,
-        5,
-    )
-    grid.place(
-        grafana.stat(
-            "Results from",
-            "Run and model of the results. Good: the same model digest as the run you compare with.",
-            grafana.newest_query(f'{RUN_INFO.name}{{sweep="$sweep"}}', "{{run}}, model {{model_digest}}"),
-            unit="none",
-            text_mode="name",
-        ),
-        6,
-        5,
-    )
-    grid.place(_gain_table(), 24, 8)
-    grid.row("$arch", repeat="arch")
-    grid.place(
-        _by_size(
-            "CPU time per packet",
-            "CPU time per packet that left the receive ring, over the pool size in pages. Good: low, and "
-            "lower with recycling on.",
-            "busy_ns_per_packet",
-            "s",
-        ),
-        8,
-        9,
-    )
-    grid.place(_categories(), 16, 9)
-    grid.place(
-        _by_size(
-            "Recycle ratio",
-            "Share of the pages handed to the driver that did not come from the page allocator. Good: "
-            "close to 100 % with recycling on; where it falls short, returns overflow the ring or the "
-            "pages are held.",
-            "recycle_ratio",
-            "percentunit",
-            1.0,
-        ),
-        8,
-        8,
-    )
-    grid.place(
-        _by_size(
-            "Packets dropped",
-            "Packets that found no descriptor or no room in the socket, over packets offered. Good: 0, "
-            "or at least no more with recycling on; early drops on purpose do not count.",
-            "drop_ratio",
-            "percentunit",
-        ),
-        8,
-        8,
-    )
-    grid.place(
-        _by_size(
-            "Peak memory",
-            "Most memory that was taken from the page allocator at a time. Good: flat over the pool size; "
-            "growth is what a larger ring keeps after a burst.",
-            "memory_peak_bytes",
-            "bytes",
-        ),
-        8,
-        8,
-    )
-    variables = [
-        grafana.data_source_variable(),
-        grafana.label_variable("sweep", "sweep", TRIALS.name),
-        grafana.label_variable("arch", "architecture", f'{_BUSY}{{sweep="$sweep"}}', multiple=True),
-        grafana.label_variable("traffic_kind", "traffic", f'{_BUSY}{{sweep="$sweep"}}'),
-    ]
-    return grafana.dashboard(
-        "page-pool-farm-recycling", "Does recycling pay", does_recycling_pay.__doc__ or "", variables, grid
-    )
-
-
-def all_dashboards() -> tuple[Json, ...]:
-    """Every dashboard, in the order of a reader's questions."""
-    return (does_recycling_pay(),)
-
-
-def files() -> dict[Path, str]:
-    """The checked-in files and what they have to contain."""
+def stat(
+    title: str,
+    description: str,
+    query: Json,
+    *,
+    unit: str,
+    decimals: int = 0,
+    text_mode: str = "value_and_name",
+) -> Json:
+    """A panel with a few values in large type."""
     return {
-        FOLDER / f"{dashboard['uid']}.json": json.dumps(dashboard, indent=2, sort_keys=True) + "\n"
-        for dashboard in all_dashboards()
+        "datasource": DATA_SOURCE,
+        "description": description,
+        "fieldConfig": {
+            "defaults": {
+                "color": {"fixedColor": "text", "mode": "fixed"},
+                "decimals": decimals,
+                "unit": unit,
+            },
+            "overrides": [],
+        },
+        "options": {
+            "colorMode": "none",
+            "graphMode": "none",
+            "justifyMode": "auto",
+            "orientation": "auto",
+            "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
+            "textMode": text_mode,
+        },
+        "targets": [query],
+        "title": title,
+        "type": "stat",
+    }
+
+
+def coloured_table(
+    title: str,
+    description: str,
+    query: Json,
+    *,
+    unit: str,
+    colours: Json,
+    transformations: Sequence[Json],
+    overrides: Sequence[Json],
+) -> Json:
+    """A table whose cells are coloured by value."""
+    return {
+        "datasource": DATA_SOURCE,
+        "description": description,
+        "fieldConfig": {
+            "defaults": {
+                "color": {"mode": "thresholds"},
+                "custom": {"align": "auto", "cellOptions": {"mode": "basic", "type": "color-background"}},
+                "decimals": 1,
+                "thresholds": colours,
+                "unit": unit,
+            },
+            "overrides": list(overrides),
+        },
+        "options": {"cellHeight": "sm", "footer": {"show": False}, "showHeader": True},
+        "targets": [query],
+        "title": title,
+        "transformations": list(transformations),
+        "type": "table",
+    }
+
+
+def table(title: str, description: str, query: Json, *, unit: str, transformations: Sequence[Json]) -> Json:
+    """A plain table; ``unit`` is that of its values."""
+    return {
+        "datasource": DATA_SOURCE,
+        "description": description,
+        "fieldConfig": {
+            "defaults": {"custom": {"align": "auto"}, "unit": "string"},
+            "overrides": [grafana.override("Value", unit=unit)],
+        },
+        "options": {"cellHeight": "sm", "footer": {"show": False}, "showHeader": True},
+        "targets": [query],
+        "title": title,
+        "transformations": list(transformations),
+        "type": "table",
+    }
+
+
+def bar_chart(
+    title: str,
+    description: str,
+    query: Json,
+    *,
+    unit: str,
+    x_field: str,
+    transformations: Sequence[Json],
+    overrides: Sequence[Json] = (),
+    stacked: bool = False,
+    maximum: float | None = None,
+) -> Json:
+    """Bars over the values of a field, side by side or stacked."""
+    defaults: Json = {
+        "color": {"mode": "palette-classic-by-name"},
+        "custom": {"axisPlacement": "auto", "fillOpacity": 85, "gradientMode": "none", "lineWidth": 1},
+        "min": 0,
+        "unit": unit,
+    }
+    if maximum is not None:
+        defaults["max"] = maximum
+    return {
+        "datasource": DATA_SOURCE,
+        "description": description,
+        # text that looks like a number would be shown in the unit of the bars
+        "fieldConfig": {
+            "defaults": defaults,
+            "overrides": [grafana.override(x_field, unit="string"), *overrides],
+        },
+        "options": {
+            "barWidth": 0.9,
+            "groupWidth": 0.8,
+            "legend": {
+                "calcs": [],
+                "displayMode": "list",
+                "placement": "right" if stacked else "bottom",
+                "showLegend": True,
+            },
+            "orientation": "vertical",
+            "showValue": "never",
+            "stacking": "normal" if stacked else "none",
+            "tooltip": {"mode": "multi", "sort": "desc" if stacked else "none"},
+            "xField": x_field,
+            "xTickLabelRotation": 0,
+        },
+        "targets": [query],
+        "title": title,
+        "transformations": list(transformations),
+        "type": "barchart",
+    }
+
+
+def time_series(title: str, description: str, queries: Sequence[Json], *, unit: str) -> Json:
+    """Lines over the dashboard's time."""
+    return {
+        "datasource": DATA_SOURCE,
+        "description": description,
+        "fieldConfig": {
+            "defaults": {
+                "color": {"mode": "palette-classic-by-name"},
+                "custom": {"drawStyle": "line", "fillOpacity": 0, "lineWidth": 2, "showPoints": "auto"},
+                "min": 0,
+                "unit": unit,
+            },
+            "overrides": [],
+        },
+        "options": {
+            "legend": {"calcs": [], "displayMode": "list", "placement": "bottom", "showLegend": True},
+            "tooltip": {"mode": "multi", "sort": "none"},
+        },
+        "targets": list(queries),
+        "title": title,
+        "type": "timeseries",
     }

@@ -20,14 +20,15 @@ import pytest
 from farm import driver
 from farm import writer as writing
 from farm.execute import SerialExecutor, execute
-from farm.export import MetricsServer, StoreCollector
+from farm.metrics.collector import StoreCollector
+from farm.metrics.server import MetricsServer
 from farm.plan import Plan
 from farm.progress import Progress
 from farm.rows import Attempt, Failure, Outcome
 from farm.store import Run
 from farm.sweep import parse
 from workers.fields.groups import Value
-from workers.measures import MEASURES
+from workers.measures import HISTOGRAMS, MEASURES
 
 PATIENCE_SECONDS = 30.0
 
@@ -72,7 +73,20 @@ def made_up_measures(salt: str, fields: dict[str, Value]) -> dict[str, float]:
     for measure in MEASURES:
         draw = zlib.crc32(repr((salt, measure.name, sorted(fields.items()))).encode())
         measures[measure.name] = draw / 2**32 if measure.unit == "ratio" else float(draw % 100_003 + 1)
+    if not draw % 3:
+        # nothing has come back to a pool that has gone
+        del measures["drain_forecast_seconds"]
     return measures | {"measured_seconds": 0.018}
+
+
+def made_up_histograms(salt: str, fields: dict[str, Value]) -> dict[str, list[int]]:
+    """Packets of irregular times between a quarter of a microsecond and a second, by bucket of a record."""
+    found = {}
+    for name in HISTOGRAMS:
+        draw = zlib.crc32(repr((salt, name, sorted(fields.items()))).encode())
+        octaves = range(12 + draw % 3, 36, 1 + draw % 4)
+        found[name] = [n for o in octaves for n in ((o << 6) + 32 + (draw * o) % 32, 1 + (draw >> o) % 999)]
+    return found
 
 
 def store_made_up_run(root: Path, text: str, salt: str, *, leave_out: int = 0) -> Run:
@@ -83,19 +97,20 @@ def store_made_up_run(root: Path, text: str, salt: str, *, leave_out: int = 0) -
     for number in range(plan.trials - leave_out):
         fields = plan.fields(number)
         attempt = Attempt(
-            host="node",
+            host=f"node-{number % 3}",
             executor="serial",
             started_at="2026-01-01T00:00:00.000+00:00",
-            wall_seconds=0.1,
-            compile_seconds=0.0,
+            wall_seconds=0.1 + number / 64,
+            compile_seconds=number / 8,
             cpu_seconds=0.1,
-            packets=100,
+            packets=100 + number,
             model_digest=f"digest-{salt}",
             versions=json.dumps({"page-pool-farm": "0.1.0", "python": "3.11.7", "numba": "0.68.1"}),
-            retries=0,
+            retries=int(number % 7 == 0),
         )
         broken = Failure("CheckError", "made up")
-        result = broken if number == 5 else made_up_measures(salt, fields)
+        record = made_up_measures(salt, fields) | made_up_histograms(salt, fields)
+        result = broken if number == 5 else record
         outcomes.append(Outcome(number, f"{salt}-{number:06d}", fields, result, attempt))
     half = len(outcomes) // 2
     for part in (outcomes[:half], outcomes[half:]):
@@ -119,9 +134,10 @@ class Prometheus:
     def __init__(self, url: str) -> None:
         self.url = url
 
-    def query(self, expression: str) -> list[dict[str, Any]]:
-        """The result of an instant query."""
-        parameters = urllib.parse.urlencode({"query": expression})
+    def query(self, expression: str, time: float | None = None) -> list[dict[str, Any]]:
+        """The result of an instant query, now or at a time."""
+        at = {} if time is None else {"time": time}
+        parameters = urllib.parse.urlencode({"query": expression} | at)
         with urllib.request.urlopen(f"{self.url}/api/v1/query?{parameters}", timeout=10) as answer:
             data = json.load(answer)["data"]
         result: list[dict[str, Any]] = data["result"]
@@ -152,8 +168,8 @@ def find_program(name: str) -> str:
 
 
 @pytest.fixture(scope="session")
-def run_prometheus() -> Callable[[Path, Path], AbstractContextManager[Prometheus]]:
-    """Called with a store and an empty directory: a Prometheus that has scraped the store."""
+def run_prometheus() -> Callable[..., AbstractContextManager[Prometheus]]:
+    """Called with a store, an empty directory and perhaps a history: a Prometheus that has scraped it."""
     return prometheus_of
 
 
@@ -164,12 +180,18 @@ def promtool() -> str:
 
 
 @contextmanager
-def prometheus_of(root: Path, directory: Path) -> Iterator[Prometheus]:
-    """Serve a store's metrics and run a Prometheus that has scraped them at least once."""
+def prometheus_of(root: Path, directory: Path, history: str | None = None) -> Iterator[Prometheus]:
+    """Serve a store's metrics and run a Prometheus that has scraped them at least once, and holds a history
+    given as OpenMetrics."""
     program = find_program("prometheus")
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
+    if history is not None:
+        blocks = directory / "history.om"
+        blocks.write_text(history, encoding="utf-8")
+        command = [find_program("promtool"), "tsdb", "create-blocks-from", "openmetrics"]
+        subprocess.run([*command, str(blocks), str(directory / "data")], check=True, capture_output=True)
     with MetricsServer(StoreCollector(root), 0, "127.0.0.1") as server:
         config = directory / "prometheus.yml"
         config.write_text(

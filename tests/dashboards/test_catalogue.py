@@ -2,16 +2,33 @@
 
 import pytest
 
-import dashboards
+from dashboards import catalogue, health
+from workers.books.histogram import bucket_low_ps
 from workers.config import fields
 from workers.measures import MEASURES
 
-METRICS = {metric.name: metric for metric in dashboards.result_metrics()}
+MADE_BY_QUERIES = frozenset(
+    ("sweep", "instance", "job", "recycling", "cell", "le", "curve", "what", "quantile", "seeds", "signature")
+)
+    "sweep",
+    "instance",
+    "job",
+    "recycling",
+    "cell",
+    "le",
+    "curve",
+    "what",
+    "quantile",
+    "seeds",
+    "signature",
+}
+
+METRICS = {metric.name: metric for metric in catalogue.result_metrics()}
 
 
 def test_names_are_in_base_units_and_keep_the_kernels_names() -> None:
     assert {
-        measure: dashboards.result_name(measure).removeprefix("pagepool_farm_")
+        measure: catalogue.result_name(measure).removeprefix("pagepool_farm_")
         for measure in (
             "measured_seconds",
             "packets_missed",
@@ -63,20 +80,22 @@ def test_every_measure_is_exported_once() -> None:
 
 
 def test_names_are_unique_and_prefixed() -> None:
-    names = [metric.name for metric in (*dashboards.result_metrics(), *dashboards.HEALTH_METRICS)]
+    names = [
+        metric.name for metric in (*catalogue.result_metrics(), *health.STORE_METRICS, *health.LIVE_METRICS)
+    ]
     assert len(set(names)) == len(names)
-    assert all(name.startswith(dashboards.PREFIX) for name in names)
+    assert all(name.startswith(catalogue.PREFIX) for name in names)
 
 
 def test_labels_of_fields_are_distinct_and_clear_of_other_labels() -> None:
-    labels = [dashboards.axis_label(field.name) for field in fields()]
-    others = {metric.label for metric in METRICS.values()} | {"sweep", "instance", "job", "recycling", "cell"}
+    labels = [catalogue.axis_label(field.name) for field in fields()]
+    others = {metric.label for metric in METRICS.values()} | MADE_BY_QUERIES
     assert len(set(labels)) == len(labels)
     assert not others & set(labels)
 
 
 def test_cell_fields_are_fields_of_a_trial() -> None:
-    assert set(dashboards.CELL_FIELDS) <= {field.name for field in fields()}
+    assert set(catalogue.CELL_FIELDS) <= {field.name for field in fields()}
 
 
 def test_values_are_converted_to_base_units_and_rates() -> None:
@@ -108,4 +127,14 @@ def test_help_says_rate_statistic_and_direction() -> None:
 
 
 def test_series_per_cell_counts_every_part() -> None:
-    assert dashboards.series_per_cell() == len(MEASURES) + 2
+    # buckets up to each bound and above the last, sum and count; pool size and seeds
+    others = 2 * (21 + 3) + 2
+    assert catalogue.series_per_cell("some") == len(MEASURES) + 2 + others
+    assert catalogue.series_per_cell("all") == 3 * len(MEASURES) + others
+
+
+def test_bucket_bounds_are_where_buckets_of_a_record_end() -> None:
+    for first_above, bound in catalogue.bucket_bounds():
+        low_ps = bucket_low_ps(first_above)
+        assert bound == (low_ps - 1) / 1e12
+        assert bucket_low_ps(first_above - 1) < low_ps

@@ -1,117 +1,101 @@
 """Every query of every dashboard, asked of a real Prometheus, against SQL on the stored Parquet parts."""
 
 import json
+import math
+import os
 import re
 from collections.abc import Iterator, Mapping
+from itertools import product
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import duckdb
 import pytest
 
-from dashboards.panels import all_dashboards
+from dashboards.boards import all_dashboards
 from farm.store import Run
-from workers.measures import CATEGORIES
+from tests.dashboards import history, questions
+from tests.dashboards.history import slope_of
+from tests.dashboards.questions import CELLS, GAINS, HOLD_BUCKETS, LABELS, PACKETS, Question
+from workers.measures import COUNTERS
 
+Json = dict[str, Any]
 Values = dict[frozenset[tuple[str, str]], float]
 """what a query returns: values by labels"""
 
-CELLS = """
-WITH cells AS (
-    SELECT arch, "traffic.kind" AS traffic_kind, "pool.size"::VARCHAR AS pool_size,
-           "pool.recycle"::VARCHAR AS pool_recycle,
-           {others}, {columns}
-    FROM read_parquet($records)
-    WHERE arch IN (SELECT unnest($arch)) AND "traffic.kind" = $traffic_kind
-    GROUP BY ALL
-)
-"""
-"""medians over the seeds of each cell that the variables choose"""
-
-GAINS = """,
-gains AS (
-    SELECT arch, pool_size, avg(off_side.value / on_side.value - 1) AS value
-    FROM (FROM cells WHERE pool_recycle = 'false') AS off_side
-    JOIN (FROM cells WHERE pool_recycle = 'true') AS on_side USING (arch, traffic_kind, pool_size, {others})
-    GROUP BY ALL
-)
-"""
-
-
-class Question(NamedTuple):
-    """The SQL that answers a panel; its columns but ``value`` are the labels."""
-
-    columns: str
-    select: str
-    gains: bool = False
-
-
-def by_size(column: str, units_per_base: float = 1.0) -> Question:
-    return Question(
-        f'median("{column}") / {units_per_base} AS value',
-        "SELECT pool_size, pool_recycle, avg(value) AS value FROM cells GROUP BY ALL",
-    )
-
-
-def gain(select: str) -> Question:
-    return Question("median(busy_ns_per_packet) AS value", select, gains=True)
-
-
-QUESTIONS = {
-    "Recycling pays most": gain("SELECT * FROM gains ORDER BY value DESC LIMIT 1"),
-    "Recycling pays least": gain("SELECT * FROM gains ORDER BY value LIMIT 1"),
-    "Gain of recycling by architecture and pool size": gain("SELECT * FROM gains"),
-    "CPU time per packet": by_size("busy_ns_per_packet", 1e9),
-    "CPU time per packet by category": Question(
-        ", ".join(f"median({name}_ns_per_packet) / 1e9 AS {name}" for name in CATEGORIES),
-        f"""
-        SELECT category, pool_size, pool_recycle,
-               if(pool_recycle = 'true', 'on', 'off') AS recycling,
-               concat(pool_size, ' ', recycling) AS cell, avg(value) AS value
-        FROM (UNPIVOT cells ON {", ".join(CATEGORIES)} INTO NAME category VALUE value)
-        GROUP BY ALL
-        """,
-    ),
-    "Recycle ratio": by_size("recycle_ratio"),
-    "Packets dropped": by_size("drop_ratio"),
-    "Peak memory": by_size("memory_peak_bytes"),
+PANELS: dict[tuple[str, str, str], Json] = {
+    (dashboard["uid"].removeprefix("page-pool-farm-"), panel["title"], target["refId"]): panel
+    for dashboard in all_dashboards()
+    for panel in dashboard["panels"]
+    for target in panel.get("targets", [])
 }
-"""answers in results, by the panel's title"""
+"""by dashboard, title and name of the query"""
 
-STATES = """
-SELECT 'recorded' AS state, count(DISTINCT trial_id) AS value FROM read_parquet($records)
-UNION ALL
-SELECT 'failed', count(*) FROM (
-    SELECT trial_id FROM read_parquet($failures) EXCEPT SELECT trial_id FROM read_parquet($records)
-)
-"""
+FROM_SQL: dict[tuple[str, str, str], Question] = {
+    (board, title, name): question
+    for board, name, asked in (
+        ("recycling", "A", questions.RECYCLING),
+        ("pool-size", "A", questions.POOL_SIZE),
+        ("pages", "A", questions.PAGES),
+        ("architectures", "A", questions.ARCHITECTURES),
+        ("real-host", "B", questions.REAL),
+    )
+    for title, question in asked.items()
+}
+
+CHOICES = {
+    "recycling": ("archs", "traffic_kind"),
+    "pool-size": ("archs", "traffic_kind"),
+    "pages": ("arch", "traffic_kind", "pool_recycle"),
+    "architectures": ("traffic_kind", "pool_size", "pool_recycle", "base"),
+    "real-host": ("arch", "traffic_kind", "pool_size", "pool_recycle"),
+}
+"""variables of each dashboard about results"""
 
 
 class Scraped(NamedTuple):
     """A stored run that a Prometheus has scraped."""
 
     prometheus: Any
+    root: Path
     run: Run
     other_axis: str
-    """axis that the dashboard averages over"""
+    """axis that the dashboards average over"""
     planned: int
+    until: float
+    """end of the history that the Prometheus holds beside"""
 
-    def ask(self, sql: str, **parameters: object) -> list[dict[str, Any]]:
+    def ask(self, sql: str, **parameters: object) -> list[Json]:
         """Rows of SQL on the parts of the run."""
         for kind in ("records", "failures", "attempts"):
             if f"${kind}" in sql:
                 parameters[kind] = str(self.run.path / kind / "*.parquet")
         with duckdb.connect() as connection:
-            answer = connection.execute(sql, parameters)
+            used = {name: value for name, value in parameters.items() if f"${name}" in sql}
+            answer = connection.execute(sql, used)
             names = [column[0] for column in answer.description or ()]
             return [dict(zip(names, row, strict=True)) for row in answer.fetchall()]
 
-    def choices(self) -> Iterator[dict[str, Any]]:
-        """What a reader can pick for the dashboard's variables: any traffic, all architectures or one."""
-        rows = self.ask('SELECT DISTINCT arch, "traffic.kind" AS kind FROM read_parquet($records)')
-        archs = sorted({row["arch"] for row in rows})
-        for kind in sorted({row["kind"] for row in rows}):
-            for chosen in [archs, *([arch] for arch in archs)]:
-                yield {"arch": chosen, "traffic_kind": kind}
+    def choices(self, board: str) -> Iterator[Json]:
+        """What a reader can pick for a dashboard's variables."""
+
+        def column(name: str) -> list[str]:
+            rows = self.ask(f'SELECT DISTINCT "{name}"::VARCHAR AS value FROM read_parquet($records)')
+            return sorted(row["value"] for row in rows)
+
+        archs = column("arch")
+        options: dict[str, list[Any]] = {
+            "archs": [archs, archs[:1]],
+            "arch": archs,
+            "base": archs[:1],
+            "traffic_kind": column("traffic.kind"),
+            "pool_size": column("pool.size")[:1],
+            "pool_recycle": column("pool.recycle"),
+        }
+        names = CHOICES[board]
+        for values in product(*(options[name] for name in names)):
+            chosen = dict(zip(names, values, strict=True))
+            yield {"arch" if name == "archs" else name: value for name, value in chosen.items()}
 
 
 @pytest.fixture(scope="module", params=["made-up", "simulated"])
@@ -125,92 +109,278 @@ def scraped(
     else:
         root, run = request.getfixturevalue("simulated_store")
         axis, planned = "nic.rx_ring", 32
-    with run_prometheus(root, directory) as prometheus:
-        yield Scraped(prometheus, run, axis, planned)
+    until = history.end()
+    with run_prometheus(root, directory, history.openmetrics(run.sweep_name, until)) as prometheus:
+        yield Scraped(prometheus, root, run, axis, planned, until)
 
 
-def query_of(title: str) -> str:
-    """The query of the panel of this title."""
-    (query,) = (
-        target["expr"]
-        for dashboard in all_dashboards()
-        for panel in dashboard["panels"]
-        if panel["title"] == title
-        for target in panel["targets"]
-    )
+def query_of(board: str, title: str, name: str = "A") -> str:
+    """The query of a panel."""
+    (query,) = (t["expr"] for t in PANELS[board, title, name]["targets"] if t["refId"] == name)
     return str(query)
 
 
 def filled_in(query: str, run: Run, choice: Mapping[str, Any]) -> str:
     """A query as Grafana sends it: several values of a variable become a group of a regular expression."""
-    archs = choice["arch"]
-    values = {
-        "sweep": run.sweep_name,
-        "arch": archs[0] if len(archs) == 1 else f"({'|'.join(archs)})",
-        "traffic_kind": choice["traffic_kind"],
-    }
+    values = {"sweep": run.sweep_name, "host": "host", "device": "eth0", "__rate_interval": "5m"}
+    for name, value in choice.items():
+        one = value[0] if isinstance(value, list) and len(value) == 1 else value
+        values[name] = f"({'|'.join(one)})" if isinstance(one, list) else one
     return re.sub(r"\$(\w+)", lambda match: values[match[1]], query)
 
 
-def returned(scraped: Scraped, query: str) -> Values:
+def returned(scraped: Scraped, query: str, time: float | None = None) -> Values:
     """What Prometheus answers."""
-    series = scraped.prometheus.query(query)
+    series = scraped.prometheus.query(query, time)
     values = {frozenset(one["metric"].items()): float(one["value"][1]) for one in series}
     assert len(values) == len(series)
     return values
 
 
-def expected(scraped: Scraped, question: Question, choice: Mapping[str, Any]) -> Values:
-    """What the stored records say."""
-    others = f'"{scraped.other_axis}"'
-    sql = CELLS + (GAINS if question.gains else "")
-    rows = scraped.ask(sql.format(others=others, columns=question.columns) + question.select, **choice)
+def rows_of(scraped: Scraped, question: Question, choice: Mapping[str, Any]) -> list[Json]:
+    """What SQL says of the stored records."""
+    conditions = [
+        f"{name} IN (SELECT unnest($arch))" if isinstance(choice[name], list) else f"{name} = ${name}"
+        for name in choice
+        if name != "base"
+    ]
+    sql = CELLS + (PACKETS if question.histogram else "") + (GAINS if question.gains else "")
+    filled = (sql + question.select).format(
+        labels=LABELS,
+        others=f'"{scraped.other_axis}"',
+        columns=question.columns,
+        choice=" AND ".join(conditions),
+        histogram=question.histogram,
+    )
+    return scraped.ask(filled, **choice)
+
+
+def by_labels(rows: list[Json]) -> Values:
     values = {frozenset((n, v) for n, v in row.items() if n != "value"): row["value"] for row in rows}
-    assert len(values) == len(rows) > 0
+    assert len(values) == len(rows)
+    # an average over nothing is no value
+    return {labels: value for labels, value in values.items() if value is not None}
+
+
+def expected_quantiles(rows: list[Json]) -> Values:
+    """Quantiles as Prometheus' manual has them: linear within the bucket that holds the rank."""
+    values: Values = {}
+    bounds = [((1 << bits) - 1) / 1e12 for bits in range(18, 39)]
+    for size in {row["pool_size"] for row in rows}:
+        times = [(row["low_ps"] / 1e12, row["packets"]) for row in rows if row["pool_size"] == size]
+        up_to = [sum(n for time, n in times if time <= bound) for bound in bounds]
+        total = sum(n for _, n in times)
+        for share, word in ((0.5, "p50"), (0.99, "p99")):
+            at = next((i for i, count in enumerate(up_to) if count >= share * total), None)
+            if at is None:
+                value = bounds[-1]
+            else:
+                low, below = (bounds[at - 1], up_to[at - 1]) if at else (0.0, 0)
+                value = low + (bounds[at] - low) * (share * total - below) / (up_to[at] - below)
+            values[frozenset({("pool_size", size), ("quantile", word)})] = value
     return values
 
 
-def test_every_query_has_its_sql() -> None:
-    titles = [
-        panel["title"]
-        for dashboard in all_dashboards()
-        for panel in dashboard["panels"]
-        for _ in panel.get("targets", [])
-    ]
-    assert sorted(titles) == sorted([*QUESTIONS, "Trials", "Results from"])
+def check_transformations(panel: Json, values: Values) -> None:
+    """A panel's transformations name what the query returns."""
+    present = {"Time", "Value"} | {name for labels in values for name, _ in labels}
+    for step in panel.get("transformations", []):
+        options = step["options"]
+        match step["id"]:
+            case "sortBy":
+                used = {order["field"] for order in options["sort"]}
+            case "convertFieldType":
+                used = {conversion["targetField"] for conversion in options["conversions"]}
+            case "organize":
+                used = set(options["excludeByName"])
+            case "groupingToMatrix":
+                used = {options[f"{name}Field"] for name in ("row", "column", "value")}
+            case other:
+                pytest.fail(f"unknown transformation {other}")
+        assert used <= present, panel["title"]
+        if step["id"] == "groupingToMatrix":
+            present = {f"{options['rowField']}\\{options['columnField']}"}
 
 
-@pytest.mark.parametrize("title", QUESTIONS)
-def test_results_are_those_of_the_stored_records(scraped: Scraped, title: str) -> None:
-    choices = list(scraped.choices())
+@pytest.mark.parametrize("key", FROM_SQL, ids="/".join)
+def test_results_are_those_of_the_stored_records(scraped: Scraped, key: tuple[str, str, str]) -> None:
+    board, title, name = key
+    question = FROM_SQL[key]
+    choices = list(scraped.choices(board))
     assert choices
+    answers = 0
     for choice in choices:
-        query = filled_in(query_of(title), scraped.run, choice)
-        wanted = expected(scraped, QUESTIONS[title], choice)
-        assert returned(scraped, query) == pytest.approx(wanted, rel=1e-12, abs=1e-15), choice
+        chosen = {n: v for n, v in choice.items() if n != "pool_recycle" or title not in questions.BOTH_WAYS}
+        wanted = by_labels(rows_of(scraped, question, chosen))
+        found = returned(scraped, filled_in(query_of(board, title, name), scraped.run, choice))
+        assert found == pytest.approx(wanted, rel=1e-12, abs=1e-15), choice
+        answers += len(found)
+        if found:
+            check_transformations(PANELS[key], found)
+    assert answers or question.may_be_empty
 
 
-def test_trials_are_those_of_the_stored_run(scraped: Scraped) -> None:
-    wanted = {"planned": scraped.planned, "failed": 0}
-    failures = list((scraped.run.path / "failures").glob("*.parquet"))
-    for row in scraped.ask(STATES if failures else STATES.partition("UNION")[0]):
-        wanted[row["state"]] = row["value"]
-    assert wanted["recorded"] > 0
-    query = filled_in(query_of("Trials"), scraped.run, next(scraped.choices()))
-    assert returned(scraped, query) == {frozenset({("state", s)}): n for s, n in wanted.items()}
+def test_hold_times_are_quantiles_of_the_records_packets(scraped: Scraped) -> None:
+    key = ("pages", "Hold time", "A")
+    for choice in scraped.choices("pages"):
+        wanted = expected_quantiles(rows_of(scraped, HOLD_BUCKETS, choice))
+        found = returned(scraped, filled_in(query_of(*key), scraped.run, choice))
+        assert wanted
+        assert found == pytest.approx(wanted, rel=1e-9)
+        check_transformations(PANELS[key], found)
+
+
+def check(
+    scraped: Scraped, board: str, title: str, wanted: Mapping[tuple[tuple[str, str], ...], float]
+) -> None:
+    found = returned(scraped, filled_in(query_of(board, title), scraped.run, {}))
+    assert found == pytest.approx({frozenset(labels): value for labels, value in wanted.items()}), title
+    if found:
+        check_transformations(PANELS[board, title, "A"], found)
+
+
+def test_the_state_of_the_sweep_is_that_of_the_stored_run(scraped: Scraped) -> None:
+    (recorded,) = scraped.ask("SELECT count(DISTINCT trial_id) AS n FROM read_parquet($records)")
+    failed = {}
+    if list((scraped.run.path / "failures").glob("*.parquet")):
+        rows = scraped.ask(
+            "SELECT kind, count(DISTINCT trial_id) AS n FROM read_parquet($failures) WHERE trial_id NOT IN "
+            "(SELECT trial_id FROM read_parquet($records)) GROUP BY kind"
+        )
+        failed = {(("kind", row["kind"]),): row["n"] for row in rows}
+    broken, done = sum(failed.values()), recorded["n"]
+    states = {"recorded": done, "failed": broken, "planned": scraped.planned}
+    trials = {(("state", state),): count for state, count in states.items()}
+    check(scraped, "overview", "Trials", trials)
+    check(scraped, "recycling", "Trials", trials)
+    check(scraped, "overview", "Done", {(): (done + broken) / scraped.planned})
+    check(scraped, "overview", "Failed", {(): broken / (done + broken)})
+    check(scraped, "overview", "Failures by kind", failed)
+    (packets,) = scraped.ask("SELECT sum(packets)::INT AS n FROM read_parquet($attempts)")
+    check(scraped, "overview", "Packets simulated", {(): packets["n"]})
+    times = scraped.ask(
+        'SELECT arch, "traffic.kind" AS traffic_kind, avg(wall_seconds) AS value FROM read_parquet($records) '
+        "JOIN read_parquet($attempts) USING (trial_id) GROUP BY ALL"
+    )
+    wanted = {(("arch", row["arch"]), ("traffic_kind", row["traffic_kind"])): row["value"] for row in times}
+    check(scraped, "overview", "Real time per trial", wanted)
 
 
 def test_provenance_is_that_of_the_attempts(scraped: Scraped) -> None:
     (row,) = scraped.ask("SELECT DISTINCT model_digest, versions FROM read_parquet($attempts)")
     versions = json.loads(row["versions"])
-    query = filled_in(query_of("Results from"), scraped.run, next(scraped.choices()))
-    (series,) = scraped.prometheus.query(query)
-    assert series["value"][1] == "1"
-    assert {name: series["metric"][name] for name in ("run", "model_digest", "farm_version")} == {
+    labels = {
         "run": scraped.run.path.name,
         "model_digest": row["model_digest"],
         "farm_version": versions["page-pool-farm"],
+        "python_version": versions["python"],
+        "numba_version": versions["numba"],
     }
+    check(scraped, "overview", "Where the results come from", {tuple(labels.items()): 1.0})
+    (series,) = scraped.prometheus.query(filled_in(query_of("recycling", "Results from"), scraped.run, {}))
+    assert labels.items() <= series["metric"].items()
+
+
+def test_the_health_of_the_farm_is_that_of_the_attempts_and_the_store(scraped: Scraped) -> None:
+    (row,) = scraped.ask(
+        "SELECT sum(retries) AS retries, count(DISTINCT host) AS hosts, max(compile_seconds) AS compile "
+        "FROM read_parquet($attempts)"
+    )
+    sweep = (("sweep", scraped.run.sweep_name),)
+    check(scraped, "health", "Retries", {sweep: row["retries"]})
+    check(scraped, "health", "Nodes", {sweep: row["hosts"]})
+    check(scraped, "health", "Compile time", {sweep: row["compile"]})
+    check(scraped, "health", "Unreadable runs", {sweep: 0})
+    check(scraped, "health", "Series refused", {sweep: 0})
+    job = (("job", "page-pool-farm"),)
+    size = sum(path.stat().st_size for path in scraped.root.rglob("*") if path.is_file())
+    check(scraped, "health", "Size of the store", {job: size})
+    room = os.statvfs(scraped.root)
+    left = returned(scraped, query_of("health", "Room left for the store"))
+    assert left[frozenset(job)] == pytest.approx(room.f_bavail / room.f_blocks, abs=0.05)
+    (seconds,) = returned(scraped, query_of("health", "Time of a scrape")).values()
+    assert 0 < seconds < math.inf
+
+
+SLOPES = {name: slope_of(name) for name in COUNTERS}
+
+FROM_HISTORY: dict[tuple[str, str, str], dict[tuple[tuple[str, str], ...], float]] = {
+    ("overview", "Time left", "A"): {(): 77},
+    ("overview", "Trials done and planned", "A"): {
+        (("state", "done"),): 70,
+        (("state", "failed"),): 1,
+        (("state", "planned"),): 144,
+    },
+    ("overview", "Packets simulated per second", "A"): {(): 2048},
+    ("health", "Slots in use", "A"): {(): 1.5},
+    ("health", "Slots in use", "B"): {(): 2},
+    ("health", "Seconds per batch", "A"): {(): 3},
+    ("health", "Batches per second", "A"): {(): 0.5},
+    ("health", "CPU of Ray's nodes", "A"): {(("instance", "head"),): 0.25, (("instance", "worker"),): 0.75},
+    ("health", "Memory of Ray's nodes", "A"): {(("instance", "head"),): 0.25},
+    ("health", "Ray's tasks by state", "A"): {(("State", "RUNNING"),): 5},
+    ("real-host", "Share of slow allocations", "A"): {
+        (): SLOPES["alloc_slow"] / (SLOPES["alloc_slow"] + SLOPES["alloc_fast"])
+    },
+    ("real-host", "Share of returns that found the ring full", "A"): {
+        (): SLOPES["recycle_ring_full"] / (SLOPES["recycle_ring_full"] + SLOPES["recycle_ring"])
+    },
+    **{("real-host", name, "A"): {(): slope} for name, slope in SLOPES.items()},
+}
+"""what is known of the lines that the history was drawn from"""
+
+
+@pytest.mark.parametrize("key", FROM_HISTORY, ids="/".join)
+def test_what_moves_is_what_the_history_was_made_of(scraped: Scraped, key: tuple[str, str, str]) -> None:
+    found = returned(scraped, filled_in(query_of(*key), scraped.run, {}), scraped.until)
+    wanted = {frozenset(labels): value for labels, value in FROM_HISTORY[key].items()}
+    assert found == pytest.approx(wanted, rel=1e-9)
+
+
+BY_HAND = {
+    ("pages", "Hold time", "A"),
+    *(("recycling", title, "A") for title in ("Trials", "Results from")),
+    *(
+        ("overview", title, "A")
+        for title in (
+            "Done",
+            "Trials",
+            "Failed",
+            "Failures by kind",
+            "Packets simulated",
+            "Real time per trial",
+            "Where the results come from",
+        )
+    ),
+    *(
+        ("health", title, "A")
+        for title in (
+            "Retries",
+            "Nodes",
+            "Compile time",
+            "Unreadable runs",
+            "Series refused",
+            "Size of the store",
+            "Room left for the store",
+            "Time of a scrape",
+        )
+    ),
+}
+"""asked above in tests of their own"""
+
+
+def test_every_query_is_asked() -> None:
+    assert {*FROM_SQL, *FROM_HISTORY, *BY_HAND} == set(PANELS)
+
+
+def test_every_variable_finds_values(scraped: Scraped) -> None:
+    for dashboard in all_dashboards():
+        for variable in dashboard["templating"]["list"]:
+            if variable["type"] == "query":
+                [(selector, label)] = re.findall(r"^label_values\((.*), (\w+)\)$", variable["definition"])
+                live = "node_ethtool" in selector
+                query = f"count by ({label}) ({filled_in(selector, scraped.run, {})})"
+                assert returned(scraped, query, scraped.until if live else None), variable["name"]
 
 
 def test_values_do_not_go_stale(scraped: Scraped) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 import promql_parser
 import pytest
 
-import dashboards
-from dashboards.panels import FOLDER, all_dashboards, files
+from dashboards import catalogue, external, health
+from dashboards.boards import FOLDER, OVERVIEW_UID, all_dashboards, files
+from dashboards.grafana import TAG
 from workers.config import fields
 
 Json = dict[str, Any]
@@ -37,21 +38,33 @@ def selectors(node: Any) -> Iterator[Any]:
                 yield from selectors(child)
 
 
+def parsed(query: str) -> Any:
+    """A query with Grafana's own variables filled in."""
+    return promql_parser.parse(query.replace("$__rate_interval", "5m"))
+
+
 def labels_of_metrics() -> dict[str, set[str]]:
-    every_axis = {dashboards.axis_label(field.name) for field in fields()} - {"seed"}
-    results = {
-        metric.name: every_axis | {dashboards.SWEEP_LABEL, metric.label} - {""}
-        for metric in dashboards.result_metrics()
-    }
-    return results | {metric.name: set(metric.labels) for metric in dashboards.HEALTH_METRICS}
+    cell = {catalogue.axis_label(field.name) for field in fields()} - {"seed"} | {catalogue.SWEEP_LABEL}
+    known = {metric.name: cell | {metric.label} - {""} for metric in catalogue.result_metrics()}
+    known |= dict.fromkeys(catalogue.CELL_METRICS, cell)
+    for histogram in catalogue.HISTOGRAM_METRICS:
+        known |= {f"{histogram.name}_bucket": cell | {"le"}}
+        known |= {f"{histogram.name}_{part}": cell for part in ("sum", "count")}
+    known |= {metric.name: set(metric.labels) for metric in (*health.STORE_METRICS, *health.LIVE_METRICS)}
+    return known | external.LABELS
 
 
 def labels_made_by(node: Any) -> set[str]:
     """Labels that a query's own functions add."""
-    if not isinstance(node, promql_parser.Call):
-        return set()
-    below = set().union(*(labels_made_by(argument) for argument in node.args))
-    return below | ({node.args[1].val} if node.func.name in ("label_replace", "label_join") else set())
+    made: set[str] = set()
+    if isinstance(node, promql_parser.Call) and node.func.name in ("label_replace", "label_join"):
+        made.add(node.args[1].val)
+    for name in ("expr", "args", "lhs", "rhs"):
+        below = getattr(node, name, None)
+        for child in below if isinstance(below, list) else [below]:
+            if child is not None and not isinstance(child, str | int | float):
+                made |= labels_made_by(child)
+    return made
 
 
 @pytest.mark.parametrize(("path", "text"), files().items(), ids=lambda value: getattr(value, "name", ""))
@@ -146,7 +159,7 @@ def test_variables_are_declared_before_they_are_used(dashboard: Json) -> None:
 def test_queries_read_known_metrics_by_known_labels(dashboard: Json) -> None:
     known = labels_of_metrics()
     for panel, target in queries(dashboard):
-        expression = promql_parser.parse(target["expr"])
+        expression = parsed(target["expr"])
         found = list(selectors(expression))
         assert found, panel["title"]
         for selector in found:
@@ -158,8 +171,9 @@ def test_queries_read_known_metrics_by_known_labels(dashboard: Json) -> None:
 @DASHBOARDS
 def test_queries_group_and_name_series_by_known_labels(dashboard: Json) -> None:
     for panel, target in queries(dashboard):
-        names = [selector.name for selector in selectors(promql_parser.parse(target["expr"]))]
-        known = set().union(*(labels_of_metrics()[name] for name in names))
+        expression = parsed(target["expr"])
+        known = labels_made_by(expression) | LABELS_FROM_SCRAPING
+        known = known.union(*(labels_of_metrics()[selector.name] for selector in selectors(expression)))
         grouped = re.findall(r"(?:by|ignoring|on|without) \(([\w, ]+)\)", target["expr"])
         legend = re.findall(r"{{(\w+)}}", target["legendFormat"])
         used = {label for group in grouped for label in group.split(", ")} | set(legend)
@@ -167,30 +181,67 @@ def test_queries_group_and_name_series_by_known_labels(dashboard: Json) -> None:
 
 
 @DASHBOARDS
-def test_transformations_use_fields_that_the_query_returns(dashboard: Json) -> None:
-    for panel, target in queries(dashboard):
-        (grouped,) = re.findall(r"by \(([\w, ]+)\)", target["expr"])[:1] or [""]
-        present = {*grouped.split(", "), *labels_made_by(promql_parser.parse(target["expr"])), "Value"}
-        for step in panel.get("transformations", []):
-            options = step["options"]
-            if step["id"] == "sortBy":
-                assert {order["field"] for order in options["sort"]} <= present, panel["title"]
-            elif step["id"] == "convertFieldType":
-                assert {c["targetField"] for c in options["conversions"]} <= present, panel["title"]
-            else:
-                assert step["id"] == "groupingToMatrix", panel["title"]
-                rows, columns, value = (options[f"{n}Field"] for n in ("row", "column", "value"))
-                assert {rows, columns, value} <= present, panel["title"]
-                present = {f"{rows}\\{columns}"}
+def test_variables_read_known_metrics_by_known_labels(dashboard: Json) -> None:
+    known = labels_of_metrics()
+    for variable in dashboard["templating"]["list"]:
+        if variable["type"] == "query":
+            [(selector, label)] = re.findall(r"^label_values\((.*), (\w+)\)$", variable["definition"])
+            found = promql_parser.parse(selector)
+            labels = {label} | {matcher.name for matcher in found.matchers.matchers}
+            assert labels <= known[found.name] | LABELS_FROM_SCRAPING, variable["name"]
 
 
 @DASHBOARDS
-def test_queries_ask_for_the_newest_values_only(dashboard: Json) -> None:
-    """The exporter exposes stored results again at every scrape, so that an instant query suffices."""
+def test_results_are_asked_for_their_newest_values_only(dashboard: Json) -> None:
+    """The exporter exposes stored results again at every scrape, so that an instant query suffices; only what
+    moves while one looks is drawn over time, and a line of a result beside what a host does."""
     for panel, target in queries(dashboard):
-        assert (target["instant"], target["range"]) == (True, False), panel["title"]
+        over_time = panel["type"] == "timeseries"
+        assert (target["instant"], target["range"]) == (not over_time, over_time), panel["title"]
         assert "_over_time" not in target["expr"], panel["title"]
+        assert "rate(" not in target["expr"] or over_time, panel["title"]
+
+
+@DASHBOARDS
+def test_several_queries_of_a_panel_have_names_of_their_own(dashboard: Json) -> None:
+    for panel in dashboard["panels"]:
+        names = [target["refId"] for target in panel.get("targets", [])]
+        assert len(set(names)) == len(names), panel["title"]
+
+
+@DASHBOARDS
+def test_dashboards_link_to_each_other_and_show_runs(dashboard: Json) -> None:
+    (link,) = dashboard["links"]
+    assert link["type"] == "dashboards"
+    assert link["tags"] == dashboard["tags"] == [TAG]
+    (marks,) = dashboard["annotations"]["list"]
+    assert marks["target"]["tags"] == [TAG]
+
+
+def test_there_is_a_dashboard_for_each_question() -> None:
+    assert [dashboard["title"] for dashboard in all_dashboards()] == [
+        "Sweep overview",
+        "Does recycling pay",
+        "Pool size",
+        "Where are my pages",
+        "Architectures compared",
+        "Farm health",
+        "Real against simulated",
+    ]
+    assert all_dashboards()[0]["uid"] == OVERVIEW_UID
+
+
+def test_a_hosts_counters_have_the_names_that_node_exporter_gives_them() -> None:
+    """node_exporter spells out rx between underscores; the kernel's strings are as mvneta shows them."""
+    kernel = "alloc_fast alloc_slow alloc_slow_ho alloc_empty alloc_refill alloc_waive recycle_cached "
+    kernel += "recycle_cache_full recycle_ring recycle_ring_full recycle_released_ref"
+    from workers.measures import COUNTERS
+
+    sanitized = [re.sub(r"(^|_)rx(_|$)", r"\1received\2", f"rx_pp_{name}") for name in kernel.split()]
+    assert [external.ethtool_name(counter) for counter in COUNTERS] == [
+        f"node_ethtool_{n}" for n in sanitized
+    ]
 
 
 def used_variables(text: str) -> set[str]:
-    return set(re.findall(r"\$\{?(\w+)", text))
+    return {name for name in re.findall(r"\$\{?(\w+)", text) if not name.startswith("__")}

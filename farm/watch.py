@@ -32,12 +32,15 @@ class Watch:
 
 
 @contextmanager
-def watched(root: Root, metrics_port: int | None, annotate: str | None) -> Iterator[Watch]:
+def watched(
+    root: Root, metrics_port: int | None, metrics_address: str, annotate: str | None
+) -> Iterator[Watch]:
     """Watch the run that begins in the context.
 
     Arguments:
         root: the store that the run will be in.
-        metrics_port: TCP port of loopback that serves the run's metrics, 0 for any; None: none.
+        metrics_port: TCP port that serves the run's metrics, 0 for any; None: none.
+        metrics_address: where to listen.
         annotate: address of a Grafana that gets an annotation from the run's start to its end; None: none.
 
     Raises:
@@ -51,9 +54,9 @@ def watched(root: Root, metrics_port: int | None, annotate: str | None) -> Itera
 
             collector = LiveCollector(root)
             server = stack.enter_context(
-                MetricsServer(collector, metrics_port, "127.0.0.1", "--metrics-port")
+                MetricsServer(collector, metrics_port, metrics_address, "--metrics-port")
             )
-            warn(f"this run's metrics are at {address_of('127.0.0.1', server.port)}")
+            warn(f"this run's metrics are at {address_of(metrics_address, server.port)}")
             watch.beginning.append(collector.begin)
             watch.along.append(collector.note)
         if annotate is not None:

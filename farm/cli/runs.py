@@ -116,8 +116,9 @@ def run(
         ),
     ] = None,
     metrics_port: Annotated[
-        int | None, typer.Option(metavar="PORT", help="Serve this run's metrics on loopback; 0: any port.")
+        int | None, typer.Option(metavar="PORT", help="Serve this run's metrics; 0: on any free port.")
     ] = None,
+    metrics_address: Annotated[str, typer.Option(help="Address to serve them on.")] = "127.0.0.1",
     annotate: Annotated[
         str | None, typer.Option(metavar="URL", help="Mark start and end on this Grafana; $GRAFANA_TOKEN.")
     ] = None,
@@ -135,7 +136,9 @@ def run(
             raise SweepError(f"{option} {given}: only --executor ray goes to a cluster; leave one out")
     if retry_failures and resume is None:
         raise SweepError("--retry-failures: a new run has none; name the run with --resume RUN")
-    watching = partial(watched, metrics_port=metrics_port, annotate=annotate)
+    watching = partial(
+        watched, metrics_port=metrics_port, metrics_address=metrics_address, annotate=annotate
+    )
     settings = (arguments or [], executor, address, store, resume, retry_failures, deadline, need or [])
     arrange = partial(_run, *settings, watching, as_json)
     if address is None:

@@ -14,6 +14,7 @@ import pytest
 
 from dashboards.boards import all_dashboards
 from farm.store import Run
+from tests.dashboards.test_rules import name_of, rules
 from tests.dashboards import history, questions
 from tests.dashboards.history import slope_of
 from tests.dashboards.questions import CELLS, GAINS, HOLD_BUCKETS, LABELS, PACKETS, Question
@@ -373,6 +374,35 @@ BY_HAND = {
     ),
 }
 """asked above in tests of their own"""
+
+
+def test_recording_rules_say_what_the_records_do(scraped: Scraped) -> None:
+    asked = {name_of(rule): returned(scraped, rule["expr"]) for rule in rules() if "record" in rule}
+    sql = f"""
+        WITH cells AS (SELECT {LABELS}, "{scraped.other_axis}", median(busy_ns_per_packet) AS value
+                       FROM read_parquet($records) GROUP BY ALL)
+        SELECT off_side.value / on_side.value - 1 AS value
+        FROM (FROM cells WHERE pool_recycle = 'false') AS off_side
+        JOIN (FROM cells WHERE pool_recycle = 'true') AS on_side
+        USING (arch, traffic_kind, pool_size, "{scraped.other_axis}")
+    """
+    wanted = sorted(row["value"] for row in scraped.ask(sql))
+    gains = asked["cell:pagepool_farm_recycling_gain:ratio"]
+    found = [gain for labels, gain in gains.items() if ("sweep", scraped.run.sweep_name) in labels]
+    assert sorted(found) == pytest.approx(wanted)
+    sweep = frozenset({("sweep", scraped.run.sweep_name)})
+    for record, title in (("done", "Done"), ("failed", "Failed")):
+        shown = returned(scraped, filled_in(query_of("overview", title), scraped.run, {}))
+        assert asked[f"sweep:pagepool_farm_trials_{record}:ratio"][sweep] == shown[frozenset()]
+    (free,) = asked["job:pagepool_farm_store_free:ratio"].values()
+    assert 0 < free < 1
+
+
+def test_alert_rules_can_be_asked(scraped: Scraped) -> None:
+    """What they find is for the unit tests; that Prometheus takes them as they are is seen here."""
+    for rule in rules():
+        if "alert" in rule:
+            scraped.prometheus.query(rule["expr"])
 
 
 def test_every_query_is_asked() -> None:

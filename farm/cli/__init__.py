@@ -28,6 +28,8 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 arch_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+# a callback keeps the name of a single verb: farm dashboards push
+dashboards_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, callback=lambda: None)
 
 # in the order of use, which is that of the help text
 VERBS: tuple[tuple[str, Callable[..., int | None]], ...] = (
@@ -41,7 +43,6 @@ VERBS: tuple[tuple[str, Callable[..., int | None]], ...] = (
     ("validate", predictions.validate),
     ("fields", results.fields),
     ("serve", metrics.serve),
-    ("publish", metrics.publish),
     ("submit", cluster.submit),
     ("status", cluster.status),
     ("logs", cluster.logs),
@@ -61,10 +62,14 @@ ARCH_VERBS: tuple[tuple[str, Callable[..., int | None]], ...] = (
     ("check", arch.check),
     ("calibrate", arch.calibrate),
 )
+DASHBOARD_VERBS: tuple[tuple[str, Callable[..., int | None]], ...] = (("push", metrics.push),)
 for name, verb in VERBS:
     app.command(name, hidden=name in HIDDEN)(verb)
 for name, verb in ARCH_VERBS:
     arch_app.command(name)(verb)
+for name, verb in DASHBOARD_VERBS:
+    dashboards_app.command(name)(verb)
+app.add_typer(dashboards_app, name="dashboards", help="Dashboards on a Grafana.")
 app.add_typer(arch_app, name="arch", help="Architecture profiles and where their numbers come from.")
 
 

@@ -30,8 +30,8 @@ def serve(
     collector.serve(root, port, address, chosen=chosen, series_budget=budget)
 
 
-def publish(
-    url: Annotated[str, typer.Argument(metavar="URL", help="The Grafana, http://HOST:PORT/PATH.")],
+def push(
+    url: Annotated[str, typer.Option(metavar="URL", help="The Grafana, http://HOST:PORT/PATH.")],
     prometheus: Annotated[
         str, typer.Option(metavar="URL", help="Where that Grafana finds Prometheus.")
     ] = "http://localhost:9090",
@@ -39,24 +39,35 @@ def publish(
     token_file: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Holds the token; default $GRAFANA_TOKEN.")
     ] = None,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Delete dashboards of the farm that it no longer has.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would change, change nothing.")
+    ] = False,
+    force: Annotated[
+        bool, typer.Option("--force", help="Put dashboards over newer ones on the server.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Put the data source and the dashboards on a Grafana."""
     import os
 
-    from dashboards import panels
-    from dashboards.publish import Publisher, PublishError, read_token
+    from dashboards.boards import all_dashboards
+    from dashboards.connection import Connection, PublishError, read_token
+    from dashboards.publish import Publisher
     from farm import tables
     from farm.terminal import print_json
 
     try:
-        with Publisher(url, read_token(os.environ, token_file)) as publisher:
-            published = publisher.publish(
-                panels.all_dashboards(), prometheus_url=prometheus, folder_title=folder
+        with Connection(url, read_token(os.environ, token_file)) as connection:
+            published = Publisher(connection, dry_run=dry_run, force=force).publish(
+                all_dashboards(), prometheus_url=prometheus, folder_title=folder, prune=prune
             )
     except PublishError as error:
         raise FarmError(str(error)) from None
     if as_json:
         print_json([thing._asdict() for thing in published])
         return
-    tables.console().print(tables.rows(("kind", "uid", "change"), published, text_columns=3))
+    head = "would be" if dry_run else "change"
+    tables.console().print(tables.rows(("kind", "uid", head), published, text_columns=3))

@@ -211,7 +211,8 @@ HELD = Question(
     "count(*) AS seeds",
     """
     SELECT pool_size, 'share' AS what,
-           coalesce(sum(packets) FILTER (low_ps >= 1 << 30), 0) / sum(packets) AS value FROM packets GROUP BY ALL
+           coalesce(sum(packets) FILTER (low_ps >= 1 << 30), 0) / sum(packets) AS value
+    FROM packets GROUP BY ALL
     """,
     histogram="hold_histogram",
 )

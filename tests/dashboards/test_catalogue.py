@@ -10,18 +10,6 @@ from workers.measures import MEASURES
 MADE_BY_QUERIES = frozenset(
     ("sweep", "instance", "job", "recycling", "cell", "le", "curve", "what", "quantile", "seeds", "signature")
 )
-    "sweep",
-    "instance",
-    "job",
-    "recycling",
-    "cell",
-    "le",
-    "curve",
-    "what",
-    "quantile",
-    "seeds",
-    "signature",
-}
 
 METRICS = {metric.name: metric for metric in catalogue.result_metrics()}
 

@@ -1,141 +1,25 @@
 """Publishing to a Grafana: a double on loopback that keeps state and records every request."""
 
-import json
 import threading
 import traceback
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pytest
 
-from dashboards.panels import all_dashboards
-from dashboards.publish import Publisher, PublishError, Token, read_token
+from dashboards.annotations import Annotator
+from dashboards.boards import all_dashboards
+from dashboards.connection import Connection, PublishError, Token, read_token
+from dashboards.publish import Publisher, stamped
+from tests.dashboards.grafana_double import SECRET, Grafana, Reply, Request
 
-SECRET = "glsa_not-a-real-token"
 PROMETHEUS = "http://localhost:9090"
 
 Json = dict[str, Any]
 
-
-class Request(NamedTuple):
-    method: str
-    path: str
-    body: Json | None
-
-
-class Reply(NamedTuple):
-    status: int
-    body: object
-    location: str = ""
-
-
-class Grafana:
-    """As much of Grafana as the publisher uses, with its answers and its checks of versions."""
-
-    def __init__(self) -> None:
-        self.requests: list[Request] = []
-        self.authorizations: set[str] = set()
-        self.data_sources: dict[str, Json] = {}
-        self.folders: dict[str, Json] = {}
-        self.dashboards: dict[str, Json] = {}
-        self.overrule: Callable[[Request], Reply | None] = lambda request: None
-        self.prefix = ""
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._handler())
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_port}{self.prefix}"
-
-    @property
-    def writes(self) -> list[tuple[str, str]]:
-        return [(request.method, request.path) for request in self.requests if request.method != "GET"]
-
-    def __enter__(self) -> "Grafana":
-        self._thread.start()
-        return self
-
-    def __exit__(self, *error: object) -> None:
-        self._server.shutdown()
-        self._thread.join()
-        self._server.server_close()
-
-    def answer(self, request: Request, authorization: str) -> Reply:
-        self.requests.append(request)
-        self.authorizations.add(authorization)
-        if overruled := self.overrule(request):
-            return overruled
-        if authorization != f"Bearer {SECRET}":
-            return Reply(401, {"message": f"Invalid API key: {authorization}"})
-        if not request.path.startswith(f"{self.prefix}/api/"):
-            return Reply(404, {"message": "Not found"})
-        path = request.path.removeprefix(f"{self.prefix}/api/")
-        body = request.body or {}
-        match request.method, path.split("/"):
-            case "GET", ["datasources", "uid", uid]:
-                return self._stored(self.data_sources, uid)
-            case "POST", ["datasources"]:
-                self.data_sources[body["uid"]] = body | {"id": 7, "readOnly": False, "version": 1}
-                return Reply(200, {"message": "Datasource added"})
-            case "PUT", ["datasources", "uid", uid] if uid in self.data_sources:
-                self.data_sources[uid] |= body
-                return Reply(200, {"message": "Datasource updated"})
-            case "GET", ["folders", uid]:
-                return self._stored(self.folders, uid)
-            case "POST", ["folders"]:
-                self.folders[body["uid"]] = body | {"id": 8, "version": 1}
-                return Reply(200, self.folders[body["uid"]])
-            case "PUT", ["folders", uid] if uid in self.folders:
-                if body.get("version") != self.folders[uid]["version"]:
-                    return Reply(412, {"message": "the folder has been changed by someone else"})
-                self.folders[uid] |= {"title": body["title"], "version": body["version"] + 1}
-                return Reply(200, self.folders[uid])
-            case "GET", ["dashboards", "uid", uid]:
-                return self._stored(self.dashboards, uid)
-            case "POST", ["dashboards", "db"]:
-                return self._save_dashboard(body)
-        return Reply(404, {"message": "Not found"})
-
-    def _stored(self, kind: dict[str, Json], uid: str) -> Reply:
-        return Reply(200, kind[uid]) if uid in kind else Reply(404, {"message": "not found"})
-
-    def _save_dashboard(self, body: Json) -> Reply:
-        dashboard, folder_uid = body["dashboard"], body["folderUid"]
-        if folder_uid not in self.folders:
-            return Reply(400, {"message": "folder not found"})
-        there = self.dashboards.get(dashboard["uid"])
-        version = there["dashboard"]["version"] if there else 0
-        if there and not body["overwrite"] and dashboard.get("version") != version:
-            message = "The dashboard has been changed by someone else"
-            return Reply(412, {"message": message, "status": "version-mismatch"})
-        stored = dashboard | {"id": 9, "version": version + 1}
-        self.dashboards[dashboard["uid"]] = {"dashboard": stored, "meta": {"folderUid": folder_uid}}
-        return Reply(200, {"status": "success", "uid": dashboard["uid"], "version": version + 1})
-
-    def _handler(self) -> type[BaseHTTPRequestHandler]:
-        grafana = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def _respond(self) -> None:
-                content = self.rfile.read(int(self.headers.get("Content-Length", 0)))
-                request = Request(self.command, self.path, json.loads(content) if content else None)
-                reply = grafana.answer(request, self.headers.get("Authorization", ""))
-                text = reply.body if isinstance(reply.body, str) else json.dumps(reply.body)
-                self.send_response(reply.status)
-                if reply.location:
-                    self.send_header("Location", reply.location)
-                self.send_header("Content-Length", str(len(text.encode())))
-                self.end_headers()
-                self.wfile.write(text.encode())
-
-            do_GET = do_POST = do_PUT = do_DELETE = _respond  # noqa: N815
-
-            def log_message(self, format: str, *args: object) -> None:
-                pass
-
-        return Handler
+UIDS = [dashboard["uid"] for dashboard in all_dashboards()]
+FIRST = "page-pool-farm-recycling"
 
 
 @pytest.fixture
@@ -146,13 +30,29 @@ def grafana() -> Iterator[Grafana]:
 
 @pytest.fixture
 def publisher(grafana: Grafana) -> Iterator[Publisher]:
-    with Publisher(grafana.url, Token(SECRET)) as publisher:
-        yield publisher
+    with connect(grafana.url) as connection:
+        yield Publisher(connection)
 
 
-def publish(publisher: Publisher) -> list[tuple[str, str]]:
-    published = publisher.publish(all_dashboards(), prometheus_url=PROMETHEUS, folder_title="Page pool farm")
+def connect(url: str, token: str = SECRET, timeout_seconds: float = 10.0) -> Connection:
+    return Connection(url, Token(token), timeout_seconds=timeout_seconds, backoff_seconds=0.001)
+
+
+def publish(publisher: Publisher, *, prune: bool = False) -> list[tuple[str, str]]:
+    """One dashboard, which shows as much as all."""
+    chosen = [dashboard for dashboard in all_dashboards() if dashboard["uid"] == FIRST]
+    published = publisher.publish(
+        chosen, prometheus_url=PROMETHEUS, folder_title="Page pool farm", prune=prune
+    )
     return [(one.kind, one.change) for one in published]
+
+
+def as_pushed_before(grafana: Grafana) -> Json:
+    """Let the server have the dashboard as an earlier version of the farm made it."""
+    there: Json = grafana.dashboards[FIRST]["dashboard"]
+    plain = there | {"title": "old", "tags": ["page-pool-farm"]}
+    there |= stamped(plain)
+    return there
 
 
 def refuse(method: str, path_end: str, status: int, body: object = None) -> Callable[[Request], Reply | None]:
@@ -186,19 +86,33 @@ def test_first_publishing_creates_everything(grafana: Grafana, publisher: Publis
     sent = grafana.requests[5].body
     assert sent is not None
     assert (sent["folderUid"], sent["overwrite"]) == ("page-pool-farm", False)
-    assert grafana.authorizations == {f"Bearer {SECRET}"}
+    for request in grafana.requests:
+        assert request.headers["authorization"] == f"Bearer {SECRET}"
+        assert request.headers["host"] == grafana.url.removeprefix("http://")
+        written = request.method != "GET"
+        assert (request.headers.get("content-type") == "application/json") == written
+        assert (request.body is not None) == written
+
+
+def test_all_dashboards_go_into_the_folder(grafana: Grafana, publisher: Publisher) -> None:
+    published = publisher.publish(all_dashboards(), prometheus_url=PROMETHEUS, folder_title="Farm")
+    assert [one.uid for one in published if one.kind == "dashboard"] == UIDS
+    assert list(grafana.dashboards) == UIDS
+    assert {one["meta"]["folderUid"] for one in grafana.dashboards.values()} == {"page-pool-farm"}
 
 
 def test_the_dashboard_is_sent_as_generated_but_with_the_farms_data_source_picked(
     grafana: Grafana, publisher: Publisher
 ) -> None:
     publish(publisher)
-    (generated,) = all_dashboards()
+    (generated,) = (dashboard for dashboard in all_dashboards() if dashboard["uid"] == FIRST)
     sent = grafana.requests[-1].body
     assert sent is not None
     picked = sent["dashboard"]["templating"]["list"][0].pop("current")
     generated["templating"]["list"][0].pop("current")
     assert picked["value"] == "page-pool-farm-prometheus"
+    tags = sent["dashboard"].pop("tags")
+    assert generated.pop("tags") == [tag for tag in tags if not tag.startswith(("farm-", "content-"))]
     assert sent["dashboard"] == generated
 
 
@@ -213,7 +127,7 @@ def test_what_was_changed_on_the_server_is_put_right(grafana: Grafana, publisher
     publish(publisher)
     grafana.data_sources["page-pool-farm-prometheus"] |= {"url": "http://old:9090", "name": "renamed"}
     grafana.folders["page-pool-farm"]["title"] = "old"
-    grafana.dashboards["page-pool-farm-recycling"]["dashboard"]["title"] = "old"
+    as_pushed_before(grafana)
     grafana.requests.clear()
     assert [change for _, change in publish(publisher)] == ["updated"] * 3
     assert grafana.writes == [
@@ -244,21 +158,20 @@ def test_a_provisioned_data_source_is_left_alone(grafana: Grafana, publisher: Pu
 
 def test_a_grafana_below_a_path_is_reached(grafana: Grafana) -> None:
     grafana.prefix = "/monitoring/grafana"
-    with Publisher(f"{grafana.url}/", Token(SECRET)) as publisher:
-        assert [change for _, change in publish(publisher)] == ["created"] * 3
+    with connect(f"{grafana.url}/") as connection:
+        assert [change for _, change in publish(Publisher(connection))] == ["created"] * 3
 
 
 def test_a_change_that_comes_in_between_is_not_overwritten(grafana: Grafana, publisher: Publisher) -> None:
     publish(publisher)
-    stored = grafana.dashboards["page-pool-farm-recycling"]["dashboard"]
-    stored["title"] = "old"
+    stored = as_pushed_before(grafana)
 
     def edit_before_writing(request: Request) -> None:
         if request.path.endswith("/dashboards/db"):
             stored["version"] += 1
 
     grafana.overrule = edit_before_writing
-    with pytest.raises(PublishError, match=r"dashboard 'page-pool-farm-recycling': 412: .* publish again"):
+    with pytest.raises(PublishError, match=r"dashboard 'page-pool-farm-recycling': 412: .* push again"):
         publish(publisher)
     grafana.overrule = lambda request: None
     assert publish(publisher)[-1] == ("dashboard", "updated")
@@ -303,18 +216,120 @@ def test_an_unreachable_server_is_one_line() -> None:
     with Grafana() as gone:
         url = gone.url
     with (
-        Publisher(url, Token(SECRET)) as publisher,
+        connect(url) as connection,
         pytest.raises(PublishError, match=f"^{url}/: cannot be reached"),
     ):
+        publish(Publisher(connection))
+
+
+def test_a_server_that_is_away_for_a_moment_is_asked_again(grafana: Grafana, publisher: Publisher) -> None:
+    left = [503, 502, 429]
+    grafana.overrule = lambda request: Reply(left.pop(), {"message": "busy"}) if left else None
+    assert [change for _, change in publish(publisher)] == ["created"] * 3
+    assert [request.path for request in grafana.requests[:4]] == [
+        "/api/datasources/uid/page-pool-farm-prometheus"
+    ] * 4
+
+
+def test_what_may_have_been_written_is_not_sent_twice(grafana: Grafana, publisher: Publisher) -> None:
+    grafana.overrule = refuse("POST", "/datasources", 503)
+    with pytest.raises(PublishError, match="503"):
         publish(publisher)
+    assert grafana.writes == [("POST", "/api/datasources")]
+
+
+def test_a_dashboard_edited_on_the_server_is_left_alone_unless_told(
+    grafana: Grafana, publisher: Publisher
+) -> None:
+    publish(publisher)
+    grafana.dashboards[FIRST]["dashboard"]["title"] = "mine"
+    grafana.requests.clear()
+    message = f"dashboard '{FIRST}' is newer on the server: somebody has edited it; .* push with --force"
+    with pytest.raises(PublishError, match=message):
+        publish(publisher)
+    assert grafana.writes == []
+    with connect(grafana.url) as connection:
+        assert publish(Publisher(connection, force=True))[-1] == ("dashboard", "updated")
+    assert grafana.dashboards[FIRST]["dashboard"]["title"] == "Does recycling pay"
+
+
+def test_a_dashboard_of_a_newer_farm_is_left_alone(grafana: Grafana, publisher: Publisher) -> None:
+    publish(publisher)
+    there = as_pushed_before(grafana)
+    there["tags"] = [tag if not tag.startswith("farm-") else "farm-99.0.1" for tag in there["tags"]]
+    with pytest.raises(PublishError, match=r"newer on the server: page-pool-farm 99\.0\.1 made it"):
+        publish(publisher)
+
+
+def test_a_provisioned_dashboard_is_left_alone(grafana: Grafana, publisher: Publisher) -> None:
+    publish(publisher)
+    as_pushed_before(grafana)
+    grafana.dashboards[FIRST]["meta"]["provisioned"] = True
+    with pytest.raises(PublishError, match="comes from a provisioning file; change it there"):
+        publish(publisher)
+
+
+def test_a_dry_run_says_what_would_change_and_writes_nothing(grafana: Grafana) -> None:
+    with connect(grafana.url) as connection:
+        assert [change for _, change in publish(Publisher(connection, dry_run=True))] == ["created"] * 3
+    assert grafana.writes == []
+    assert grafana.dashboards == {}
+
+
+def test_pruning_deletes_what_the_farm_no_longer_has(grafana: Grafana, publisher: Publisher) -> None:
+    publisher.publish(all_dashboards(), prometheus_url=PROMETHEUS, folder_title="Page pool farm")
+    mine = {"uid": "mine", "tags": ["other"], "title": "mine"}
+    grafana.dashboards["mine"] = {"dashboard": mine, "meta": {"folderUid": "page-pool-farm"}}
+    copied = grafana.dashboards["page-pool-farm-health"]["dashboard"] | {"uid": "copy"}
+    grafana.dashboards["copy"] = {"dashboard": copied, "meta": {"folderUid": "elsewhere"}}
+    grafana.requests.clear()
+    gone = publish(publisher, prune=True)[3:]
+    assert gone == [("dashboard", "deleted")] * (len(UIDS) - 1)
+    assert set(grafana.dashboards) == {FIRST, "mine", "copy"}
+    assert grafana.writes == [
+        ("DELETE", f"/api/dashboards/uid/{uid}") for uid in sorted(UIDS) if uid != FIRST
+    ]
+    search = "/api/search?type=dash-db&tag=page-pool-farm&folderUIDs=page-pool-farm&limit=5000"
+    assert [request.path for request in grafana.requests].count(search) == 1
+
+
+def test_pruning_spares_what_was_edited(grafana: Grafana, publisher: Publisher) -> None:
+    publisher.publish(all_dashboards(), prometheus_url=PROMETHEUS, folder_title="Page pool farm")
+    grafana.dashboards["page-pool-farm-health"]["dashboard"]["title"] = "mine"
+    with pytest.raises(PublishError, match="'page-pool-farm-health' is newer on the server"):
+        publish(publisher, prune=True)
+    assert "page-pool-farm-health" in grafana.dashboards
+
+
+def test_runs_are_marked_from_start_to_end(grafana: Grafana) -> None:
+    with connect(grafana.url) as connection:
+        annotator = Annotator(connection)
+        annotator.check()
+        number = annotator.start(1_000, "started <b>", ["run", "sweep"])
+        annotator.end(number, 2_500, "ended")
+    assert [(request.method, request.path, request.body) for request in grafana.requests] == [
+        ("GET", "/api/org", None),
+        (
+            "POST",
+            "/api/annotations",
+            {
+                "dashboardUID": "page-pool-farm-overview",
+                "tags": ["page-pool-farm", "run", "sweep"],
+                "text": "started <b>",
+                "time": 1_000,
+            },
+        ),
+        ("PATCH", f"/api/annotations/{number}", {"text": "ended", "timeEnd": 2_500}),
+    ]
+    assert grafana.authorizations == {f"Bearer {SECRET}"}
 
 
 def test_a_silent_server_times_out(grafana: Grafana) -> None:
     release = threading.Event()
     grafana.overrule = lambda request: refuse("GET", "", 500)(request) if release.wait(10) else None
-    with Publisher(grafana.url, Token(SECRET), timeout_seconds=0.2) as publisher:
+    with connect(grafana.url, timeout_seconds=0.2) as connection:
         with pytest.raises(PublishError, match="no answer in time"):
-            publish(publisher)
+            publish(Publisher(connection))
         release.set()
 
 
@@ -332,21 +347,24 @@ def test_a_silent_server_times_out(grafana: Grafana) -> None:
 )
 def test_bad_addresses_are_refused_without_repeating_them(url: str, message: str) -> None:
     with pytest.raises(PublishError, match=message) as caught:
-        Publisher(url, Token(SECRET))
+        connect(url)
     assert SECRET not in str(caught.value)
 
 
 def test_a_uid_that_grafana_would_cut_is_refused(publisher: Publisher) -> None:
     with pytest.raises(PublishError, match="uid 'a/b': use at most 40"):
-        publisher.put_dashboard({"uid": "a/b", "templating": {"list": []}})
+        publisher.put_dashboard({"uid": "a/b", "templating": {"list": []}, "tags": []})
 
 
 def test_the_token_is_never_shown(grafana: Grafana) -> None:
     wrong = Token("glsa_wrong-token")
-    with Publisher(grafana.url, wrong) as publisher, pytest.raises(PublishError, match="401") as caught:
-        publish(publisher)
+    with (
+        connect(grafana.url, "glsa_wrong-token") as connection,
+        pytest.raises(PublishError, match="401") as caught,
+    ):
+        publish(Publisher(connection))
     assert "Bearer glsa_wrong-token" in grafana.authorizations
-    shown = [str(caught.value), repr(caught.value), repr(publisher), repr(wrong), str(wrong)]
+    shown = [str(caught.value), repr(caught.value), repr(connection), repr(wrong), str(wrong)]
     shown += traceback.format_exception(caught.value)
     assert not any("glsa_wrong-token" in text for text in shown)
 

@@ -14,10 +14,10 @@ import pytest
 
 from dashboards.boards import all_dashboards
 from farm.store import Run
-from tests.dashboards.test_rules import name_of, rules
 from tests.dashboards import history, questions
 from tests.dashboards.history import slope_of
 from tests.dashboards.questions import CELLS, GAINS, HOLD_BUCKETS, LABELS, PACKETS, Question
+from tests.dashboards.test_rules import name_of, rules
 from workers.measures import COUNTERS
 
 Json = dict[str, Any]

@@ -150,7 +150,7 @@ def test_architectures_are_listed_and_shown(farm: Farm) -> None:
 def test_help_is_quick_to_give(farm: Farm) -> None:
     code, out, _ = farm("--help")
     assert code == 0
-    order = ["plan", "run", "list", "show", "compare", "fields", "serve", "publish"]
+    order = ["plan", "run", "list", "show", "compare", "fields", "serve"]
     places = [out.index(f"\n  {verb} ") for verb in order]
     assert places == sorted(places)
 

@@ -463,7 +463,8 @@ def test_a_place_that_cannot_be_listened_on_is_one_line(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_serve_runs_until_it_is_told_to_stop(tmp_path: Path, number: signal.Signals) -> None:
     store_run(tmp_path)
-    code = f"from pathlib import Path; from farm.metrics.collector import serve; serve(Path({str(tmp_path)!r}), 0)"
+    code = "from pathlib import Path; from farm.metrics.collector import serve; "
+    code += f"serve(Path({str(tmp_path)!r}), 0)"
     with subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
         line = process.stderr.readline()

@@ -28,6 +28,7 @@ app = typer.Typer(
     no_args_is_help=True,
 )
 arch_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+export_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
 # a callback keeps the name of a single verb: farm dashboards push
 dashboards_app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, callback=lambda: None)
 
@@ -67,6 +68,15 @@ for name, verb in VERBS:
     app.command(name, hidden=name in HIDDEN)(verb)
 for name, verb in ARCH_VERBS:
     arch_app.command(name)(verb)
+EXPORT_VERBS: tuple[tuple[str, Callable[..., int | None]], ...] = (
+    ("openmetrics", metrics.openmetrics),
+    ("csv", metrics.csv),
+    ("json", metrics.json),
+    ("parquet", metrics.parquet),
+)
+for name, verb in EXPORT_VERBS:
+    export_app.command(name)(verb)
+app.add_typer(export_app, name="export", help="Runs for other programs.")
 for name, verb in DASHBOARD_VERBS:
     dashboards_app.command(name)(verb)
 app.add_typer(dashboards_app, name="dashboards", help="Dashboards on a Grafana.")

@@ -1,12 +1,15 @@
 """Verbs for Prometheus and Grafana."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from farm.cli.options import Json, Store
+from farm.cli.options import Json, RunName, Store
 from farm.errors import FarmError
+
+if TYPE_CHECKING:
+    from farm.cells_table import Format
 
 
 def serve(
@@ -71,3 +74,52 @@ def push(
         return
     head = "would be" if dry_run else "change"
     tables.console().print(tables.rows(("kind", "uid", head), published, text_columns=3))
+
+
+Output = Annotated[Path | None, typer.Option(metavar="FILE", help="Where to write; default standard output.")]
+
+
+def openmetrics(run: RunName, output: Output = None, store: Store = None) -> None:
+    """Write a run's metrics with their time, for promtool tsdb create-blocks-from openmetrics."""
+    from farm.metrics import history
+    from farm.store import default_root, find
+
+    _write(history.openmetrics(find(store or default_root(), run)).encode(), output)
+
+
+def csv(run: RunName, output: Output = None, store: Store = None) -> None:
+    """Write a run's cells as CSV."""
+    _write(_table(run, "csv", store), output)
+
+
+def json(run: RunName, output: Output = None, store: Store = None) -> None:
+    """Write a run's cells as JSON."""
+    _write(_table(run, "json", store), output)
+
+
+def parquet(
+    run: RunName,
+    output: Annotated[Path, typer.Option(metavar="FILE", help="Where to write.")],
+    store: Store = None,
+) -> None:
+    """Write a run's cells as Parquet."""
+    _write(_table(run, "parquet", store), output)
+
+
+def _table(run: str, form: "Format", store: Path | None) -> bytes:
+    from farm.cells_table import cells_table, encoded
+    from farm.store import default_root, find
+
+    return encoded(cells_table(find(store or default_root(), run)), form)
+
+
+def _write(content: bytes, output: Path | None) -> None:
+    import sys
+
+    from farm.cells_table import write_file
+
+    if output is not None:
+        write_file(output, content)
+    else:
+        sys.stdout.buffer.write(content)
+        sys.stdout.buffer.flush()

@@ -206,6 +206,8 @@ def prometheus_of(root: Path, directory: Path, history: str | None = None) -> It
             f"--storage.tsdb.path={directory / 'data'}",
             f"--web.listen-address=127.0.0.1:{port}",
             "--log.level=warn",
+            # blocks of a history may be older than the default of 15 days
+            "--storage.tsdb.retention.time=10y",
         ]
         with (directory / "log").open("wb") as log:
             process = subprocess.Popen(command, stdout=log, stderr=log)

@@ -34,23 +34,22 @@ class _Pages:
 
     def __init__(self, collector: Collector) -> None:
         self._collector = collector
-        self._content_type = ""
-        self._texts: dict[int, tuple[Metric, bytes]] = {}
+        self._texts: dict[str, dict[int, tuple[Metric, bytes]]] = {}
+        """by content type and identity of the family"""
         self._lock = threading.Lock()
 
     def page(self, accept: str) -> tuple[str, bytes]:
         """Content type and content of a page for a client that accepts these formats."""
         encode, content_type = choose_encoder(accept)
         with self._lock:
-            if content_type != self._content_type:
-                self._content_type, self._texts = content_type, {}
+            before = self._texts.get(content_type, {})
             texts: dict[int, tuple[Metric, bytes]] = {}
             for family in self._collector.collect():
-                known, text = self._texts.get(id(family), (None, b""))
+                known, text = before.get(id(family), (None, b""))
                 if known is not family:
                     text = encode(_One(family)).removesuffix(_END)
                 texts[id(family)] = family, text
-            self._texts = texts
+            self._texts[content_type] = texts
         end = _END if content_type.startswith("application/openmetrics-text") else b""
         return content_type, b"".join(text for _, text in texts.values()) + end
 

@@ -8,9 +8,11 @@ import json
 import os
 import re
 import shlex
+import shutil
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -208,3 +210,67 @@ def test_the_commands_of_exporter_and_prometheus_fill_a_dashboard(
 def test_dashboards_are_those_of_the_folder() -> None:
     titles = {json.loads(path.read_text())["title"] for path in FOLDER.glob("*.json")}
     assert titles == {dashboard["title"] for dashboard in all_dashboards()}
+
+
+@pytest.mark.long
+def test_the_commands_of_head_worker_and_driver_run_a_sweep(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    """As in the compose file, but on loopback, on ports of its own and with a small sweep."""
+    store, log = tmp_path / "runs", tmp_path / "log"
+    head_port, head_metrics, worker_metrics, run_metrics = (free_port() for _ in range(4))
+    here = ["--node-ip-address=127.0.0.1"]
+    head, worker = (shlex.split(services()[name]["command"]) for name in ("head", "worker"))
+    moved = {
+        "--port=6379": f"--port={head_port}",
+        "--address=head:6379": f"--address=127.0.0.1:{head_port}",
+        "head:6379": f"127.0.0.1:{head_port}",
+        "9465": str(run_metrics),
+        "0.0.0.0": "127.0.0.1",
+    }
+    driver = [moved.get(word, word) for word in shlex.split(services()["driver"]["command"])]
+    head = [moved.get(word, word).replace("8080", str(head_metrics)) for word in head]
+    worker = [moved.get(word, word).replace("8080", str(worker_metrics)) for word in worker]
+    beside = str(Path(sys.executable).with_name("ray"))
+    # short: sockets lie below it
+    temporary = tempfile.mkdtemp(prefix="ppf")
+    request.addfinalizer(lambda: shutil.rmtree(temporary, ignore_errors=True))
+    environment = {
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": "a-token-of-this-test-only-0123456789abcdef",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "FARM_STORE": str(store),
+    }
+    small = ["duration_ms=3", "seeds=1", "arch=broadwell-ep", "pool.size=64", "traffic.kind=bursts"]
+    with (
+        running([beside, *head[1:], *here, f"--temp-dir={temporary}"], tmp_path / "head", **environment),
+        waiting_for_port(head_port, tmp_path / "head"),
+        running([beside, *worker[1:], *here, "--num-cpus=1"], tmp_path / "worker", **environment),
+        log.open("wb") as file,
+    ):
+        command = [sys.executable, "-m", "farm.cli", *driver[1:3], *small, *driver[3:], "--json"]
+        ran = subprocess.run(
+            command,
+            stdout=subprocess.PIPE,
+            stderr=file,
+            env=os.environ | environment,
+            timeout=300,
+            check=False,
+        )
+    assert ran.returncode == 0, log.read_text() + (tmp_path / "worker").read_text()
+    assert json.loads(ran.stdout)
+    assert f"http://127.0.0.1:{run_metrics}/metrics" in log.read_text()
+    (run,) = (path for path in (store / "quickstart").iterdir() if not path.name.startswith("."))
+    assert list(run.glob("records/*.parquet"))
+
+
+@contextmanager
+def waiting_for_port(port: int, log: Path) -> Iterator[None]:
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while time.monotonic() < deadline:
+        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+            break
+        time.sleep(0.2)
+    else:
+        pytest.fail(f"nothing listens: {log.read_text()}")
+    yield

@@ -7,8 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
+import pyarrow
 import pytest
 
+from farm.cells_table import encoded
 from farm.store import Run
 
 Farm = Callable[..., tuple[int, str, str]]
@@ -74,3 +76,12 @@ def test_a_run_without_a_trial_has_no_history(farm: Farm, run: Run) -> None:
     code, _, err = farm("export", "openmetrics", "last")
     assert code == 2
     assert err.startswith(f"farm: run {run.name}: no trial is stored")
+
+
+def test_hostile_strings_survive_as_what_they_are() -> None:
+    hostile = ['a"b,c\nd\r\n;\t', "=HYPERLINK(1)", "<script>", "\\", "x" * 10_000]
+    table = pyarrow.table({"pool.variant": hostile, "value": [1.0, 2.0, 3.0, 4.0, None]})
+    read = list(csv.DictReader(io.StringIO(encoded(table, "csv").decode(), newline="")))
+    assert [row["pool.variant"] for row in read] == hostile
+    assert read[-1]["value"] == ""
+    assert [row["pool.variant"] for row in json.loads(encoded(table, "json"))] == hostile

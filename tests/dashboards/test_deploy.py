@@ -18,6 +18,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ import compose_spec
 import pytest
 import yaml
 
-from dashboards import publish
+from dashboards import external, publish
 from dashboards.boards import FOLDER, OVERVIEW_UID, all_dashboards
 from farm.store import Run
 
@@ -257,11 +258,31 @@ def test_the_commands_of_head_worker_and_driver_run_a_sweep(
             timeout=300,
             check=False,
         )
+        # nodes have metrics with ray[default] only, which the image has
+        has_metrics = find_spec("aiohttp") is not None
+        exposed = metrics_of(head_metrics) | metrics_of(worker_metrics) if has_metrics else set()
     assert ran.returncode == 0, log.read_text() + (tmp_path / "worker").read_text()
     assert json.loads(ran.stdout)
+    # what Farm health asks of Ray is what Ray calls it
+    asked = {name for name in external.LABELS if name.startswith("ray_")}
+    assert asked <= exposed or not has_metrics
     assert f"http://127.0.0.1:{run_metrics}/metrics" in log.read_text()
     (run,) = (path for path in (store / "quickstart").iterdir() if not path.name.startswith("."))
     assert list(run.glob("records/*.parquet"))
+
+
+def metrics_of(port: int) -> set[str]:
+    """Names of the samples that Ray exposes, once it has counted its tasks."""
+    names: set[str] = set()
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while external.RAY_CPU_PERCENT not in names and time.monotonic() < deadline:
+        with (
+            suppress(OSError),
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10) as answer,
+        ):
+            names = set(re.findall(r"^(\w+)\{", answer.read().decode(), re.MULTILINE))
+        time.sleep(0.5)
+    return names
 
 
 @contextmanager

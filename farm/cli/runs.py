@@ -136,9 +136,7 @@ def run(
             raise SweepError(f"{option} {given}: only --executor ray goes to a cluster; leave one out")
     if retry_failures and resume is None:
         raise SweepError("--retry-failures: a new run has none; name the run with --resume RUN")
-    watching = partial(
-        watched, metrics_port=metrics_port, metrics_address=metrics_address, annotate=annotate
-    )
+    watching = partial(watched, metrics_port=metrics_port, metrics_address=metrics_address, annotate=annotate)
     settings = (arguments or [], executor, address, store, resume, retry_failures, deadline, need or [])
     arrange = partial(_run, *settings, watching, as_json)
     if address is None:

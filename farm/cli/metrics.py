@@ -106,7 +106,7 @@ def parquet(
     _write(_table(run, "parquet", store), output)
 
 
-def _table(run: str, form: "Format", store: Path | None) -> bytes:
+def _table(run: str, form: "Format", store: str | None) -> bytes:
     from farm.cells_table import cells_table, encoded
     from farm.store import default_root, find
 

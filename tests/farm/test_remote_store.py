@@ -11,7 +11,7 @@ import pytest
 from farm import driver, mirror, place, store
 from farm import writer as writing
 from farm.errors import StoreError
-from farm.export import StoreCollector
+from farm.metrics.collector import StoreCollector
 from farm.plan import Plan
 from farm.progress import Progress
 from farm.store import Run

@@ -3,6 +3,7 @@
 import json
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple
 from urllib.parse import parse_qs, urlsplit
@@ -146,7 +147,9 @@ class Grafana:
                     self.send_header("Location", reply.location)
                 self.send_header("Content-Length", str(len(text.encode())))
                 self.end_headers()
-                self.wfile.write(text.encode())
+                # a client that has given up
+                with suppress(BrokenPipeError):
+                    self.wfile.write(text.encode())
 
             do_GET = do_POST = do_PUT = do_PATCH = do_DELETE = _respond  # noqa: N815
 

@@ -346,17 +346,21 @@ class MetricsServer:
     Arguments:
         port: TCP port; 0 takes a free one, see :attr:`port`.
         address: where to listen; a name, or an address of IPv4 or IPv6.
+        other: answers what is asked besides the metrics; without it that is not found.
 
     Raises:
         FarmError: the port is in use, or the address is not one of this machine.
     """
 
-    def __init__(self, collector: Collector, port: int, address: str) -> None:
+    def __init__(
+        self, collector: Collector, port: int, address: str, other: WSGIApplication | None = None
+    ) -> None:
         try:
             family, _, _, _, _ = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
             server_class = type("_Server", (ThreadingWSGIServer,), {"address_family": family})
+            application = _application(_Pages(collector), other)
             self._server: WSGIServer = make_server(
-                address, port, _application(_Pages(collector)), server_class, handler_class=_QuietHandler
+                address, port, application, server_class, handler_class=_QuietHandler
             )
         except (OSError, OverflowError) as error:
             reason = error.strerror if isinstance(error, OSError) else "no such port"
@@ -385,10 +389,12 @@ class MetricsServer:
         self._server.server_close()
 
 
-def _application(pages: _Pages) -> WSGIApplication:
+def _application(pages: _Pages, other: WSGIApplication | None) -> WSGIApplication:
     """The metrics under their usual path; a store that cannot be read is a failed scrape."""
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if other is not None and environ["PATH_INFO"] != METRICS_PATH:
+            return other(environ, start_response)
         status, headers = "200 OK", {"Content-Type": "text/plain; charset=utf-8"}
         if environ["PATH_INFO"] != METRICS_PATH:
             status, content = "404 Not Found", f"see {METRICS_PATH}\n".encode()
@@ -413,6 +419,7 @@ def serve(
     *,
     chosen: Sequence[Run] = (),
     series_budget: int = SERIES_BUDGET,
+    other: WSGIApplication | None = None,
 ) -> None:
     """Serve the metrics of a store until the process gets SIGINT or SIGTERM. Main thread only.
 
@@ -422,6 +429,7 @@ def serve(
         address: where to listen.
         chosen: runs to expose in place of the newest ones of their sweeps.
         series_budget: result series at most.
+        other: answers what is asked besides the metrics.
 
     Raises:
         FarmError: the port is in use, the store cannot be read, or it exceeds the series budget.
@@ -429,12 +437,13 @@ def serve(
     collector = StoreCollector(root, chosen=chosen, series_budget=series_budget)
     collector.check()
     stop = threading.Event()
-    with MetricsServer(collector, port, address) as server:
+    with MetricsServer(collector, port, address, other) as server:
         before = {
             number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)
         }
         host = f"[{address}]" if ":" in address else address
-        warn(f"serving {root} at http://{host}:{server.port}{METRICS_PATH}; stop with Ctrl-C")
+        page = f", report at http://{host}:{server.port}/" if other is not None else ""
+        warn(f"serving {root} at http://{host}:{server.port}{METRICS_PATH}{page}; stop with Ctrl-C")
         try:
             stop.wait()
         finally:

@@ -36,6 +36,7 @@ VERBS: tuple[tuple[str, Callable[..., int | None]], ...] = (
     ("search", runs.search),
     ("list", results.list_),
     ("show", results.show),
+    ("report", results.report),
     ("compare", results.compare),
     ("explain", predictions.explain),
     ("validate", predictions.validate),

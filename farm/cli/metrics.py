@@ -20,14 +20,16 @@ def serve(
     ] = None,
     store: Store = None,
 ) -> None:
-    """Expose stored results and the farm's own health as Prometheus metrics."""
+    """Expose results and the farm's own health as Prometheus metrics, and the latest report as a page."""
     from farm import export
+    from farm.report import site
     from farm.store import default_root, find
 
     root = store or default_root()
     chosen = [find(root, name) for name in run or []]
     budget = export.SERIES_BUDGET if series_budget is None else series_budget
-    export.serve(root, port, address, chosen=chosen, series_budget=budget)
+    page = site.application(site.Site(root, chosen))
+    export.serve(root, port, address, chosen=chosen, series_budget=budget, other=page)
 
 
 def publish(

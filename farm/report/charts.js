@@ -141,8 +141,10 @@ function stackedBars(into, cells, parts, describe) {
   const shown = cells.slice(0, MOST_BARS);
   const total = (cell) => stack.reduce((all, part) => all + part.of(cell), 0);
 
-  into.append(element("ul", { class: "legend" }, ...stack.map((part) =>
-    element("li", {}, swatch(part.colour, part.pattern), part.name))));
+  const rowNames = [...rowAxes, ...(recycles.length ? ["recycling"] : [])];
+  into.append(element("ul", { class: "legend" },
+    rowNames.length ? element("li", { class: "of" }, `rows: ${rowNames.join(" · ")}`) : null,
+    ...stack.map((part) => element("li", {}, swatch(part.colour, part.pattern), part.name))));
   const groups = grouped(shown, (cell) => (series ? wordsOf(cell, [series]) : ""));
   panelGrid(into, groups, describe.name, (inPanel) => {
     inPanel.sort(byPlace([...rowAxes, ...recycles]));

@@ -103,7 +103,7 @@ function scaled(value, step, units) {
     value /= step;
     index += 1;
   }
-  return `${+value.toPrecision(3)} ${units[index]}`.trim();
+  return `${+value.toPrecision(3)}\u00a0${units[index]}`.trim();
 }
 
 const percent = (ratio, sign = false) => `${sign && ratio >= 0 ? "+" : ""}${(100 * ratio).toFixed(1)}%`;

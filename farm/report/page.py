@@ -10,6 +10,7 @@ import html
 import json
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -67,7 +68,8 @@ def write(path: Path, text: str) -> None:
         aside.replace(path)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
-        aside.unlink(missing_ok=True)
+        with suppress(OSError, ValueError):
+            aside.unlink()
         raise FarmError(f"--output {str(path)!r}: {reason}; name a file that can be written") from None
 
 

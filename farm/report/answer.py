@@ -9,6 +9,9 @@ from farm.sweep import Sweep
 
 BUSY = "busy_ns_per_packet"
 
+SAME = 0.005
+"""a relative change below this rounds to nothing"""
+
 
 class Answer(NamedTuple):
     """What stands on top of a report."""
@@ -60,11 +63,12 @@ def _about_gains(sweep: Sweep, found: Sequence[Gain]) -> list[str]:
         median, low, high = (
             tables.percent(x, sign=True) for x in (summary.median, summary.low, summary.high)
         )
-        first = f"Recycling {_listed(counts)}; it gains {median} at the median, from {low} to {high}."
+        spread = f" at the median, from {low} to {high}" if low != high else ""
+        first = f"Recycling {_listed(counts)}; it gains {median}{spread}."
     sentences = [first, tables.where_it_pays(found)]
     others = [axes for axes in axes_together(sweep) if axes != ("pool.recycle",)]
     changed = query.effects([(gain.on, gain.gain) for gain in found], others, lambda low, high: high - low)
-    if changed and changed[0].most > 0:
+    if changed and changed[0].most >= SAME:
         median, most = (f"{100 * difference:.1f}" for difference in (changed[0].median, changed[0].most))
         sentences.append(
             f"What changes the gain most is {_names(changed[0])}: where all else is equal by {median} "
@@ -81,7 +85,9 @@ def _about_times(sweep: Sweep, timed: Sequence[Cell], per: str) -> list[str]:
     points = [(cell, cell.measures[BUSY]) for cell in timed]
     changed = query.effects(points, axes_together(sweep), lambda low, high: high / low - 1)
     sentences = []
-    if changed and changed[0].most > 0:
+    if changed and max(effect.most for effect in changed) < SAME:
+        sentences.append(f"No axis alone changes CPU time per {per} by more than {tables.percent(SAME)}.")
+    elif changed:
         sentences.append(
             f"CPU time per {per} changes most with {_names(changed[0])}: where all else is equal "
             f"{_times(changed[0].median)} at the median and {_times(changed[0].most)} at most."
@@ -89,12 +95,13 @@ def _about_times(sweep: Sweep, timed: Sequence[Cell], per: str) -> list[str]:
         if len(changed) > 1:
             rest = [f"{_names(effect)} {_times(effect.median)}" for effect in changed[1:]]
             sentences.append(f"The others at the median: {', '.join(rest)}.")
+    what = "It" if sentences else f"CPU time per {per}"
     low, high = min(timed, key=_busy), max(timed, key=_busy)
     if _busy(low) == _busy(high):
-        sentences.append(f"It is {_ns(low)} in all of {len(timed)} cells.")
+        sentences.append(f"{what} is {_ns(low)} in all of {len(timed)} cells.")
     else:
         ends = [f"on {tables.place_of(cell)}, {_ns(cell)}" for cell in (low, high)]
-        sentences.append(f"It is least {ends[0]}, and most {ends[1]}.")
+        sentences.append(f"{what} is least {ends[0]}, and most {ends[1]}.")
     return sentences
 
 

@@ -135,6 +135,11 @@ addEventListener("afterprint", () => {
 
 const refreshSeconds = Number(document.documentElement.dataset.refreshSeconds);
 
+function show(document) {
+  run = document;
+  return drawAll();
+}
+
 let shownText = JSON.stringify(run);
 
 async function refresh() {
@@ -143,8 +148,7 @@ async function refresh() {
     const text = answer.ok ? JSON.stringify(await answer.json()) : shownText;
     if (text !== shownText) {
       shownText = text;
-      run = JSON.parse(text);
-      drawAll();
+      show(JSON.parse(text));
     }
   } catch {
     byId("state").textContent = "The server does not answer; what is shown is what it said last.";

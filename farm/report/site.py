@@ -28,6 +28,10 @@ MOST_RUNS = 200
 """runs that a page lets choose from, the latest"""
 
 
+class UnknownRunError(StoreError):
+    """A run that the store does not hold."""
+
+
 @dataclass(frozen=True)
 class _Made:
     """A run's document, good until the run has new parts."""
@@ -59,13 +63,14 @@ class Site:
             name: of a run of this store; empty for the first chosen or the latest.
 
         Raises:
-            StoreError: no such run, or it is damaged.
+            UnknownRunError: no such run.
+            StoreError: it is damaged.
             workers.errors.TrialError: its sweep holds values that no trial can have.
         """
         known = {run.name: run for run in self._chosen} | {run.name: run for run in store.runs(self._root)}
         if name and name not in known:
             # by name only: a path would let whoever asks read any directory
-            raise StoreError(f"run {name[:80]!r}: not in this store; farm list names them")
+            raise UnknownRunError(f"run {name[:80]!r}: not in this store; farm list names them")
         if not known:
             return None
         run = known[name] if name else self._chosen[0] if self._chosen else known[max(known)]
@@ -107,7 +112,7 @@ def _answer(site: Site, path: str, query: str) -> tuple[str, str, str]:
         return "404 Not Found", plain, f"see {PAGE_PATH}\n"
     try:
         document = site.document(parse_qs(query).get("run", [""])[0])
-    except StoreError as error:
+    except UnknownRunError as error:
         return "404 Not Found", plain, f"{error}\n"
     except (FarmError, TrialError) as error:
         return "503 Service Unavailable", plain, f"{error}\n"

@@ -28,7 +28,8 @@ function sortableTable(name, caption, columns, rows) {
     });
     body.replaceChildren(...shown.map((row) => element("tr", {}, ...columns.map((column) => {
       const [text, range] = [column.text(row)].flat().map(String);
-      return element("td", { class: column.number ? "number" : text.length < MOST_CHARACTERS ? "short" : null }, text,
+      const kind = column.number ? "number" : text.length < MOST_CHARACTERS ? "short" : "long";
+      return element("td", { class: kind }, kind === "long" ? element("div", {}, text) : text,
         range ? element("span", { class: "range" }, ` ${range}`) : null);
     }))));
   }

@@ -207,7 +207,7 @@ def test_paper_is_light_and_holds_all_of_a_page(browser: Browser, gains: tuple[R
 
 def test_hostile_names_stay_text(browser: Browser, tmp_path: Path) -> None:
     long = "/p/" + "x" * 10_000
-    marked = "<b>bold</b> &amp; <a href='javascript:1'>%{x}</a>.toml"
+    marked = "<b>bold</b> &amp; %{x}<br>.toml"  # what plotly would read as markup, short enough to stay whole
     archs = json.dumps([HOSTILE, long, long + "y", marked])
     run = made_up(tmp_path, f'name = "hostile"\n[grid]\narch = {archs}\npool.recycle = [true, false]\n')
     with opened(browser, written(run, tmp_path / "page.html")) as shown:
@@ -220,7 +220,7 @@ def test_hostile_names_stay_text(browser: Browser, tmp_path: Path) -> None:
             "ticks => ticks.map(tick => tick.textContent)"
         )
         assert len(set(ticks)) == 4
-        assert any("<a href='" in tick or "%{x}" in tick for tick in ticks)
+        assert marked in ticks
         assert max(map(len, ticks)) < 50
         assert shown.evaluate("document.documentElement.scrollWidth") <= 1280
 

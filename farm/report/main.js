@@ -28,7 +28,7 @@ function drawState(cells) {
   const { planned, recorded, failed } = run.trials;
   const missing = planned - recorded - failed;
   byId("state").textContent = [
-    `${cells.length === run.cells.at.length ? "" : `${cells.length} of `}${plural(run.cells.at.length, "cell")} shown`,
+    `${cells.length === run.cells.at.length ? "" : `${cells.length.toLocaleString("en")} of `}${plural(run.cells.at.length, "cell")} shown`,
     `${recorded.toLocaleString("en")} of ${plural(planned, "trial")} recorded`,
     failed ? `${failed.toLocaleString("en")} failed` : "none failed",
     missing > 0 ? `${missing.toLocaleString("en")} still to run` : null,

@@ -108,25 +108,25 @@ function drawAll() {
 const systemDark = matchMedia("(prefers-color-scheme: dark)");
 const isDark = () => (view.theme ? view.theme === "dark" : systemDark.matches);
 
-function applyTheme(theme) {
-  if (theme) document.documentElement.dataset.theme = theme;
-  else delete document.documentElement.dataset.theme;
-}
+const applyTheme = (dark) => { document.documentElement.dataset.theme = dark ? "dark" : "light"; };
 
 function switchTheme() {
   view.theme = isDark() ? "light" : "dark";
-  applyTheme(view.theme);
+  applyTheme(isDark());
   drawAll();
 }
 
-systemDark.addEventListener("change", () => drawAll());
+systemDark.addEventListener("change", () => {
+  applyTheme(isDark());
+  drawAll();
+});
 addEventListener("beforeprint", () => {
-  applyTheme("light");
+  applyTheme(false);
   document.documentElement.classList.add("print");
   drawSections();
 });
 addEventListener("afterprint", () => {
-  applyTheme(view.theme);
+  applyTheme(isDark());
   document.documentElement.classList.remove("print");
   drawSections();
 });
@@ -156,5 +156,6 @@ async function refresh() {
   setTimeout(refresh, 1000 * refreshSeconds);
 }
 
+applyTheme(isDark());
 drawAll();
 if (refreshSeconds) setTimeout(refresh, 1000 * refreshSeconds);

@@ -9,7 +9,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from farm import profiles, query, tables
+from farm import profiles, query, rounds, tables
 from farm.plan import Plan
 from farm.query import Cell
 from farm.report.answer import answer, unit_of_work
@@ -54,7 +54,7 @@ def report(run: Run) -> dict[str, Any]:
         "per": unit_of_work(cells),
         "question": found.question,
         "answer": found.sentences,
-        "trials": {"planned": plan.trials, "recorded": recorded, "failed": len(failures)},
+        "trials": {"planned": rounds.trials_of(plan, run), "recorded": recorded, "failed": len(failures)},
         "planned_cells": plan.cells,
         "axes": _axes(run),
         "cells": {"at": _places(run, cells), "seeds": [cell.seeds for cell in cells]},
@@ -139,7 +139,7 @@ def _provenance(run: Run, cells: Sequence[Cell]) -> dict[str, Any]:
         "fixed": {
             name: tables.word(value) for name, value in run.sweep.fixed.items() if value != defaults[name]
         },
-        "seeds": run.sweep.seeds,
+        "seeds": [run.sweep.least_seeds, run.sweep.seeds],
         "sweep_toml": run.sweep.to_toml(),
     }
 

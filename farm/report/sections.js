@@ -141,7 +141,7 @@ function provenance(into) {
     .flatMap(([term, text]) => [element("dt", {}, term), element("dd", {}, text)]));
   const estimates = Object.entries(of.estimates).map(([arch, number]) => `${arch} ${number}`).join(", ");
   into.append(list([
-    ["sweep", `${run.sweep}, ${plural(run.planned_cells, "cell")}, ${plural(of.seeds, "seed")}`],
+    ["sweep", `${run.sweep}, ${plural(run.planned_cells, "cell")}, ${[...new Set(of.seeds)].join(" to ")} ${of.seeds[1] === 1 ? "seed" : "seeds"} each`],
     ["run", run.run],
     ["trials", `${run.trials.recorded} of ${run.trials.planned} recorded, ${run.trials.failed} failed`],
     ["set besides axes", Object.entries(of.fixed).map(([name, value]) => `${name} = ${value}`).join(", ")],

@@ -5,7 +5,6 @@ import hashlib
 import threading
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs
 from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -14,7 +13,9 @@ from prometheus_client.exposition import gzip_accepted
 
 from farm import store
 from farm.errors import FarmError, StoreError
+from farm.place import Root
 from farm.report import data, page
+from farm.rows import KINDS
 from farm.store import Run
 from workers.errors import TrialError
 
@@ -37,7 +38,7 @@ class _Made:
     """A run's document, good until the run has new parts."""
 
     run: Run
-    parts: tuple[Path, ...]
+    parts: tuple[str, ...]
     document: dict[str, Any]
 
 
@@ -49,7 +50,7 @@ class Site:
         chosen: runs of which the first is shown where none is asked for, in place of the latest.
     """
 
-    def __init__(self, root: Path, chosen: Sequence[Run] = ()) -> None:
+    def __init__(self, root: Root, chosen: Sequence[Run] = ()) -> None:
         self._root = root
         self._chosen = chosen
         self._made: _Made | None = None
@@ -79,7 +80,7 @@ class Site:
 
     def _read(self, run: Run) -> dict[str, Any]:
         with self._lock:
-            parts = tuple(path for kind in ("records", "failures", "attempts") for path in run.parts(kind))
+            parts = tuple(f"{kind}/{name}" for kind in KINDS for name in run.part_names(kind))
             if self._made is None or (self._made.run, self._made.parts) != (run, parts):
                 self._made = _Made(run, parts, data.report(run))
             return self._made.document

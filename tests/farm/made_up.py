@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from farm import store
+from farm import writing
 from farm.plan import Plan
 from farm.rows import Attempt, Failure, Outcome
 from farm.store import Run
@@ -53,13 +53,13 @@ def outcome(fields: dict[str, Value], number: int, *, broken: str = "") -> Outco
     record |= {"busy_ns_per_packet": value, "pages_in_ring": 64.0, "memory_peak_bytes": 4096.0 * 100}
     record |= {"copy_ns_per_packet": value / 4, "page_alloc_ns_per_packet": 3 * value / 4}
     result = Failure("CheckError", broken) if broken else record
-    return Outcome(f"trial-{number:05d}", fields, result, attempt)
+    return Outcome(number, f"trial-{number:05d}", fields, result, attempt)
 
 
 def made_up(root: Path, text: str = GAINS, *, broken: Callable[[int], str] = lambda _: "") -> Run:
     """A run whose records are made up, quick whatever its size; no record where ``broken`` says why."""
     plan = Plan(parse(text, "test"))
-    run, writer = store.create_run(root, plan.sweep, {}, {})
+    run, writer = writing.create_run(root, plan.sweep, {}, {})
     numbers = range(plan.trials)
     writer.write([outcome(dict(plan.fields(n)), n, broken=broken(n)) for n in numbers])
     return run

@@ -4,11 +4,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from farm import writing
 from farm.plan import Plan
 from farm.rows import Attempt, Failure, Outcome
 from farm.store import Run
 from farm.sweep import parse
+from farm.writer import create_run
 from workers.fields.groups import Value
 from workers.measures import MEASURES
 
@@ -59,7 +59,7 @@ def outcome(fields: dict[str, Value], number: int, *, broken: str = "") -> Outco
 def made_up(root: Path, text: str = GAINS, *, broken: Callable[[int], str] = lambda _: "") -> Run:
     """A run whose records are made up, quick whatever its size; no record where ``broken`` says why."""
     plan = Plan(parse(text, "test"))
-    run, writer = writing.create_run(root, plan.sweep, {}, {})
+    run, writer = create_run(root, plan.sweep, {}, {})
     numbers = range(plan.trials)
     writer.write([outcome(dict(plan.fields(n)), n, broken=broken(n)) for n in numbers])
     return run

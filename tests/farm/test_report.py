@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from farm import query, writing
+from farm import query
 from farm.errors import FarmError
 from farm.plan import Plan
 from farm.report import data, page, site
 from farm.sweep import parse
+from farm.writer import create_run
 from tests.farm.made_up import GAINS, HOSTILE, made_up, outcome
 from workers.measures import MEASURES
 
@@ -172,7 +173,7 @@ def test_a_thousand_cells_stay_below_ten_megabytes(tmp_path: Path) -> None:
     sizes = ", ".join(str(64 + 8 * n) for n in range(250))
     axes = f"pool.size = [{sizes}]\nnic.rx_ring = [256, 512]\npool.recycle = [true, false]\n"
     plan = Plan(parse(f'name = "large"\nseeds = 2\n[grid]\n{axes}', "test"))
-    run, writer = writing.create_run(tmp_path, plan.sweep, {}, {})
+    run, writer = create_run(tmp_path, plan.sweep, {}, {})
     # no measure is 0, none is the same for all seeds, and all have all of their digits
     outcomes = [outcome(dict(plan.fields(n)), n) for n in range(plan.trials)]
     writer.write(
@@ -234,7 +235,7 @@ def test_a_site_shows_runs_of_its_store_only(tmp_path: Path) -> None:
 
 def test_a_site_reads_a_run_again_when_it_has_new_parts(tmp_path: Path) -> None:
     plan = Plan(parse(GAINS, "test"))
-    run, writer = writing.create_run(tmp_path, plan.sweep, {}, {})
+    run, writer = create_run(tmp_path, plan.sweep, {}, {})
     pages = site.Site(tmp_path)
 
     def recorded() -> int:

@@ -19,7 +19,7 @@ from farm.plan import Plan
 from farm.report import data, page, site
 from farm.store import Run
 from farm.sweep import parse
-from farm.writing import create_run
+from farm.writer import create_run
 from tests.farm.made_up import GAINS, HOSTILE, made_up, outcome
 
 PATIENCE_MS = 60_000

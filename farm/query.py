@@ -4,9 +4,10 @@ A cell is a combination of the swept fields; its measures are medians over its s
 smallest and the largest value beside them. Quantiles are those of all packets of all seeds together.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from statistics import median
 from typing import Any, NamedTuple
 
 from farm.errors import StoreError
@@ -265,6 +266,93 @@ def gains(cells: Sequence[Cell]) -> list[Gain]:
         for cell in busy
         if cell.fields["pool.recycle"] and (key := _without(cell, "pool.recycle")) in off
     ]
+
+
+def gain_bounds(gain: Gain) -> tuple[float, float]:
+    """The least and the most that a gain is by what single seeds yielded: the fastest seed off against the
+    slowest on, and the reverse. Both have one sign where the intervals of on and off do not touch."""
+    name = "busy_ns_per_packet"
+    least = gain.off.low[name] / gain.on.high[name] - 1
+    return least, gain.off.high[name] / gain.on.low[name] - 1
+
+
+class GainSummary(NamedTuple):
+    """What recycling gains in all configurations of a run."""
+
+    pays: int
+    """configurations in which every seed on is faster than every seed off"""
+    costs: int
+    """configurations in which every seed on is slower than every seed off"""
+    median: float
+    """of the configurations' gains, each configuration once"""
+    low: float
+    high: float
+
+
+def gain_summary(found: Sequence[Gain]) -> GainSummary:
+    """Of at least one gain."""
+    bounds = [gain_bounds(gain) for gain in found]
+    values = [gain.gain for gain in found]
+    return GainSummary(
+        pays=sum(low > 0 for low, _ in bounds),
+        costs=sum(high < 0 for _, high in bounds),
+        median=median(values),
+        low=min(values),
+        high=max(values),
+    )
+
+
+class Effect(NamedTuple):
+    """How far apart values lie that differ in one axis only, or in axes that advance together."""
+
+    axes: tuple[str, ...]
+    median: float
+    """over the groups of such values"""
+    most: float
+    groups: int
+
+
+def effects(
+    points: Sequence[tuple[Cell, float]],
+    axes: Sequence[tuple[str, ...]],
+    distance: Callable[[float, float], float],
+) -> list[Effect]:
+    """What each axis changes while all others stay, the largest median first; without axes that nowhere
+    change alone.
+
+    Args:
+        points: one value for each cell.
+        axes: swept fields; in one tuple those that advance together.
+        distance: of the lowest and the highest value of a group.
+    """
+    found = []
+    for together in axes:
+        groups: dict[tuple[Value, ...], list[float]] = {}
+        for cell, value in points:
+            key = tuple(cell.fields[name] for name in cell.axes if name not in together)
+            groups.setdefault(key, []).append(value)
+        distances = [distance(min(group), max(group)) for group in groups.values() if len(group) > 1]
+        if distances:
+            found.append(Effect(together, median(distances), max(distances), len(distances)))
+    return sorted(found, key=lambda effect: -effect.median)
+
+
+def origins(run: Run) -> list[dict[str, Any]]:
+    """Where the results of a run come from: one row for each model, set of versions, host and executor, with
+    its trials, failures among them, start of the first and the last (UTC, ISO 8601), CPU seconds, packets
+    and retries.
+
+    Raises:
+        farm.errors.StoreError: the run is damaged.
+    """
+    return run.query(
+        "attempts",
+        "SELECT model_digest, versions, host, executor, count(*) AS trials, "
+        "min(started_at) AS first_started_at, max(started_at) AS last_started_at, "
+        "sum(cpu_seconds) AS cpu_seconds, CAST(sum(packets) AS BIGINT) AS packets, "
+        "CAST(sum(retries) AS BIGINT) AS retries FROM attempts "
+        "GROUP BY model_digest, versions, host, executor ORDER BY first_started_at, host",
+    )
 
 
 def paired(run: Run, axis: str, base: Value, other: Value) -> list[tuple[dict[str, Any], dict[str, Any]]]:

@@ -90,8 +90,8 @@ def result(cells: Sequence[Cell]) -> RenderableType:
     seeds = sorted({gain.on.seeds for gain in found} | {gain.off.seeds for gain in found})
     kernels = sorted({str(gain.off.fields["kernel"]) for gain in found})
     parts.append(Text(_legend(seeds, kernels), style="dim"))
-    parts.append(Text(f"\n{_where_it_pays(found)}"))
-    if size := _what_the_size_changed(found):
+    parts.append(Text(f"\n{where_it_pays(found)}"))
+    if size := what_the_size_changed(found):
         parts.append(Text(size))
     return Group(*parts)
 
@@ -328,14 +328,15 @@ def _legend(seeds: Sequence[int], kernels: Sequence[str]) -> str:
     )
 
 
-def _where_it_pays(found: Sequence[Gain]) -> str:
+def where_it_pays(found: Sequence[Gain]) -> str:
+    """The sentence about the configurations in which recycling gains most and least."""
     most = max(found, key=lambda gain: gain.gain)
     least = min(found, key=lambda gain: gain.gain)
     if len(found) == 1 or most.gain == least.gain:
         return f"Recycling {_pays(most)}."
     return (
-        f"Recycling pays most on {_place(most.on)}: it {_pays(most)}; "
-        f"least on {_place(least.on)}: it {_pays(least)}."
+        f"Recycling pays most on {place_of(most.on)}: it {_pays(most)}; "
+        f"least on {place_of(least.on)}: it {_pays(least)}."
     )
 
 
@@ -346,11 +347,11 @@ def _pays(gain: Gain) -> str:
     return f"{what} {percent(abs(gain.gain))} ({off} ns off, {on} ns on)"
 
 
-def _what_the_size_changed(found: Sequence[Gain]) -> str:
+def what_the_size_changed(found: Sequence[Gain]) -> str:
     """The sentence about the pool size, with recycling on; empty if only one size was run."""
     by_place: dict[str, list[Cell]] = {}
     for gain in found:
-        by_place.setdefault(_place(gain.on, without="pool.size"), []).append(gain.on)
+        by_place.setdefault(place_of(gain.on, without="pool.size"), []).append(gain.on)
     groups = {place: cells for place, cells in by_place.items() if len(cells) > 1}
     if not groups:
         return ""
@@ -382,15 +383,17 @@ def _at_size(cell: Cell) -> str:
     )
 
 
-def _place(cell: Cell, without: str = "") -> str:
+def place_of(cell: Cell, without: str = "") -> str:
     """Where in the grid a cell is, in words."""
     left_out = ("arch", "pool.recycle", without)
     details = []
     for name in cell.axes:
+        value = cell.fields[name]
         if name == "pool.size" and name not in left_out:
-            details.append(f"pool {cell.fields[name]}")
+            details.append(f"pool {value}")
         elif name not in left_out:
-            details.append(word(cell.fields[name]))
+            # a bare number or flag would not say of what
+            details.append(word(value) if isinstance(value, str) else f"{name} {word(value)}")
     return f"{cell.fields['arch']}" + (f" ({', '.join(details)})" if details else "")
 
 

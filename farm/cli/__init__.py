@@ -39,6 +39,7 @@ VERBS: tuple[tuple[str, Callable[..., int | None]], ...] = (
     ("search", runs.search),
     ("list", results.list_),
     ("show", results.show),
+    ("report", results.report),
     ("compare", results.compare),
     ("explain", predictions.explain),
     ("validate", predictions.validate),

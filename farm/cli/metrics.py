@@ -23,14 +23,16 @@ def serve(
     ] = None,
     store: Store = None,
 ) -> None:
-    """Expose stored results and the farm's own health as Prometheus metrics."""
+    """Expose results and the farm's own health as Prometheus metrics, and the latest report as a page."""
     from farm.metrics import collector
+    from farm.report import site
     from farm.store import default_root, find
 
     root = store or default_root()
     chosen = [find(root, name) for name in run or []]
     budget = collector.SERIES_BUDGET if series_budget is None else series_budget
-    collector.serve(root, port, address, chosen=chosen, series_budget=budget)
+    page = site.application(site.Site(root, chosen))
+    collector.serve(root, port, address, chosen=chosen, series_budget=budget, other=page)
 
 
 def push(

@@ -1,5 +1,6 @@
-"""Verbs that read results: list, show, compare; and what there is to set and to measure."""
+"""Verbs that read results: list, show, report, compare; and what there is to set and to measure."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -47,6 +48,9 @@ def show(
     cpus: Annotated[
         bool, typer.Option("--cpus", help="Show on which CPU the time of a packet is spent, and on what.")
     ] = False,
+    plot: Annotated[
+        bool, typer.Option("--plot", help="Draw gains and curves too; with --json the points of the curves.")
+    ] = False,
     store: Store = None,
     as_json: Json = False,
 ) -> int:
@@ -55,9 +59,33 @@ def show(
     from farm.store import default_root, find
 
     found = find(store or default_root(), run)
+    if cpus and plot:
+        raise SweepError("--plot: draws the result, not --cpus; leave one out")
     if cpus:
         return _print_cpus(found, as_json)
-    return print_result(found, query.cells(found), as_json)
+    return print_result(found, query.cells(found), as_json, plot)
+
+
+def report(
+    run: RunName,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="Page to write; one there is replaced.")
+    ] = Path("report.html"),
+    store: Store = None,
+    as_json: Json = False,
+) -> None:
+    """Write what a run found as one HTML page that opens offline; --json prints what it shows instead."""
+    from farm.report import data, page
+    from farm.store import default_root, find
+    from farm.terminal import print_json
+
+    found = find(store or default_root(), run)
+    document = data.report(found)
+    if as_json:
+        print_json(document)
+        return
+    page.write(output, page.render(document))
+    print(f"{document['answer'][0]}\nWritten to {output}")
 
 
 def compare(
@@ -136,9 +164,9 @@ def fields(
         tables.console().print(tables.rows(heads, body, text_columns=4))
 
 
-def print_result(run: "Run", cells: "list[Cell]", as_json: bool) -> int:
+def print_result(run: "Run", cells: "list[Cell]", as_json: bool, plot: bool = False) -> int:
     """Print what a run found; the exit code says whether some trials failed."""
-    from farm import profiles, query, tables
+    from farm import plots, profiles, query, tables
     from farm.terminal import print_json, say
 
     failures, duplicates = run.failures(), run.duplicates()
@@ -164,11 +192,14 @@ def print_result(run: "Run", cells: "list[Cell]", as_json: bool) -> int:
                 "estimates": estimates,
                 "failures": failures,
                 "duplicates": duplicates._asdict() if duplicates else None,
+                **({"curves": [curve._asdict() for curve in plots.curves(cells)]} if plot else {}),
             }
         )
     else:
         console = tables.console()
         console.print(tables.result(cells))
+        if plot:
+            print(plots.drawn(cells, console.width, coloured=console.is_terminal))
         if estimates:
             console.print(f"\n{tables.estimates(estimates)}")
         if duplicates:

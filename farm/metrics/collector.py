@@ -11,6 +11,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from wsgiref.types import WSGIApplication
 
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
@@ -256,6 +257,7 @@ def serve(
     *,
     chosen: Sequence[Run] = (),
     series_budget: int = SERIES_BUDGET,
+    other: WSGIApplication | None = None,
 ) -> None:
     """Serve the metrics of a store until the process gets SIGINT or SIGTERM. Main thread only.
 
@@ -265,12 +267,14 @@ def serve(
         address: where to listen.
         chosen: runs to expose in place of the newest ones of their sweeps.
         series_budget: result series at most.
+        other: answers what is asked besides the metrics.
 
     Raises:
         FarmError: the port is in use, the store cannot be read, or it exceeds the series budget.
     """
     collector = StoreCollector(root, chosen=chosen, series_budget=series_budget)
     collector.check()
-    with MetricsServer(collector, port, address) as server:
-        warn(f"serving {root} at {address_of(address, server.port)}; stop with Ctrl-C")
+    with MetricsServer(collector, port, address, other=other) as server:
+        page = f", report at {address_of(address, server.port, '/')}" if other is not None else ""
+        warn(f"serving {root} at {address_of(address, server.port)}{page}; stop with Ctrl-C")
         wait_for_a_signal()

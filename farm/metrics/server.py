@@ -79,17 +79,26 @@ class MetricsServer:
         port: TCP port; 0 takes a free one, see :attr:`port`.
         address: where to listen; a name, or an address of IPv4 or IPv6.
         option: what the port is called on the command line.
+        other: answers what is asked besides the metrics; without it that is not found.
 
     Raises:
         FarmError: the port is in use, or the address is not one of this machine.
     """
 
-    def __init__(self, collector: Collector, port: int, address: str, option: str = "--port") -> None:
+    def __init__(
+        self,
+        collector: Collector,
+        port: int,
+        address: str,
+        option: str = "--port",
+        other: WSGIApplication | None = None,
+    ) -> None:
         try:
             family, _, _, _, _ = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
             server_class = type("_Server", (ThreadingWSGIServer,), {"address_family": family})
+            application = _application(_Pages(collector), other)
             self._server: WSGIServer = make_server(
-                address, port, _application(_Pages(collector)), server_class, handler_class=_QuietHandler
+                address, port, application, server_class, handler_class=_QuietHandler
             )
         except (OSError, OverflowError) as error:
             reason = error.strerror if isinstance(error, OSError) else "no such port"
@@ -118,10 +127,12 @@ class MetricsServer:
         self._server.server_close()
 
 
-def _application(pages: _Pages) -> WSGIApplication:
+def _application(pages: _Pages, other: WSGIApplication | None) -> WSGIApplication:
     """The metrics under their usual path; a store that cannot be read is a failed scrape."""
 
     def application(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        if other is not None and environ["PATH_INFO"] != METRICS_PATH:
+            return other(environ, start_response)
         status, headers = "200 OK", {"Content-Type": "text/plain; charset=utf-8"}
         if environ["PATH_INFO"] != METRICS_PATH:
             status, content = "404 Not Found", f"see {METRICS_PATH}\n".encode()
@@ -151,7 +162,7 @@ def wait_for_a_signal() -> None:
             signal.signal(number, handler)
 
 
-def address_of(address: str, port: int) -> str:
+def address_of(address: str, port: int, path: str = METRICS_PATH) -> str:
     """Where the metrics are, for people."""
     host = f"[{address}]" if ":" in address else address
-    return f"http://{host}:{port}{METRICS_PATH}"
+    return f"http://{host}:{port}{path}"

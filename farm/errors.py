@@ -4,6 +4,7 @@
     ├── SweepError        a sweep file or an override: correct the input
     ├── CaseError         a file of published cases: correct the input
     ├── StoreError        the store, or a run in it: name another, or repair it as the message says
+    ├── CountersError     counters of a real host: dump them again, as the message says
     ├── OutputError       a file to write: name another
     ├── ExecutorError     trials cannot be run where they were sent
     └── IncomparableError nothing to compare, or things that must not be compared
@@ -26,6 +27,10 @@ class CaseError(FarmError):
 
 class StoreError(FarmError):
     """A store or a run cannot be written, found or read."""
+
+
+class CountersError(FarmError):
+    """Counters of a real host cannot be read, or do not belong together."""
 
 
 class OutputError(FarmError):

@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from farm.cli import arch, checks, metrics, predictions, results, runs
+from farm.cli import arch, checks, host, metrics, predictions, results, runs
 from farm.cli.options import EXIT_INCOMPARABLE, EXIT_INTERRUPTED, EXIT_USAGE
 from farm.errors import FarmError, IncomparableError
 from pool_impl.errors import PoolError
@@ -38,6 +38,7 @@ VERBS: tuple[tuple[str, Callable[..., int | None]], ...] = (
     ("compare", results.compare),
     ("explain", predictions.explain),
     ("validate", predictions.validate),
+    ("doctor", host.doctor),
     ("fields", results.fields),
     ("serve", metrics.serve),
     ("publish", metrics.publish),

@@ -33,6 +33,7 @@ VERBS: tuple[tuple[str, Callable[..., int | None]], ...] = (
     ("plan", runs.plan),
     ("run", runs.run),
     ("search", runs.search),
+    ("advise", runs.advise),
     ("list", results.list_),
     ("show", results.show),
     ("compare", results.compare),

@@ -19,6 +19,7 @@ from workers import run_trial
 from workers.config import TrialConfig
 from workers.fields.groups import Value
 from workers.measures import Measure, by_name
+from workers.profiles.hardware import page_bytes
 
 SIZE = "pool.size"
 SMALLEST, LARGEST = 16, 16384
@@ -68,13 +69,15 @@ class Step(NamedTuple):
     """What a pool of one size comes to."""
 
     size: int
+    ring_bytes: int
+    """memory that a ring of this size may keep, for each queue: what a host has to have for it"""
     worst: Mapping[str, float]
     """of each target's measure and of those in ``PRICED``, over the seeds"""
     failing: tuple[Target, ...]
     """targets that some seed does not keep"""
 
 
-PRICED = ("recycle_ratio", "memory_peak_bytes", "busy_ns_per_packet", "drop_ratio")
+PRICED = ("recycle_ratio", "pages_in_ring", "busy_ns_per_packet", "drop_ratio")
 """measures that are shown of each step"""
 
 
@@ -110,7 +113,7 @@ class Advice:
 
 
 def _price(step: Step) -> tuple[float, float]:
-    return step.worst["memory_peak_bytes"], 1 - step.worst["recycle_ratio"]
+    return step.ring_bytes, 1 - step.worst["recycle_ratio"]
 
 
 def advise(sweep: Sweep, targets: Sequence[Target]) -> list[Advice]:
@@ -187,7 +190,7 @@ def _step(seeds: Sequence[Mapping[str, Value]], size: int, targets: Sequence[Tar
         for target in targets
         if not all(target.holds(record[target.measure.name]) for record in records)
     )
-    return Step(size, worst, failing)
+    return Step(size, size * page_bytes(TrialConfig.from_fields(dict(seeds[0]))), worst, failing)
 
 
 def _sign(measure: Measure) -> str:
@@ -195,9 +198,9 @@ def _sign(measure: Measure) -> str:
 
 
 def best(found: Sequence[Advice]) -> Advice | None:
-    """Of several cells the one that takes least memory at its chosen size; None if none meets the targets."""
+    """Of several cells the one whose rings may keep least memory; None if none meets the targets."""
     priced = [
-        (advice.chosen.worst["memory_peak_bytes"], place)
+        (advice.chosen.ring_bytes * advice.queues, place)
         for place, advice in enumerate(found)
         if advice.chosen
     ]

@@ -12,12 +12,14 @@ from farm.advise import Advice, Step
 from farm.errors import OutputError
 from workers.measures import by_name
 
-HEADINGS = ("pool", "new pages", "memory a queue", "ns/packet", "drops", "")
+HEADINGS = ("pool", "new pages", "may keep", "keeps", "ns/packet", "drops", "")
 INCHES = (7.0, 4.2)
 
 
 def shown(advice: Advice, queues: int) -> RenderableType:
     """The steps of one cell, the choice, and what each step costs.
+
+    ``may keep`` is the memory of a full ring, ``keeps`` that of its pages on average over time.
 
     Args:
         queues: of the host, by which a queue's memory is multiplied.
@@ -26,7 +28,10 @@ def shown(advice: Advice, queues: int) -> RenderableType:
         (
             f"{step.size}",
             tables.percent(1 - step.worst["recycle_ratio"]),
-            tables.in_unit("bytes", step.worst["memory_peak_bytes"] / advice.queues),
+            tables.in_unit("bytes", step.ring_bytes),
+            tables.in_unit(
+                "bytes", step.worst["pages_in_ring"] / advice.queues * step.ring_bytes / step.size
+            ),
             tables.in_unit("ns", step.worst.get("busy_ns_per_packet")),
             tables.percent(step.worst["drop_ratio"]),
             "chosen" if step is advice.chosen else ("fails" if step.failing else ""),
@@ -37,6 +42,10 @@ def shown(advice: Advice, queues: int) -> RenderableType:
     parts += [tables.rows(HEADINGS, body, text_columns=0), Text()]
     parts += [Text(line) for line in sentences(advice, queues)]
     return Group(*parts)
+
+
+def _kept_bytes(step: Step, queues: int) -> float:
+    return step.worst["pages_in_ring"] / queues * step.ring_bytes / step.size
 
 
 def _title(advice: Advice) -> str:
@@ -56,7 +65,7 @@ def sentences(advice: Advice, queues: int) -> Iterator[str]:
     if not advice.monotonic:
         yield "The targets are not kept by every larger size, or by a smaller one too: look at the steps."
     for low, high in _beside(advice):
-        yield _price_of_step(low, high, advice.queues, queues)
+        yield _price_of_step(low, high, queues)
 
 
 def _beside(advice: Advice) -> list[tuple[Step, Step]]:
@@ -65,24 +74,20 @@ def _beside(advice: Advice) -> list[tuple[Step, Step]]:
     return [pair for pair in pairs if advice.chosen in pair]
 
 
-def _price_of_step(low: Step, high: Step, of_queues: int, queues: int) -> str:
-    new_low, new_high = (1 - step.worst["recycle_ratio"] for step in (low, high))
-    more = (high.worst["memory_peak_bytes"] - low.worst["memory_peak_bytes"]) / of_queues
-    sign = "+" if more >= 0 else "-"
-    a_queue, all_queues = (tables.in_unit("bytes", abs(number)) for number in (more, more * queues))
-    fewer = tables.percent(abs(new_low - new_high))
-    word = "fewer" if new_low >= new_high else "more"
+def _price_of_step(low: Step, high: Step, queues: int) -> str:
+    new_low, new_high = (tables.percent(1 - step.worst["recycle_ratio"]) for step in (low, high))
+    more = high.ring_bytes - low.ring_bytes
+    a_queue, all_queues = (tables.in_unit("bytes", number) for number in (more, more * queues))
     return (
-        f"{low.size} to {high.size}: {fewer} {word} allocations need new pages, {sign}{a_queue} a "
-        "queue, "
-        f"{sign}{all_queues} on {queues} queues."
+        f"{low.size} to {high.size}: new pages for {new_high} of the allocations in place of {new_low}; "
+        f"+{a_queue} a queue, {all_queues} on {queues} queues."
     )
 
 
 def cheapest(advice: Advice) -> str:
-    """Which of several cells takes least memory."""
+    """Which of several cells has the smallest rings."""
     size = advice.chosen.size if advice.chosen else 0
-    return f"Least memory: {_title(advice)} with pool.size = {size}."
+    return f"Smallest rings: {_title(advice)} with pool.size = {size}."
 
 
 def as_json(found: Sequence[Advice], best: Advice | None) -> dict[str, Any]:
@@ -97,6 +102,7 @@ def as_json(found: Sequence[Advice], best: Advice | None) -> dict[str, Any]:
                 "steps": [
                     {
                         "pool_size": step.size,
+                        "ring_bytes": step.ring_bytes,
                         "worst": dict(step.worst),
                         "failing": [str(target) for target in step.failing],
                         "pareto": step in advice.pareto,
@@ -123,7 +129,7 @@ def check_plot(path: Path) -> None:
 
 
 def plot(found: Sequence[Advice], path: Path) -> None:
-    """Memory a queue against the share of new pages, a curve for each cell: what is left of and below a curve
+    """Memory against the share of new pages, a curve for each cell: what is left of and below a curve
     cannot be had. Sizes stand at their points, the chosen one is filled.
 
     Raises:
@@ -137,7 +143,7 @@ def plot(found: Sequence[Advice], path: Path) -> None:
     with matplotlib.rc_context({"svg.hashsalt": "page-pool-farm", "svg.fonttype": "none", "font.size": 9}):
         figure, axes = pyplot.subplots(figsize=INCHES, layout="constrained")
         for place, advice in enumerate(found):
-            curve = sorted((_point(step, advice.queues), step.size) for step in advice.pareto)
+            curve = sorted((_point(step), step.size) for step in advice.pareto)
             colour = f"C{place % 10}"
             label = _title(advice) or "this workload"
             axes.plot(
@@ -150,8 +156,9 @@ def plot(found: Sequence[Advice], path: Path) -> None:
             for point, size in curve:
                 axes.annotate(str(size), point, textcoords="offset points", xytext=(4, 4), fontsize=7)
             if advice.chosen:
-                axes.plot(*_point(advice.chosen, advice.queues), color=colour, marker="o", linestyle="")
-        axes.set_xlabel("memory a queue at its peak, MiB")
+                axes.plot(*_point(advice.chosen), color=colour, marker="o", linestyle="")
+        axes.set_xscale("log", base=2)
+        axes.set_xlabel("memory that the ring of a queue may keep, MiB")
         axes.set_ylabel(f"allocations that need new pages, % ({by_name()['recycle_ratio'].name})")
         axes.set_title("What a pool's size buys", loc="left")
         axes.legend(frameon=False)
@@ -163,5 +170,5 @@ def plot(found: Sequence[Advice], path: Path) -> None:
             pyplot.close(figure)
 
 
-def _point(step: Step, queues: int) -> tuple[float, float]:
-    return step.worst["memory_peak_bytes"] / queues / (1 << 20), 100 * (1 - step.worst["recycle_ratio"])
+def _point(step: Step) -> tuple[float, float]:
+    return step.ring_bytes / (1 << 20), 100 * (1 - step.worst["recycle_ratio"])

@@ -3,6 +3,7 @@
     FarmError
     ├── SweepError        a sweep file or an override: correct the input
     ├── CaseError         a file of published cases: correct the input
+    ├── GateError         a file of rules: correct the input
     ├── StoreError        the store, or a run in it: name another, or repair it as the message says
     ├── CountersError     counters of a real host: dump them again, as the message says
     ├── OutputError       a file to write: name another
@@ -23,6 +24,10 @@ class SweepError(FarmError):
 
 class CaseError(FarmError):
     """A file of published cases is malformed, or one of its trials cannot be run."""
+
+
+class GateError(FarmError):
+    """A file of rules for a gate is malformed."""
 
 
 class StoreError(FarmError):

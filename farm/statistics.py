@@ -55,12 +55,20 @@ def paired_verdict(differences: Sequence[float], better: Better, seeds_matter: b
         differences: other - base, for each seed.
         seeds_matter: whether other seeds could come out otherwise.
     """
-    if not any(differences):
-        return "same"
     interval = paired_interval(differences)
+    mean = sum(differences) / len(differences)
+    return paired_verdict_of(min(differences), max(differences), mean, interval, better, seeds_matter)
+
+
+def paired_verdict_of(
+    least: float, most: float, mean: float, interval: Interval | None, better: Better, seeds_matter: bool
+) -> Verdict:
+    """The same from what is known of the differences together."""
+    if least == most == 0:
+        return "same"
     if seeds_matter and (interval is None or not interval.excludes(0.0)):
         return "not shown"
-    return _direction(sum(differences), better)
+    return _direction(mean, better)
 
 
 @dataclass(frozen=True)

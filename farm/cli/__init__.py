@@ -12,7 +12,7 @@ from typing import NoReturn
 
 import typer
 
-from farm.cli import arch, checks, host, metrics, predictions, results, runs
+from farm.cli import arch, checks, decisions, host, metrics, predictions, results, runs
 from farm.cli.options import EXIT_INCOMPARABLE, EXIT_INTERRUPTED, EXIT_USAGE
 from farm.errors import FarmError, IncomparableError
 from pool_impl.errors import PoolError
@@ -33,10 +33,11 @@ VERBS: tuple[tuple[str, Callable[..., int | None]], ...] = (
     ("plan", runs.plan),
     ("run", runs.run),
     ("search", runs.search),
-    ("advise", runs.advise),
+    ("advise", decisions.advise),
     ("list", results.list_),
     ("show", results.show),
-    ("compare", results.compare),
+    ("compare", decisions.compare),
+    ("gate", decisions.gate),
     ("explain", predictions.explain),
     ("validate", predictions.validate),
     ("doctor", host.doctor),

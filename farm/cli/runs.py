@@ -1,13 +1,11 @@
 """Verbs that make results: plan, run, search."""
 
 from contextlib import AbstractContextManager, nullcontext
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from farm.cli.options import (
-    EXIT_CHECK_SAID_NO,
     EXIT_INTERRUPTED,
     ExecutorName,
     Json,
@@ -177,49 +175,6 @@ def search(
     ]
     heads = (*axes, "packets/s", "limit")
     tables.console().print(tables.rows(heads, body, text_columns=len(axes)))
-
-
-def advise(
-    sweep: SweepName,
-    overrides: Overrides = None,
-    target: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--target",
-            metavar="MEASURE<=NUMBER",
-            help="A limit to keep, in the measure's unit; again for more.",
-        ),
-    ] = None,
-    queues: Annotated[int, typer.Option(min=1, help="Queues of the host, for the price of a step.")] = 64,
-    plot: Annotated[
-        Path | None, typer.Option("--plot", metavar="FILE.svg", help="Draw memory against new pages.")
-    ] = None,
-    as_json: Json = False,
-) -> int:
-    """Find the smallest pool that meets targets, for each cell of a sweep, and what each step costs."""
-    from farm import advise_output, tables
-    from farm import sweep as sweeps
-    from farm.advise import advise as find
-    from farm.advise import best, target_of
-    from farm.terminal import print_json
-
-    if plot is not None:
-        advise_output.check_plot(plot)
-    targets = [target_of(text) for text in target or ()]
-    found = find(sweeps.load(sweep, overrides or []), targets)
-    chosen = best(found)
-    if plot is not None:
-        advise_output.plot(found, plot)
-    if as_json:
-        print_json(advise_output.as_json(found, chosen))
-    else:
-        console = tables.console()
-        for advice in found:
-            console.print(advise_output.shown(advice, queues))
-            console.print()
-        if chosen is not None and len(found) > 1:
-            console.print(advise_output.cheapest(chosen))
-    return 0 if chosen is not None else EXIT_CHECK_SAID_NO
 
 
 def _print_bundled(as_json: bool) -> int:

@@ -8,12 +8,11 @@ import duckdb
 import pytest
 
 from farm import cli, query
-from farm.compare import compare
+from farm.compare import compare_axis
 from farm.errors import IncomparableError
 from farm.store import Run, runs
 from workers.books.histogram import bucket_low_ps
-from workers.errors import ConfigError
-from workers.measures import CATEGORIES, MEASURES, by_name
+from workers.measures import CATEGORIES
 
 
 def sql(run: Run, text: str) -> list[tuple]:
@@ -83,60 +82,13 @@ def test_the_rate_is_that_of_this_models_attempts(small_run: Run) -> None:
     assert query.packet_rate([small_run], "another") is None
 
 
-def test_a_comparison_is_exact_and_complete(small_run: Run) -> None:
-    pairs = compare(small_run, "pool.recycle")
-    assert len(pairs) == 12
-    for pair in pairs:
-        assert (pair.base, pair.other) == (False, True)
-        where = " AND ".join(f"\"{name}\" = '{value}'" for name, value in pair.fields.items())
-        for measure in ("busy_ns_per_packet", "recycle_ratio"):
-            values = [
-                sql(
-                    small_run,
-                    f"SELECT {measure} FROM RECORDS "
-                    f'WHERE {where} AND seed = {pair.seed} AND "pool.recycle" = {side}',
-                )[0][0]
-                for side in (False, True)
-            ]
-            found = pair.measures[measure]
-            assert [found.base, found.other] == values
-            assert found.difference == values[1] - values[0]
-        # no device went down, nothing was merged and there is one node: nothing to compare of that
-        nothing = {"drain_seconds", "drain_forecast_seconds", "gro_packets_per_skb"}
-        nothing |= {"buffers_far_from_cpu_ratio", "buffers_far_from_nic_ratio"}
-        assert set(pair.measures) == {measure.name for measure in MEASURES} - nothing
-
-
-def test_a_verdict_follows_the_better_direction(small_run: Run) -> None:
-    for pair in compare(small_run, "pool.recycle", base=True):
-        assert (pair.base, pair.other) == (True, False)
-        for name, found in pair.measures.items():
-            better = by_name()[name].better
-            expected = {"higher": found.difference > 0, "lower": found.difference < 0}
-            if found.difference == 0:
-                assert found.verdict == "same"
-            elif better == "neither":
-                assert found.verdict == "differs"
-            else:
-                assert found.verdict == ("better" if expected[better] else "worse")
-
-
-def test_what_cannot_be_compared_is_refused(small_run: Run) -> None:
-    with pytest.raises(IncomparableError, match="does not sweep it; its axes: arch"):
-        compare(small_run, "nic.budget")
-    with pytest.raises(IncomparableError, match="use one of 64, 1024"):
-        compare(small_run, "pool.size", base=65)
-    with pytest.raises(ConfigError, match=r"did you mean pool\.size"):
-        compare(small_run, "pool.siez")
-
-
 def test_a_run_without_records_has_no_cells(tmp_path: Path, small_run: Run) -> None:
     from farm import store
 
     run, _ = store.create_run(tmp_path, small_run.sweep, {}, {})
     assert query.cells(run) == []
     with pytest.raises(IncomparableError, match="holds no two records"):
-        compare(run, "pool.recycle")
+        compare_axis(run, "pool.recycle")
 
 
 def test_a_measure_that_no_seed_could_take_is_missing_and_not_zero(tmp_path: Path) -> None:

@@ -1,52 +1,78 @@
-"""Compare the two sides of one axis of a run: same configuration, same seed, exact differences."""
+"""Compare two sides cell by cell: two runs, or the two values of an axis of one. Cells are paired by the
+configuration that they have in common, trials by their seed, so that most variance cancels."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from functools import cache
+from typing import Any, NamedTuple
 
 from farm import query
 from farm.errors import IncomparableError
+from farm.query import Side
+from farm.statistics import LEVEL, Interval, Verdict, paired_verdict_of
 from farm.store import Run
-from workers.config import check_name
+from workers.config import TrialConfig, check_name
+from workers.fields.derived import SEED_FIELDS, seed_matters
 from workers.fields.groups import Value
-from workers.measures import MEASURES, Better
+from workers.measures import by_name
 
-Verdict = Literal["better", "worse", "same", "differs", "mixed"]
+MODEL, INPUTS = "model", "inputs"
+"""what runs may differ in beside fields, as ``--across`` names it"""
 
 
 class Difference(NamedTuple):
-    """One measure on both sides."""
+    """One measure of one cell on both sides."""
 
     base: float
+    """median over the seeds"""
     other: float
     difference: float
-    """other - base"""
-    ratio: float | None
-    """other / base; None where base is 0"""
+    """other - base, mean over the seeds"""
+    interval: Interval | None
+    """of the difference over seeds; None if there is one seed"""
     verdict: Verdict
     """of the other side, by the measure's better direction; ``differs`` where it has none"""
+
+    @property
+    def ratio(self) -> float | None:
+        """other / base of the medians; None where base is 0."""
+        return self.other / self.base if self.base else None
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two trials that differ in the axis only."""
+    """A cell that both sides have."""
 
-    axis: str
-    base: Value
-    other: Value
     fields: Mapping[str, Value]
-    """the other swept fields"""
-    seed: int
+    """swept fields that both sides have in common"""
+    seeds: int
     measures: Mapping[str, Difference]
     """by name; without those that one of the two could not measure"""
 
 
-def compare(run: Run, axis: str, base: Value | None = None) -> list[Pair]:
-    """Pair the trials of a run along an axis, each of its other values against the base.
+@dataclass(frozen=True)
+class Comparison:
+    """Two sides."""
+
+    base: str
+    other: str
+    """what the sides are called"""
+    across: Mapping[str, tuple[str, str]]
+    """what they differ in, base and other: the axis, or what ``--across`` allowed"""
+    pairs: Sequence[Pair]
+    unpaired: tuple[int, int]
+    """records of the base, and of the other, without a partner"""
+
+
+def compare_axis(
+    run: Run, axis: str, base: Value | None = None, measures: Sequence[str] = ()
+) -> list[Comparison]:
+    """The values of an axis of a run, each against the base.
 
     Arguments:
         axis: a swept field.
         base: its value to compare with; by default ``false``, else the first in the sweep.
+        measures: those to compare; all if none is named.
 
     Raises:
         workers.errors.ConfigError: no field has this name.
@@ -67,42 +93,152 @@ def compare(run: Run, axis: str, base: Value | None = None) -> list[Pair]:
             f"base {base}: {axis} has no such value in run {run.name}; use one of {listed}"
         )
     names = [name for name in swept if name != axis]
-    pairs = [
-        Pair(
-            axis=axis,
-            base=base,
-            other=other,
-            fields={name: left[name] for name in names},
-            seed=left["seed"],
-            measures={
-                m.name: _difference(left[m.name], right[m.name], m.better)
-                for m in MEASURES
-                if left[m.name] is not None and right[m.name] is not None
-            },
+    found = [
+        _compare(
+            Side(run, {axis: base}),
+            Side(run, {axis: other}),
+            names,
+            {axis: (str(base), str(other))},
+            measures,
         )
         for other in values
         if other != base
-        for left, right in query.paired(run, axis, base, other)
     ]
-    if not pairs:
+    if not any(comparison.pairs for comparison in found):
         raise IncomparableError(f"axis {axis}: run {run.name} holds no two records that differ in it only")
-    return pairs
+    return [comparison for comparison in found if comparison.pairs]
 
 
-def verdict(differences: list[Difference]) -> Verdict:
-    """What several seeds say together; ``mixed`` where they do not agree."""
-    found = {difference.verdict for difference in differences}
-    return found.pop() if len(found) == 1 else "mixed"
+def compare_runs(
+    base: Run, other: Run, across: Sequence[str] = (), measures: Sequence[str] = ()
+) -> Comparison:
+    """Two runs, cell by cell.
+
+    Arguments:
+        across: what they may differ in: a field, which then pairs no cells, ``model`` or ``inputs``.
+        measures: those to compare; all if none is named.
+
+    Raises:
+        IncomparableError: they differ in something that ``across`` does not name, or have no cell in common.
+        StoreError: a run is damaged.
+    """
+    for name in across:
+        if name not in (MODEL, INPUTS):
+            check_name(name)
+    differing = {**_model(base, other), **_inputs(base, other), **_fixed(base, other)}
+    unnamed = [name for name in differing if name not in across]
+    if unnamed:
+        name = unnamed[0]
+        left, right = differing[name]
+        raise IncomparableError(
+            f"--across {' --across '.join(unnamed)}: {name} is {left} in {base.name} and {right} in "
+            f"{other.name}; compare like with like, or say so with this"
+        )
+    swept = {**query.axes(base), **query.axes(other)}
+    names = [name for name in swept if name not in across]
+    sides = Side(base), Side(other)
+    found = _compare(*sides, names, {n: differing[n] for n in differing}, measures)
+    if not found.pairs:
+        raise IncomparableError(
+            f"runs {base.name} and {other.name}: no cell and seed in common; their axes are "
+            f"{', '.join(query.axes(base)) or 'none'} and {', '.join(query.axes(other)) or 'none'}"
+        )
+    return found
 
 
-def _difference(base: float, other: float, better: Better) -> Difference:
-    ratio = other / base if base else None
-    return Difference(base, other, other - base, ratio, _verdict(base, other, better))
+def _model(base: Run, other: Run) -> dict[str, tuple[str, str]]:
+    left, right = (
+        ", ".join(
+            str(row["model_digest"])
+            for row in run.query(
+                "attempts", "SELECT DISTINCT model_digest FROM attempts ORDER BY model_digest"
+            )
+        )
+        for run in (base, other)
+    )
+    return {} if left == right else {MODEL: (left, right)}
 
 
-def _verdict(base: float, other: float, better: Better) -> Verdict:
-    if base == other:
-        return "same"
-    if better == "neither":
-        return "differs"
-    return "better" if (other > base) == (better == "higher") else "worse"
+def _inputs(base: Run, other: Run) -> dict[str, tuple[str, str]]:
+    """Profiles, captures and variants that go by one name and have other content."""
+    left, right = (run.manifests()[0].get("inputs", {}) for run in (base, other))
+    changed = [name for name in sorted(left.keys() & right.keys()) if left[name] != right[name]]
+    if not changed:
+        return {}
+    name = changed[0]
+    return {INPUTS: (f"{name} {left[name][:12]}", f"{name} {right[name][:12]}")}
+
+
+def _fixed(base: Run, other: Run) -> dict[str, tuple[str, str]]:
+    """Fields that both runs fix, and differ in."""
+    left, right = base.sweep.fixed, other.sweep.fixed
+    common = [name for name in left if name in right and name not in query.axes(base) | query.axes(other)]
+    return {name: (str(left[name]), str(right[name])) for name in common if left[name] != right[name]}
+
+
+def _compare(
+    base: Side,
+    other: Side,
+    names: Sequence[str],
+    across: Mapping[str, tuple[str, str]],
+    measures: Sequence[str],
+) -> Comparison:
+    chosen = list(measures) or list(by_name())
+    rows, unpaired = query.paired(base, other, names, chosen)
+    matters = _seeds_matter(base.run)
+    pairs = [
+        Pair(
+            fields={name: row[name] for name in names},
+            seeds=row["seeds"],
+            measures={
+                name: _difference(row, name, row["seeds"] > 1 or matters(row))
+                for name in chosen
+                if row[f"n {name}"]
+            },
+        )
+        for row in rows
+    ]
+    return Comparison(_name(base), _name(other), across, pairs, unpaired)
+
+
+def _name(side: Side) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in side.where.items()) or side.run.name
+
+
+def _difference(row: Mapping[str, Any], name: str, seeds_matter: bool) -> Difference:
+    seeds, mean = row[f"n {name}"], row[f"mean {name}"]
+    low, high = row[f"least {name}"], row[f"most {name}"]
+    interval = None
+    if seeds > 1:
+        half = _students_t(seeds) * (row[f"spread {name}"] or 0.0) / seeds**0.5
+        interval = Interval(low, high) if low == high else Interval(mean - half, mean + half)
+    return Difference(
+        base=row[f"base {name}"],
+        other=row[f"other {name}"],
+        difference=mean,
+        interval=interval,
+        verdict=paired_verdict_of(low, high, mean, interval, by_name()[name].better, seeds_matter),
+    )
+
+
+@cache
+def _students_t(seeds: int) -> float:
+    from scipy import stats
+
+    return float(stats.t.ppf((1 + LEVEL) / 2, seeds - 1))
+
+
+def _seeds_matter(run: Run) -> Any:
+    """Whether other seeds of a cell could come out otherwise, asked once for all cells alike in that."""
+    fixed = run.sweep.fixed
+    known: dict[tuple[Value | None, ...], bool] = {}
+
+    def matters(row: Mapping[str, Any]) -> bool:
+        values = {name: row.get(name, fixed.get(name)) for name in SEED_FIELDS}
+        key = tuple(values.values())
+        if key not in known:
+            given = {name: value for name, value in values.items() if value is not None}
+            known[key] = seed_matters(TrialConfig.unchecked(given))
+        return known[key]
+
+    return matters

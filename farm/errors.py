@@ -3,7 +3,9 @@
     FarmError
     ├── SweepError        a sweep file or an override: correct the input
     ├── CaseError         a file of published cases: correct the input
+    ├── GateError         a file of rules: correct the input
     ├── StoreError        the store, or a run in it: name another, or repair it as the message says
+    ├── CountersError     counters of a real host: dump them again, as the message says
     ├── OutputError       a file to write: name another
     ├── ExecutorError     trials cannot be run where they were sent
     │   └── LostError     the cluster went away while they ran: resume the run
@@ -25,8 +27,16 @@ class CaseError(FarmError):
     """A file of published cases is malformed, or one of its trials cannot be run."""
 
 
+class GateError(FarmError):
+    """A file of rules for a gate is malformed."""
+
+
 class StoreError(FarmError):
     """A store or a run cannot be written, found or read."""
+
+
+class CountersError(FarmError):
+    """Counters of a real host cannot be read, or do not belong together."""
 
 
 class OutputError(FarmError):

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import median
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from farm.errors import StoreError
@@ -355,20 +356,81 @@ def origins(run: Run) -> list[dict[str, Any]]:
     )
 
 
-def paired(run: Run, axis: str, base: Value, other: Value) -> list[tuple[dict[str, Any], dict[str, Any]]]:
-    """Records that differ in one field only, ``base`` against ``other``: same configuration, same seed.
+class Side(NamedTuple):
+    """The records of a run, or those of them that have these values."""
+
+    run: Run
+    where: Mapping[str, Value] = MappingProxyType({})
+
+
+def paired(
+    base: Side, other: Side, names: Sequence[str], measures: Sequence[str]
+) -> tuple[list[dict[str, Any]], tuple[int, int]]:
+    """Cells that two sides have in common by these fields, each trial paired with that of the same seed.
+
+    Returns:
+        One row for each cell: the fields, ``seeds``, and for each measure ``n`` (pairs in which both sides
+        have it), ``base`` and ``other`` (medians), ``mean``, ``spread`` (standard deviation), ``least`` and
+        ``most`` of other - base. And how many records of each side have no partner.
 
     Raises:
-        farm.errors.StoreError: the run is damaged.
+        farm.errors.StoreError: a run is damaged.
     """
-    rows = run.read_records()
-    names = [field.name for field in fields() if field.name != axis]
+    import duckdb
 
-    def key(row: Mapping[str, Any]) -> tuple[Value, ...]:
-        return tuple(row[name] for name in names)
+    paths = [[str(path) for path in side.run.parts("records")] for side in (base, other)]
+    if not all(paths):
+        return [], (0, 0)
+    columns = ", ".join(f'"{name}"' for name in dict.fromkeys((*names, "seed", *measures)))
+    key = " AND ".join(f'l."{name}" = r."{name}"' for name in (*names, "seed"))
+    group = ", ".join(f'l."{name}" AS "{name}"' for name in names)
+    parameters: dict[str, object] = {"base": paths[0], "other": paths[1]}
+    tables = []
+    for place, side in (("base", base), ("other", other)):
+        chosen = ""
+        for number, (name, value) in enumerate(side.where.items()):
+            chosen += f' {"AND" if number else "WHERE"} "{name}" = ${place}_{number}'
+            parameters[f"{place}_{number}"] = value
+        tables.append(
+            f"(SELECT {columns} FROM read_parquet(${place}, union_by_name = true){chosen} "
+            "QUALIFY row_number() OVER (PARTITION BY trial_id) = 1)"
+        )
+    statistics = "".join(
+        f', count(r."{m}" - l."{m}") AS "n {m}"'
+        f', median(l."{m}") FILTER (r."{m}" IS NOT NULL) AS "base {m}"'
+        f', median(r."{m}") FILTER (l."{m}" IS NOT NULL) AS "other {m}"'
+        f', avg(r."{m}" - l."{m}") AS "mean {m}", stddev_samp(r."{m}" - l."{m}") AS "spread {m}"'
+        f', min(r."{m}" - l."{m}") AS "least {m}", max(r."{m}" - l."{m}") AS "most {m}"'
+        for m in measures
+    )
+    head = f"{group}, " if names else ""
+    with duckdb.connect() as connection:
+        try:
+            for name, table in zip(("l", "r"), tables, strict=True):
+                used = {k: v for k, v in parameters.items() if f"${k}" in table}
+                connection.execute(f"CREATE TEMP TABLE {name} AS {table}", used)
+            counts = [connection.execute(f"SELECT count(*) FROM {name}").fetchall()[0][0] for name in "lr"]
+            found = connection.execute(
+                f"SELECT {head}count(*) AS seeds{statistics} FROM l JOIN r ON {key} GROUP BY ALL"
+            )
+            heads = [column[0] for column in found.description or ()]
+            rows = [dict(zip(heads, row, strict=True)) for row in found.fetchall()]
+        except duckdb.Error as error:
+            reason = str(error).splitlines()[0]
+            raise StoreError(
+                f"runs {base.run.name}, {other.run.name}: a part is damaged ({reason})"
+            ) from None
+    total = sum(row["seeds"] for row in rows)
+    _sort_by(rows, {**axes(base.run), **axes(other.run)}, names)
+    return rows, (counts[0] - total, counts[1] - total)
 
-    others = {key(row): row for row in rows if row[axis] == other}
-    return [(row, others[key(row)]) for row in rows if row[axis] == base and key(row) in others]
+
+def _sort_by(
+    rows: list[dict[str, Any]], swept: Mapping[str, tuple[Value, ...]], names: Sequence[str]
+) -> None:
+    """Into the order of the sweep's axes."""
+    order = {name: {value: index for index, value in enumerate(swept[name])} for name in names}
+    rows.sort(key=lambda row: [order[name].get(row[name], len(order[name])) for name in names])
 
 
 def packet_rate(runs: Sequence[Run], model_digest: str) -> float | None:

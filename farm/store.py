@@ -25,8 +25,9 @@ from farm import sweep as sweeps
 from farm.errors import FarmError, StoreError
 from farm.mirror import local_copies
 from farm.place import LocalPlace, Place, RemotePlace, Root, place_of, reason, remedy
-from farm.rows import KINDS, NUMBER, Kind, canonical, schema
+from farm.rows import KINDS, NUMBER, Kind, canonical, schema, text_fields
 from farm.sweep import Sweep
+from workers.config import field, fields
 from workers.errors import TrialError
 from workers.fields.groups import Value
 
@@ -177,7 +178,9 @@ class Run:
         paths = [str(path) for path in self.parts(kind)]
         if not paths:
             return []
-        once = f"WITH {kind} AS ({self._each_once(kind)})"
+        once = (
+            f"WITH {kind} AS (SELECT *{self._newer_columns(kind, paths[0])} FROM ({self._each_once(kind)}))"
+        )
         try:
             with duckdb.connect() as connection:
                 found = connection.execute(f"{once} {sql}", {"paths": paths, **(parameters or {})})
@@ -310,6 +313,22 @@ class Run:
         if self._repeats(kind):
             return f"SELECT DISTINCT ON ({NUMBER}) * FROM read_parquet($paths) ORDER BY {NUMBER}"
         return "SELECT * FROM read_parquet($paths)"
+
+    def _newer_columns(self, kind: Kind, path: str) -> str:
+        """Columns that rows have now and an older version did not write: fields with their default, as its
+        sweep reads now, and measures without a value."""
+        import pyarrow
+        import pyarrow.parquet
+
+        try:
+            there = set(pyarrow.parquet.read_schema(path).names)
+        except (pyarrow.ArrowException, OSError) as error:
+            raise self._damage(error) from None
+        added = ""
+        for column in schema(kind):
+            if column.name not in there and column.name != NUMBER:
+                added += f', {_default_of(column.name)} AS "{column.name}"'
+        return added
 
     def _repeats(self, kind: Kind) -> bool:
         """Whether some trial is in the rows of a kind twice."""
@@ -454,3 +473,13 @@ def _recorded(run: Run, parts: tuple[str, ...]) -> "tuple[NDArray[numpy.int64], 
     failed, failures = counted("failures")
     times[numpy.searchsorted(trials, failed)] -= failures
     return trials[times > 0], times[times > 0]
+
+
+def _default_of(column: str) -> str:
+    """A column's value in a row that has not got it, as SQL."""
+    if column not in {field.name for field in fields()}:
+        return "CAST(NULL AS DOUBLE)"
+    value = field(column).default
+    if column in text_fields() or isinstance(value, str):
+        return "'" + str(value).replace("'", "''") + "'"
+    return str(value).lower()

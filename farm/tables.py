@@ -8,7 +8,6 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from farm.compare import Pair, verdict
 from farm.query import Cell, Gain, gains
 from farm.store import Duplicates
 from pool_impl.release import rules_of
@@ -56,9 +55,6 @@ HOLDERS = ("pages_in_application", "pages_in_tap", "pages_in_deferred")
 
 MOST_DETAILS = 5
 """columns of them that a table has; all are in the records"""
-
-COMPARED = (*HEADLINES, "latency_p99_ns")
-"""what a comparison shows unless asked for other measures"""
 
 MOST_CPUS = 6
 """of more, those of a kind share a column"""
@@ -132,40 +128,6 @@ def estimates(found: Mapping[str, int]) -> str:
     """How many cost parameters of each architecture nobody has measured."""
     each = ", ".join(f"{arch} {number}" for arch, number in found.items())
     return f"Estimates, of {len(PARAMETERS)} numbers of a profile (farm arch show): {each}."
-
-
-def comparison(pairs: Sequence[Pair], cells: Sequence[Cell], measures: Sequence[str]) -> RenderableType:
-    """One row per configuration and measure: medians of both sides, and what all seeds say."""
-    axes = _varying(tuple(pairs[0].fields), [pair.fields for pair in pairs])
-    medians = {tuple(cell.fields[name] for name in (*axes, pairs[0].axis)): cell.measures for cell in cells}
-    parts: list[RenderableType] = []
-
-    def key(pair: Pair) -> tuple[Value, ...]:
-        return (pair.other, *(pair.fields[name] for name in axes))
-
-    grouped: dict[tuple[Value, ...], list[Pair]] = {}
-    for pair in pairs:
-        grouped.setdefault(key(pair), []).append(pair)
-    order = {tuple(cell.fields[name] for name in axes): i for i, cell in reversed(list(enumerate(cells)))}
-    for measure in measures:
-        unit = by_name()[measure].unit
-        base = pairs[0].base
-        heads = [*axes, f"{word(base)}", "other", "value", "change", "verdict"]
-        table = _table(heads, len(axes), title=f"{measure} by {pairs[0].axis}")
-        for other, *config in sorted(grouped, key=lambda k: order[tuple(k[1:])]):
-            found = [pair.measures.get(measure) for pair in grouped[(other, *config)]]
-            differences = [difference for difference in found if difference is not None]
-            left, right = (medians[(*config, side)].get(measure) for side in (base, other))
-            table.add_row(
-                *map(word, config),
-                in_unit(unit, left),
-                word(other),
-                in_unit(unit, right),
-                percent(right / left - 1, sign=True) if left and right is not None else "-",
-                verdict(differences) if differences else "-",
-            )
-        parts += [table, Text()]
-    return Group(*parts[:-1])
 
 
 def cpus(cells: Sequence[Cell], times: Sequence[Mapping[str, Mapping[str, float]]]) -> RenderableType:

@@ -13,7 +13,7 @@ from typing import NoReturn
 
 import typer
 
-from farm.cli import arch, checks, cluster, metrics, predictions, results, runs
+from farm.cli import arch, checks, cluster, decisions, host, metrics, predictions, results, runs
 from farm.cli.options import EXIT_INCOMPARABLE, EXIT_INTERRUPTED, EXIT_USAGE, remember_command
 from farm.errors import FarmError, IncomparableError
 from pool_impl.errors import PoolError
@@ -37,12 +37,15 @@ VERBS: tuple[tuple[str, Callable[..., int | None]], ...] = (
     ("plan", runs.plan),
     ("run", runs.run),
     ("search", runs.search),
+    ("advise", decisions.advise),
     ("list", results.list_),
     ("show", results.show),
     ("report", results.report),
-    ("compare", results.compare),
+    ("compare", decisions.compare),
+    ("gate", decisions.gate),
     ("explain", predictions.explain),
     ("validate", predictions.validate),
+    ("doctor", host.doctor),
     ("fields", results.fields),
     ("serve", metrics.serve),
     ("submit", cluster.submit),

@@ -1,4 +1,4 @@
-"""Verbs that read results: list, show, report, compare; and what there is to set and to measure."""
+"""Verbs that read results: list, show, report; and what there is to set and to measure."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -86,54 +86,6 @@ def report(
         return
     page.write(output, page.render(document))
     print(f"{document['answer'][0]}\nWritten to {output}")
-
-
-def compare(
-    run: RunName,
-    axis: Annotated[str, typer.Option(help="The field whose values are compared, such as pool.recycle.")],
-    base: Annotated[
-        str | None, typer.Option(help="Value to compare with; default false, else the first.")
-    ] = None,
-    measure: Annotated[
-        list[str] | None, typer.Option(help="Measure to show; may be given again. Default: a few.")
-    ] = None,
-    store: Store = None,
-    as_json: Json = False,
-) -> None:
-    """Compare the sides of one axis of a run: same configuration, same seed, exact differences."""
-    from farm import compare as comparing
-    from farm import query, tables
-    from farm.store import default_root, find
-    from farm.terminal import print_json
-    from workers.config import field
-    from workers.measures import by_name
-
-    measures = measure or list(tables.COMPARED)
-    for name in measures:
-        if name not in by_name():
-            raise SweepError(f"--measure {name}: no such measure; farm fields --measures lists them")
-    found = find(store or default_root(), run)
-    value = None if base is None else field(axis).parse(base)
-    pairs = comparing.compare(found, axis, value)
-    if as_json:
-        chosen = measure or list(by_name())
-        print_json(
-            [
-                {
-                    "axis": pair.axis,
-                    "base": pair.base,
-                    "other": pair.other,
-                    "fields": dict(pair.fields),
-                    "seed": pair.seed,
-                    "measures": {
-                        name: pair.measures[name]._asdict() for name in chosen if name in pair.measures
-                    },
-                }
-                for pair in pairs
-            ]
-        )
-        return
-    tables.console().print(tables.comparison(pairs, query.cells(found), measures))
 
 
 def fields(

@@ -1,20 +1,22 @@
 """Aggregates and comparisons against SQL and arithmetic written here."""
 
 import math
+import shutil
 from pathlib import Path
 from statistics import median
 
 import duckdb
 import pytest
+from pyarrow import parquet
 
 from farm import cli, query
 from farm import writer as writing
-from farm.compare import compare
+from farm.compare import compare_axis
 from farm.errors import IncomparableError
+from farm.place import LocalPlace
 from farm.store import Run, runs
 from workers.books.histogram import bucket_low_ps
-from workers.errors import ConfigError
-from workers.measures import CATEGORIES, MEASURES, by_name
+from workers.measures import CATEGORIES
 
 
 def sql(run: Run, text: str) -> list[tuple]:
@@ -84,58 +86,11 @@ def test_the_rate_is_that_of_this_models_attempts(small_run: Run) -> None:
     assert query.packet_rate([small_run], "another") is None
 
 
-def test_a_comparison_is_exact_and_complete(small_run: Run) -> None:
-    pairs = compare(small_run, "pool.recycle")
-    assert len(pairs) == 12
-    for pair in pairs:
-        assert (pair.base, pair.other) == (False, True)
-        where = " AND ".join(f"\"{name}\" = '{value}'" for name, value in pair.fields.items())
-        for measure in ("busy_ns_per_packet", "recycle_ratio"):
-            values = [
-                sql(
-                    small_run,
-                    f"SELECT {measure} FROM RECORDS "
-                    f'WHERE {where} AND seed = {pair.seed} AND "pool.recycle" = {side}',
-                )[0][0]
-                for side in (False, True)
-            ]
-            found = pair.measures[measure]
-            assert [found.base, found.other] == values
-            assert found.difference == values[1] - values[0]
-        # no device went down, nothing was merged and there is one node: nothing to compare of that
-        nothing = {"drain_seconds", "drain_forecast_seconds", "gro_packets_per_skb"}
-        nothing |= {"buffers_far_from_cpu_ratio", "buffers_far_from_nic_ratio"}
-        assert set(pair.measures) == {measure.name for measure in MEASURES} - nothing
-
-
-def test_a_verdict_follows_the_better_direction(small_run: Run) -> None:
-    for pair in compare(small_run, "pool.recycle", base=True):
-        assert (pair.base, pair.other) == (True, False)
-        for name, found in pair.measures.items():
-            better = by_name()[name].better
-            expected = {"higher": found.difference > 0, "lower": found.difference < 0}
-            if found.difference == 0:
-                assert found.verdict == "same"
-            elif better == "neither":
-                assert found.verdict == "differs"
-            else:
-                assert found.verdict == ("better" if expected[better] else "worse")
-
-
-def test_what_cannot_be_compared_is_refused(small_run: Run) -> None:
-    with pytest.raises(IncomparableError, match="does not sweep it; its axes: arch"):
-        compare(small_run, "nic.budget")
-    with pytest.raises(IncomparableError, match="use one of 64, 1024"):
-        compare(small_run, "pool.size", base=65)
-    with pytest.raises(ConfigError, match=r"did you mean pool\.size"):
-        compare(small_run, "pool.siez")
-
-
 def test_a_run_without_records_has_no_cells(tmp_path: Path, small_run: Run) -> None:
     run, _ = writing.create_run(tmp_path, small_run.sweep, {}, {})
     assert query.cells(run) == []
     with pytest.raises(IncomparableError, match="holds no two records"):
-        compare(run, "pool.recycle")
+        compare_axis(run, "pool.recycle")
 
 
 def test_a_measure_that_no_seed_could_take_is_missing_and_not_zero(tmp_path: Path) -> None:
@@ -174,3 +129,20 @@ def test_time_by_cpu_adds_up_to_that_of_each_category_and_of_the_busiest_cpu(sma
         [expected] = sql(small_run, f"SELECT {shares}, {weighted} FROM RECORDS WHERE {where}")
         found = [sum(by.get(name, 0) for by in by_cpu.values()) for name in CATEGORIES]
         assert [sum(by_cpu["queue 0"].values()), *found] == pytest.approx(expected, rel=1e-9)
+
+
+def test_a_run_of_an_older_version_is_read_without_what_it_did_not_write(
+    small_run: Run, tmp_path: Path
+) -> None:
+    """A field has its default then, a measure no value."""
+    run = Run(LocalPlace(shutil.copytree(small_run.path, tmp_path / "small" / small_run.name)))
+    for part in (run.path / "records").glob("*.parquet"):
+        older = parquet.read_table(part).drop_columns(
+            ["app.slice_us", "driver.copybreak_bytes", "drop_ratio"]
+        )
+        parquet.write_table(older, part)
+    for cell, whole in zip(query.cells(run), query.cells(small_run), strict=True):
+        assert cell.fields == whole.fields
+        assert "drop_ratio" not in cell.measures
+        assert cell.measures == {name: v for name, v in whole.measures.items() if name != "drop_ratio"}
+    assert query.times_by_cpu(run) == query.times_by_cpu(small_run)

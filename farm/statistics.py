@@ -1,0 +1,165 @@
+"""What differences between samples show, and what they cannot show.
+
+Simulated trials are paired by their seed and exact, so only how far a difference generalises is in question.
+Measured times are not: they differ between runs of the same thing, have outliers and are compared in numbers.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import comb
+from typing import Literal, NamedTuple
+
+import numpy
+
+from workers.measures import Better
+
+Verdict = Literal["better", "worse", "same", "differs", "not shown"]
+
+LEVEL = 0.95
+"""of intervals; 1 - LEVEL is how often something is claimed that is not there"""
+
+RESAMPLES = 2000
+_SEED = 20240229
+"""of the resampling: the same samples give the same interval"""
+
+
+class Interval(NamedTuple):
+    """Where a value lies, at a confidence level."""
+
+    low: float
+    high: float
+
+    def excludes(self, value: float) -> bool:
+        """Whether the value is outside."""
+        return not self.low <= value <= self.high
+
+
+def paired_interval(differences: Sequence[float], level: float = LEVEL) -> Interval | None:
+    """Of the mean of differences between trials of the same seeds (Student's t). None for a single one, which
+    says nothing of other seeds; differences that are all alike have an interval without width."""
+    if len(differences) < 2:
+        return None
+    if min(differences) == max(differences):
+        return Interval(differences[0], differences[0])
+    from scipy import stats
+
+    low, high = stats.ttest_1samp(numpy.asarray(differences, float), 0.0).confidence_interval(level)
+    return Interval(float(low), float(high))
+
+
+def paired_verdict(differences: Sequence[float], better: Better, seeds_matter: bool) -> Verdict:
+    """What simulated trials say together: one that differs is a finding if no seed could have changed it; of
+    several seeds the interval decides.
+
+    Args:
+        differences: other - base, for each seed.
+        seeds_matter: whether other seeds could come out otherwise.
+    """
+    interval = paired_interval(differences)
+    mean = sum(differences) / len(differences)
+    return paired_verdict_of(min(differences), max(differences), mean, interval, better, seeds_matter)
+
+
+def paired_verdict_of(
+    least: float, most: float, mean: float, interval: Interval | None, better: Better, seeds_matter: bool
+) -> Verdict:
+    """The same from what is known of the differences together."""
+    if least == most == 0:
+        return "same"
+    if seeds_matter and (interval is None or not interval.excludes(0.0)):
+        return "not shown"
+    return _direction(mean, better)
+
+
+@dataclass(frozen=True)
+class Shift:
+    """How two samples of a measured value differ."""
+
+    ratio: float
+    """median of the other over median of the base, less 1"""
+    difference: float
+    interval: Interval
+    """of the difference of medians, bootstrapped"""
+    p: float
+    """of the rank test: how often samples of one and the same thing would differ as much"""
+    smallest_p: float
+    """what samples of this size could show at the most"""
+
+
+def shift(base: Sequence[float], other: Sequence[float]) -> Shift:
+    """Compare two samples: Mann and Whitney's rank test, then a bootstrap of the difference of medians.
+
+    Raises:
+        ValueError: a sample is empty.
+    """
+    if not base or not other:
+        raise ValueError("a sample is empty")
+    from scipy import stats
+
+    left, right = (numpy.asarray(sample, float) for sample in (base, other))
+    medians = float(numpy.median(left)), float(numpy.median(right))
+    p = float(stats.mannwhitneyu(left, right, alternative="two-sided").pvalue)
+    if min(len(left), len(right)) < 2:
+        interval = Interval(-numpy.inf, numpy.inf)
+    else:
+        found = stats.bootstrap(
+            (left, right),
+            lambda x, y, axis: numpy.median(y, axis=axis) - numpy.median(x, axis=axis),
+            n_resamples=RESAMPLES,
+            confidence_level=LEVEL,
+            method="percentile",
+            rng=numpy.random.default_rng(_SEED),
+        ).confidence_interval
+        interval = Interval(float(found.low), float(found.high))
+    return Shift(
+        ratio=medians[1] / medians[0] - 1 if medians[0] else 0.0,
+        difference=medians[1] - medians[0],
+        interval=interval,
+        p=p,
+        smallest_p=smallest_p(len(left), len(right)),
+    )
+
+
+def smallest_p(base: int, other: int) -> float:
+    """The least p that a rank test of samples of this size can give: all of one below all of the other, of
+    all ways to part them."""
+    return min(1.0, 2 / comb(base + other, base))
+
+
+def adjusted(p_values: Sequence[float]) -> list[float]:
+    """The same for many comparisons at once, so that of what is claimed no more is wrong than of one
+    (Benjamini and Hochberg)."""
+    if not p_values:
+        return []
+    from scipy import stats
+
+    return [float(p) for p in stats.false_discovery_control(list(p_values))]
+
+
+def measured_verdict(
+    found: Shift, p: float, better: Better, *, least_ratio: float = 0.0, least_difference: float = 0.0
+) -> Verdict:
+    """What a measured comparison says.
+
+    Args:
+        p: adjusted for all comparisons that are made together.
+        least_ratio: effects below it, as a part of the base, do not matter.
+        least_difference: likewise, in the unit of the measure.
+
+    Returns:
+        ``same`` if the whole interval is too small to matter, ``not shown`` if it is not clear.
+    """
+    matters = abs(found.ratio) >= least_ratio and abs(found.difference) >= least_difference
+    if p <= 1 - LEVEL and found.interval.excludes(0.0) and matters:
+        return _direction(found.difference, better)
+    base = abs(found.difference / found.ratio) if found.ratio else 0.0
+    floor = max(least_ratio * base, least_difference)
+    if floor and max(abs(found.interval.low), abs(found.interval.high)) <= floor:
+        return "same"
+    return "not shown"
+
+
+def _direction(difference: float, better: Better) -> Verdict:
+    if better == "neither":
+        return "differs"
+    return "better" if (difference > 0) == (better == "higher") else "worse"

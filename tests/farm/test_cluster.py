@@ -180,7 +180,8 @@ def test_a_lost_head_is_told_in_a_line_and_the_run_is_resumed_elsewhere(
     assert f"{stored} trials are stored in " in line
     assert "go on with: farm run --resume " in line
     serial = runner(tmp_path / "serial", SECOND)
-    assert set(map(repr, run.read_records())) < set(map(repr, serial.read_records()))
+    # on a fast machine the last trial may have been stored by then
+    assert set(map(repr, run.read_records())) <= set(map(repr, serial.read_records()))
     assert farm("run", "--resume", str(run.path), "--executor", "serial")[0] == 0
     assert run.canonical_records() == serial.canonical_records()
 

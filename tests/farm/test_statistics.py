@@ -12,8 +12,8 @@ from scipy import stats
 from farm import statistics
 from farm.statistics import LEVEL, Shift
 
-REPEATS = 400
-SLACK = 0.033
+REPEATS = 200
+SLACK = 0.047
 """three standard errors of a share of 0.05 in REPEATS"""
 
 Draw = Callable[[numpy.random.Generator, int], numpy.ndarray]

@@ -16,6 +16,9 @@ REPEATS = 200
 SLACK = 0.047
 """three standard errors of a share of 0.05 in REPEATS"""
 
+POWER_SLACK = 0.064
+"""likewise of a share of 0.9"""
+
 Draw = Callable[[numpy.random.Generator, int], numpy.ndarray]
 
 DRAWS: dict[str, Draw] = {
@@ -47,7 +50,7 @@ def test_an_effect_of_two_spreads_is_found_in_nine_of_ten(name: str) -> None:
     spread = float(stats.iqr(sample)) / 1.349
     effect = 2 * spread / float(numpy.median(sample))
     found = verdicts(DRAWS[name], 12, effect)
-    assert found.count("worse") / REPEATS >= 0.9
+    assert found.count("worse") / REPEATS >= 0.9 - POWER_SLACK
     assert "better" not in found
 
 

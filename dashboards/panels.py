@@ -104,7 +104,8 @@ def bar_chart(
 ) -> Json:
     """Bars over the values of a field, side by side or stacked."""
     defaults: Json = {
-        "color": {"mode": "palette-classic-by-name"},
+        # in the order of the bars: by name, several categories get the same colour
+        "color": {"mode": "palette-classic"},
         "custom": {"axisPlacement": "auto", "fillOpacity": 85, "gradientMode": "none", "lineWidth": 1},
         "min": 0,
         "unit": unit,
@@ -122,12 +123,7 @@ def bar_chart(
         "options": {
             "barWidth": 0.9,
             "groupWidth": 0.8,
-            "legend": {
-                "calcs": [],
-                "displayMode": "list",
-                "placement": "right" if stacked else "bottom",
-                "showLegend": True,
-            },
+            "legend": {"calcs": [], "displayMode": "list", "placement": "bottom", "showLegend": True},
             "orientation": "vertical",
             "showValue": "never",
             "stacking": "normal" if stacked else "none",

@@ -32,6 +32,11 @@ def _response() -> Json:
         "curve",
         "s",
         stacked=False,
+        overrides=[
+            common.coloured("on", "blue"),
+            common.coloured("off", "orange"),
+            common.coloured("knee", "dark-blue"),
+        ],
     )
 
 

@@ -1,12 +1,13 @@
 // Grafana's bar chart belongs to its server, not to @grafana/ui: this one is made of the same parts.
 import React from 'react';
 import uPlot from 'uplot';
-import { FieldType, formattedValueToString, getFieldDisplayName, getFieldSeriesColor } from '@grafana/data';
-import * as ui from '@grafana/ui';
+import { FieldType, formattedValueToString, getFieldDisplayName, getFieldSeriesColor, ui } from './grafana.cjs';
 import { AxisPlacement, LegendDisplayMode, ScaleDistribution } from '@grafana/schema';
 
 const X = 'x';
 const Y = 'y';
+// as Grafana does for units of 1024
+const BINARY_INCREMENTS = Array.from({ length: 53 }, (_, power) => 2 ** power);
 
 function plotConfig(categories, fields, options, config, theme) {
   const stacked = options.stacking === 'normal';
@@ -36,6 +37,7 @@ function plotConfig(categories, fields, options, config, theme) {
     scaleKey: Y,
     placement: AxisPlacement.Left,
     theme,
+    incrs: config.unit === 'bytes' ? BINARY_INCREMENTS : undefined,
     formatValue: (value, decimals) => formattedValueToString(fields[0].display(value, decimals)),
   });
   const group = options.groupWidth;

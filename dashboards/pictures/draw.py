@@ -1,7 +1,7 @@
 """Draw the dashboards as PNG files, with Grafana's panel components and a real Prometheus.
 
-``python dashboards/pictures/draw.py --help``; needs ``npm install`` in this directory, and Debian's ``prometheus``
-and ``chromium``. Everything that is started listens on loopback and ends with this program.
+``python dashboards/pictures/draw.py --help``; needs ``npm install`` in this directory, and Debian's
+``prometheus`` and ``chromium``. All that is started listens on loopback and ends with this program.
 """
 
 import argparse
@@ -27,16 +27,24 @@ JSON = HERE.parent / "json"
 PROMETHEUS = HERE.parents[1] / "deploy" / "prometheus"
 PREFIX = "page-pool-farm-"
 
-SWEEP = ("quickstart", "duration_ms=5", "arch=broadwell-ep,armada-3720")
-"""small, with everything that the dashboards compare"""
+SWEEP = ("quickstart",)
+"""three architectures, four pool sizes, with and without recycling: what the dashboards compare"""
 
 WIDTH_PIXELS = 1400
 PATIENCE_SECONDS = 60.0
 SCRAPE_SECONDS = 3
-CHROMIUM = (
-    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --hide-scrollbars --virtual-time-budget=15000"
-).split()
+CHROMIUM = [
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--hide-scrollbars",
+    "--virtual-time-budget=15000",
+]
 
 
 class DrawError(Exception):
@@ -49,8 +57,12 @@ def main() -> int:
     parser.add_argument("boards", nargs="*", help="recycling, pool-size and so on; default all")
     parser.add_argument("--store", type=Path, help="root of a store with results; default: run a small sweep")
     parser.add_argument("--out", type=Path, default=HERE / "out", help="directory of the PNG files")
-    parser.add_argument("--theme", choices=("light", "dark"), action="append", help="may be repeated; default light")
-    parser.add_argument("--set", metavar="NAME=VALUE", action="append", default=[], help="value of a variable")
+    parser.add_argument(
+        "--theme", choices=("light", "dark"), action="append", help="may be repeated; default light"
+    )
+    parser.add_argument(
+        "--set", metavar="NAME=VALUE", action="append", default=[], help="value of a variable"
+    )
     arguments = parser.parse_args()
     try:
         draw(arguments)
@@ -120,11 +132,19 @@ def bundle() -> None:
     """Make out/main.js and out/main.css of main.jsx and what it imports."""
     esbuild = HERE / "node_modules" / ".bin" / "esbuild"
     if not esbuild.exists():
-        raise DrawError("node_modules is missing: npm install --ignore-scripts --no-package-lock, in this directory")
-    command = [str(esbuild), "main.jsx", "--bundle", "--format=esm", "--outdir=out", "--log-level=error", "--minify"]
+        raise DrawError(
+            "node_modules is missing: npm install --ignore-scripts --no-package-lock, in this directory"
+        )
+    command = [
+        str(esbuild),
+        "main.jsx",
+        "--bundle",
+        "--format=esm",
+        "--outdir=out",
+        "--log-level=error",
+        "--minify",
+    ]
     command += [f"--loader:.{kind}=dataurl" for kind in ("svg", "woff2", "png", "ttf")]
-    # the ES modules of @grafana/ui import CommonJS packages in a way that only webpack understands
-    command += ["--alias:@grafana/ui=./node_modules/@grafana/ui/dist/cjs/index.cjs"]
     command += ['--define:process.env.NODE_ENV="production"']
     if subprocess.run(command, cwd=HERE).returncode:
         raise DrawError("main.jsx does not bundle: see above")
@@ -161,7 +181,9 @@ def started(command: Sequence[str], log: Path) -> Iterator[None]:
     try:
         yield
         if process.poll() is not None:
-            raise DrawError(f"{Path(command[0]).name} ended: {log.read_text(encoding='utf-8').strip()[-300:]}")
+            raise DrawError(
+                f"{Path(command[0]).name} ended: {log.read_text(encoding='utf-8').strip()[-300:]}"
+            )
     finally:
         process.terminate()
         process.wait(20)
@@ -215,7 +237,9 @@ def served(upstream: str) -> Iterator[str]:
                 return str(JSON / os.path.basename(path))
             return super().translate_path(path)
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Handler, directory=str(HERE)))
+    server = http.server.ThreadingHTTPServer(
+        ("127.0.0.1", 0), functools.partial(Handler, directory=str(HERE))
+    )
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     try:
@@ -231,7 +255,12 @@ def take(chromium: str, page: str, picture: Path, scratch: Path) -> None:
 
     def browse(height: int, *options: str) -> str:
         profile = tempfile.mkdtemp(dir=scratch)
-        command = [chromium, *CHROMIUM, f"--user-data-dir={profile}", f"--window-size={WIDTH_PIXELS},{height}"]
+        command = [
+            chromium,
+            *CHROMIUM,
+            f"--user-data-dir={profile}",
+            f"--window-size={WIDTH_PIXELS},{height}",
+        ]
         done = subprocess.run([*command, *options, page], capture_output=True, text=True, timeout=120)
         return done.stdout
 

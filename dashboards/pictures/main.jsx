@@ -15,8 +15,8 @@ import {
   standardTransformersRegistry,
   ThemeContext,
   transformDataFrame,
-} from '@grafana/data';
-import * as ui from '@grafana/ui';
+  ui,
+} from './grafana.cjs';
 import { BarChart } from './barchart.jsx';
 import { framesOf } from './prometheus.js';
 import { laidOut, substitution, variablesOf } from './variables.js';

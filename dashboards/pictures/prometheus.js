@@ -1,5 +1,5 @@
 // Answers of Prometheus as Grafana's data frames, shaped as its own data source shapes them.
-import { FieldType, toDataFrame } from '@grafana/data';
+import { FieldType, toDataFrame } from './grafana.cjs';
 
 async function ask(path, parameters) {
   const answer = await (await fetch(`/api/v1/${path}?${new URLSearchParams(parameters)}`)).json();

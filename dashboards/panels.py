@@ -112,6 +112,9 @@ def bar_chart(
     }
     if maximum is not None:
         defaults["max"] = maximum
+    if unit == "percentunit":
+        # an axis of nothing but zeros would go up to 10,000 %
+        defaults["custom"]["axisSoftMax"] = 0.01
     return {
         "datasource": DATA_SOURCE,
         "description": description,

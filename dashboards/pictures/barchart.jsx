@@ -21,7 +21,8 @@ function plotConfig(categories, fields, options, config, theme) {
     distribution: ScaleDistribution.Ordinal,
     range: () => [-0.5, last],
   });
-  builder.addScale({ scaleKey: Y, orientation: 1, direction: 1, min: config.min, max: config.max });
+  const { min, max, custom } = config;
+  builder.addScale({ scaleKey: Y, orientation: 1, direction: 1, min, max, softMax: custom.axisSoftMax });
   builder.addAxis({
     scaleKey: X,
     isTime: false,
@@ -67,10 +68,10 @@ function plotConfig(categories, fields, options, config, theme) {
       theme,
       show: true,
       pxAlign: true,
-      lineWidth: config.custom.lineWidth,
+      lineWidth: custom.lineWidth,
       lineColor: getFieldSeriesColor(field, theme).color,
-      fillOpacity: config.custom.fillOpacity,
-      gradientMode: config.custom.gradientMode,
+      fillOpacity: custom.fillOpacity,
+      gradientMode: custom.gradientMode,
       colorMode: undefined,
       showPoints: 'never',
       pathBuilder: uPlot.paths.bars({ disp, gap: 0 }),

@@ -17,6 +17,7 @@ import tempfile
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -61,8 +62,13 @@ def main() -> int:
         "--theme", choices=("light", "dark"), action="append", help="may be repeated; default light"
     )
     parser.add_argument(
-        "--set", metavar="NAME=VALUE", action="append", default=[], help="value of a variable"
+        "--set",
+        metavar="NAME=VALUE",
+        action="append",
+        default=[],
+        help="value of a variable; repeat for several",
     )
+    parser.add_argument("--height", metavar="PIXELS", type=int, default=100_000, help="cut what is below")
     arguments = parser.parse_args()
     try:
         draw(arguments)
@@ -87,7 +93,6 @@ def draw(arguments: argparse.Namespace) -> None:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pictures")))
         store = arguments.store or scratch / "store"
         store.mkdir(exist_ok=True)
-        began = time.time()
         exporter, live, port = free_port(), free_port(), free_port()
         farm = str(Path(sys.executable).with_name("farm"))
         serve = [farm, "serve", "--store", str(store), "--port", str(exporter)]
@@ -101,11 +106,15 @@ def draw(arguments: argparse.Namespace) -> None:
             "--log.level=warn",
         ]
         stack.enter_context(started(server, scratch / "prometheus.log"))
+        upstream = f"http://127.0.0.1:{port}"
+        wait_for(
+            "scrape by Prometheus", functools.partial(answers, upstream, 'up{job="page-pool-farm"} == 1')
+        )
+        began = time.time()
         if arguments.store is None:
             sweep = [*SWEEP, "--executor", "serial", "--store", str(store), "--metrics-port", str(live)]
             subprocess.run([farm, "run", *sweep], check=True, stdout=subprocess.DEVNULL)
-        upstream = f"http://127.0.0.1:{port}"
-        wait_for("results in Prometheus", functools.partial(has_results, upstream))
+        wait_for("results", functools.partial(answers, upstream, "pagepool_farm_busy_seconds_per_packet"))
         # a few more scrapes, for lines over time
         time.sleep(3 * SCRAPE_SECONDS)
         site = stack.enter_context(served(upstream))
@@ -116,7 +125,7 @@ def draw(arguments: argparse.Namespace) -> None:
                 query += [f"var-{one}" for one in arguments.set]
                 page = f"{site}/index.html?{'&'.join(query)}"
                 picture = arguments.out / f"{name}{suffix}.png"
-                take(chromium, page, picture, scratch)
+                take(chromium, page, picture, scratch, arguments.height)
                 print(picture)
 
 
@@ -202,9 +211,9 @@ def wait_for(what: str, is_there: Callable[[], bool]) -> None:
     raise DrawError(f"no {what} after {PATIENCE_SECONDS:.0f} s; does the store hold a run?")
 
 
-def has_results(upstream: str) -> bool:
-    """Whether Prometheus has scraped a result that is younger than a run."""
-    url = f"{upstream}/api/v1/query?query=count(pagepool_farm_busy_seconds_per_packet)"
+def answers(upstream: str, query: str) -> bool:
+    """Whether Prometheus finds anything."""
+    url = f"{upstream}/api/v1/query?{urllib.parse.urlencode({'query': f'count({query})'})}"
     with urllib.request.urlopen(url, timeout=10) as answer:
         return b'"value"' in answer.read()
 
@@ -250,8 +259,8 @@ def served(upstream: str) -> Iterator[str]:
         server.server_close()
 
 
-def take(chromium: str, page: str, picture: Path, scratch: Path) -> None:
-    """Take a picture of a page: first ask how high it gets, then draw it as high."""
+def take(chromium: str, page: str, picture: Path, scratch: Path, limit: int) -> None:
+    """Take a picture of a page: first ask how high it gets, then draw it as high, up to a limit in pixels."""
 
     def browse(height: int, *options: str) -> str:
         profile = tempfile.mkdtemp(dir=scratch)
@@ -270,7 +279,7 @@ def take(chromium: str, page: str, picture: Path, scratch: Path) -> None:
     if not found.startswith("ready "):
         raise DrawError(f"{picture.name}: {found}")
     picture.unlink(missing_ok=True)
-    browse(int(found.split()[1]), f"--screenshot={picture}")
+    browse(min(limit, int(found.split()[1])), f"--screenshot={picture}")
     if not picture.exists():
         raise DrawError(f"{picture.name}: chromium made no picture")
 

@@ -58,7 +58,7 @@ const property = (path, isCustom) => ({
   getItemsCount: () => 0,
 });
 const STANDARD = 'unit min max decimals displayName noValue color thresholds mappings links'.split(' ');
-const CUSTOM = ['custom.cellOptions', 'custom.width', 'custom.align'];
+const CUSTOM = 'align axisPlacement axisSoftMax cellOptions drawStyle fillOpacity gradientMode lineWidth showPoints';
 window.grafanaBootData = { user: {}, settings: {}, navTree: [] };
 standardFieldConfigEditorRegistry.setInit(() => STANDARD.map((path) => property(path, false)));
 standardTransformersRegistry.setInit(() => {
@@ -68,7 +68,7 @@ standardTransformersRegistry.setInit(() => {
 });
 const registry = new FieldConfigOptionsRegistry(() => [
   ...STANDARD.map((path) => property(path, false)),
-  ...CUSTOM.map((path) => property(path, true)),
+  ...CUSTOM.split(' ').map((name) => property(`custom.${name}`, true)),
 ]);
 
 const same = (value) => value;

@@ -112,7 +112,7 @@ def bar_chart(
     }
     if maximum is not None:
         defaults["max"] = maximum
-    if unit == "percentunit":
+    elif unit == "percentunit":
         # an axis of nothing but zeros would go up to 10,000 %
         defaults["custom"]["axisSoftMax"] = 0.01
     return {

@@ -33,7 +33,7 @@ SWEEP = ("quickstart",)
 
 WIDTH_PIXELS = 1400
 PATIENCE_SECONDS = 60.0
-SCRAPE_SECONDS = 3
+SCRAPE_SECONDS = 1
 CHROMIUM = [
     "--headless",
     "--no-sandbox",
@@ -121,7 +121,8 @@ def draw(arguments: argparse.Namespace) -> None:
         for name in arguments.boards or known:
             for theme in dict.fromkeys(arguments.theme or ["light"]):
                 suffix = "" if theme == "light" else f"-{theme}"
-                query = [f"board={PREFIX}{name}", f"theme={theme}", f"from={began:.0f}"]
+                query = [f"board={PREFIX}{name}", f"theme={theme}", f"scrape={SCRAPE_SECONDS}"]
+                query += [f"from={began:.0f}", f"to={time.time():.0f}"]
                 query += [f"var-{one}" for one in arguments.set]
                 page = f"{site}/index.html?{'&'.join(query)}"
                 picture = arguments.out / f"{name}{suffix}.png"

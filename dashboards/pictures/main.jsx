@@ -1,10 +1,11 @@
-// Draws one dashboard: index.html?board=UID&theme=light&from=SECONDS&var-NAME=VALUE. Ends with "ready HEIGHT" as the
-// title of the page, or with what went wrong.
+// Draws one dashboard: index.html?board=UID&theme=light&from=SECONDS&to=SECONDS&scrape=SECONDS&var-NAME=VALUE. Ends
+// with "ready HEIGHT" as the title of the page, or with what went wrong.
 import React from 'react';
 import { createRoot } from 'react-dom/client';
 import { lastValueFrom } from 'rxjs';
 import {
   applyFieldOverrides,
+  cacheFieldDisplayNames,
   createTheme,
   dateTime,
   FieldConfigOptionsRegistry,
@@ -26,16 +27,17 @@ const COLUMNS = 24;
 const ROW_PIXELS = 30;
 const GAP_PIXELS = 8;
 const HEADER_PIXELS = 96;
-const SCRAPE_SECONDS = 3;
 const SHOWN_SECONDS = 3600;
 
 const page = new URLSearchParams(location.search);
 const theme = createTheme({ colors: { mode: page.get('theme') ?? 'light' } });
-const now = Math.floor(Date.now() / 1000);
-const range = { from: Math.max(Number(page.get('from') ?? 0), now - SHOWN_SECONDS), to: now, step: SCRAPE_SECONDS };
+const scrape = Number(page.get('scrape') ?? 15);
+// not Date.now(): the browser's clock runs ahead, so that it does not wait
+const now = Number(page.get('to'));
+const range = { from: Math.max(Number(page.get('from') ?? 0), now - SHOWN_SECONDS), to: now, step: scrape };
 const builtIn = {
   __interval: `${range.step}s`,
-  __rate_interval: `${Math.max(4 * SCRAPE_SECONDS, 12)}s`,
+  __rate_interval: `${4 * scrape}s`,
   __range: `${range.to - range.from}s`,
 };
 const timeRange = {
@@ -168,6 +170,8 @@ async function prepared({ panel, variables, y }) {
     fieldConfigRegistry: registry,
     replaceVariables: same,
   });
+  // colours by name ask for them
+  cacheFieldDisplayNames(frames);
   return { panel, y, title, frames };
 }
 

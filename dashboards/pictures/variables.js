@@ -22,7 +22,8 @@ export async function variablesOf(dashboard, chosen, builtIn) {
     const options = (await labelValues(query)).sort();
     const wanted = chosen.getAll(`var-${one.name}`);
     const all = one.includeAll && !wanted.length && [one.current?.value].flat().includes(ALL);
-    const values = wanted.length ? wanted : all ? options : options.slice(0, 1);
+    const found = wanted.length ? wanted : options;
+    const values = all || (one.multi && wanted.length) ? found : found.slice(0, 1);
     const text = all ? 'All' : values.join(' + ') || '-';
     variables.push({ name: one.name, label: one.label || one.name, multi: one.multi, values, text });
   }

@@ -1,7 +1,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: quickstart test check test-only test-long bench dashboards clean
+.PHONY: quickstart test check test-only test-long bench dashboards pictures clean
 
 quickstart: .venv/installed
 	$(BIN)/farm run quickstart
@@ -29,8 +29,16 @@ bench: .venv/installed
 dashboards: .venv/installed
 	$(BIN)/python -m dashboards
 
+# for README; needs npm, and Debian's prometheus and chromium: dashboards/pictures/README.md
+pictures: .venv/installed dashboards/pictures/node_modules/installed
+	$(BIN)/python dashboards/pictures/draw.py --theme light --theme dark
+
+dashboards/pictures/node_modules/installed: dashboards/pictures/package.json
+	cd dashboards/pictures && npm install --ignore-scripts --no-package-lock --no-audit --no-fund
+	touch $@
+
 clean:
-	rm -rf .venv build *.egg-info
+	rm -rf .venv build *.egg-info dashboards/pictures/node_modules dashboards/pictures/out
 
 .venv/installed: pyproject.toml
 	$(PYTHON) -m venv .venv

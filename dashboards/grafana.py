@@ -111,7 +111,8 @@ def sort_by(field: str, *, descending: bool = False) -> Json:
 
 def matrix(rows: str, columns: str) -> Json:
     """Transformation: one row per value of ``rows`` and one column per value of ``columns``."""
-    options = {"columnField": columns, "rowField": rows, "valueField": "Value"}
+    # what is missing has no bar; the default is an empty text, which becomes a bar of height 0
+    options = {"columnField": columns, "emptyValue": "null", "rowField": rows, "valueField": "Value"}
     return {"id": "groupingToMatrix", "options": options}
 
 

@@ -104,13 +104,17 @@ def bar_chart(
 ) -> Json:
     """Bars over the values of a field, side by side or stacked."""
     defaults: Json = {
-        "color": {"mode": "palette-classic-by-name"},
+        # in the order of the bars: by name, several categories get the same colour
+        "color": {"mode": "palette-classic"},
         "custom": {"axisPlacement": "auto", "fillOpacity": 85, "gradientMode": "none", "lineWidth": 1},
         "min": 0,
         "unit": unit,
     }
     if maximum is not None:
         defaults["max"] = maximum
+    elif unit == "percentunit":
+        # an axis of nothing but zeros would go up to 10,000 %
+        defaults["custom"]["axisSoftMax"] = 0.01
     return {
         "datasource": DATA_SOURCE,
         "description": description,
@@ -122,12 +126,7 @@ def bar_chart(
         "options": {
             "barWidth": 0.9,
             "groupWidth": 0.8,
-            "legend": {
-                "calcs": [],
-                "displayMode": "list",
-                "placement": "right" if stacked else "bottom",
-                "showLegend": True,
-            },
+            "legend": {"calcs": [], "displayMode": "list", "placement": "bottom", "showLegend": True},
             "orientation": "vertical",
             "showValue": "never",
             "stacking": "normal" if stacked else "none",

@@ -23,7 +23,9 @@ _SPREAD = " or ".join(
 def _by_arch(title: str, description: str, measure: str, unit: str) -> Json:
     name = result_name(measure)
     expression = f"avg by (arch, pool_recycle) ({select(name, *_CHOSEN[:-1])})"
-    return common.parts_by_arch(title, description, expression, "pool_recycle", unit)
+    return common.parts_by_arch(
+        title, description, expression, "pool_recycle", unit, overrides=common.RECYCLING
+    )
 
 
 def build() -> Json:
@@ -40,7 +42,7 @@ def build() -> Json:
             stacked=True,
         ),
         14,
-        10,
+        12,
     )
     grid.place(
         common.parts_by_arch(
@@ -50,9 +52,14 @@ def build() -> Json:
             _SPREAD,
             "seeds",
             "s",
+            overrides=[
+                common.coloured("1 lowest", "super-light-blue"),
+                common.coloured("2 median", "blue"),
+                common.coloured("3 highest", "dark-blue"),
+            ],
         ),
         10,
-        10,
+        12,
     )
     corner = grafana.corner("category", "arch")
     grid.place(
@@ -104,9 +111,7 @@ def build() -> Json:
             "percentunit",
         ),
     ):
-        grid.place(
-            _by_arch(title, f"With recycling on (true) and off (false). {description}", measure, unit), 8, 8
-        )
+        grid.place(_by_arch(title, f"With recycling on and off. {description}", measure, unit), 8, 8)
     variables = common.variables(*_CELL)
     variables.append(common.cell_variable("base", "arch"))
     return grafana.dashboard(

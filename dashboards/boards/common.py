@@ -49,6 +49,18 @@ def cell_variable(name: str, label: str, *, multiple: bool = False) -> Json:
     return grafana.label_variable(name, _LABELS[name], selector, label=label, multiple=multiple)
 
 
+def coloured(name: str, colour: str, **properties: object) -> Json:
+    """Settings of the bars of a name: one colour."""
+    return grafana.override(name, color={"fixedColor": colour, "mode": "fixed"}, **properties)
+
+
+RECYCLING = (
+    coloured("true", "blue", displayName="on"),
+    coloured("false", "orange", displayName="off"),
+)
+"""bars by ``pool_recycle``; blue and orange are told apart by the colour-blind too"""
+
+
 def tagged(expression: str, label: str, value: str) -> str:
     """The expression's series with one more label."""
     return f'label_replace({expression}, "{label}", "{value}", "", "")'
@@ -87,16 +99,19 @@ def bars_by_size(
             grafana.matrix("pool_size", "pool_recycle"),
             grafana.to_text(corner),
         ],
-        # blue and orange: told apart by the colour-blind too
-        overrides=[
-            grafana.override("true", color={"fixedColor": "blue", "mode": "fixed"}, displayName="on"),
-            grafana.override("false", color={"fixedColor": "orange", "mode": "fixed"}, displayName="off"),
-        ],
+        overrides=RECYCLING,
     )
 
 
 def parts_by_size(
-    title: str, description: str, expression: str, part: str, unit: str, *, stacked: bool
+    title: str,
+    description: str,
+    expression: str,
+    part: str,
+    unit: str,
+    *,
+    stacked: bool,
+    overrides: Sequence[Json] = (),
 ) -> Json:
     """Bars of an expression over the pool size, one for each value of a label, or stacked."""
     corner = grafana.corner("pool_size", part)
@@ -114,11 +129,19 @@ def parts_by_size(
             grafana.matrix("pool_size", part),
             grafana.to_text(corner),
         ],
+        overrides=overrides,
     )
 
 
 def parts_by_arch(
-    title: str, description: str, expression: str, part: str, unit: str, *, stacked: bool = False
+    title: str,
+    description: str,
+    expression: str,
+    part: str,
+    unit: str,
+    *,
+    stacked: bool = False,
+    overrides: Sequence[Json] = (),
 ) -> Json:
     """Bars of an expression over the architecture, one for each value of a label, or stacked."""
     return panels.bar_chart(
@@ -129,4 +152,5 @@ def parts_by_arch(
         x_field=grafana.corner("arch", part),
         stacked=stacked,
         transformations=[grafana.sort_by(part), grafana.sort_by("arch"), grafana.matrix("arch", part)],
+        overrides=overrides,
     )

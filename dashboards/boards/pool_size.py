@@ -22,7 +22,10 @@ def _response() -> Json:
     for value, word in (("true", "on"), ("false", "off")):
         both = f'label_replace({both}, "curve", "{word}", "pool_recycle", "{value}")'
     both = f"avg by (pool_size, curve) ({both})"
-    knee = common.tagged(f"{_RECYCLING} and on (pool_size) ({_SIZES} == scalar({_KNEE}))", "curve", "knee")
+    # bars stand in the order in which their names appear: this one sorts after on and off
+    knee = common.tagged(
+        f"{_RECYCLING} and on (pool_size) ({_SIZES} == scalar({_KNEE}))", "curve", "the knee"
+    )
     return common.parts_by_size(
         "CPU time per packet over the pool size",
         "Response to the pool size in pages, with recycling on and off; a third bar marks the knee, the "
@@ -32,6 +35,11 @@ def _response() -> Json:
         "curve",
         "s",
         stacked=False,
+        overrides=[
+            common.coloured("on", "blue"),
+            common.coloured("off", "orange"),
+            common.coloured("the knee", "dark-blue"),
+        ],
     )
 
 
@@ -46,7 +54,7 @@ def build() -> Json:
             "Smallest pool in pages within 5 % of the least CPU time per packet with recycling on. Good: at "
             "most the size that the driver asks for.",
             grafana.newest_query(_KNEE, ""),
-            unit="short",
+            unit="none",
             text_mode="value",
         ),
         8,

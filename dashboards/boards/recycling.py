@@ -131,9 +131,9 @@ def build() -> Json:
             _CHOSEN,
         ),
         8,
-        9,
+        11,
     )
-    grid.place(_categories(), 16, 9)
+    grid.place(_categories(), 16, 11)
     grid.place(
         common.by_size(
             "Recycle ratio",

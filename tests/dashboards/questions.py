@@ -131,7 +131,7 @@ POOL_SIZE = {
         SELECT pool_size, if(pool_recycle = 'true', 'on', 'off') AS curve, avg(value) AS value
         FROM chosen GROUP BY ALL
         UNION ALL
-        SELECT pool_size, 'knee', value FROM response, knee WHERE pool_size::INT = knee
+        SELECT pool_size, 'the knee', value FROM response, knee WHERE pool_size::INT = knee
         """,
     ),
     "Knee": Question(BUSY, f"{ON_BY_SIZE} SELECT knee AS value FROM knee"),

@@ -7,10 +7,8 @@ from typing import Any
 from rich.console import Group, RenderableType
 from rich.text import Text
 
-from farm import tables
+from farm import svg, tables
 from farm.advise import Advice, Step
-from farm.errors import OutputError
-from workers.measures import by_name
 
 HEADINGS = ("pool", "new pages", "may keep", "keeps", "ns/packet", "drops", "")
 INCHES = (7.0, 4.2)
@@ -116,18 +114,6 @@ def as_json(found: Sequence[Advice], best: Advice | None) -> dict[str, Any]:
     }
 
 
-def check_plot(path: Path) -> None:
-    """Refuse a picture that could not be written, before anything is computed.
-
-    Raises:
-        OutputError: not an SVG file, or no directory for it.
-    """
-    if path.suffix != ".svg":
-        raise OutputError(f"--plot {path}: the picture is SVG; name a file that ends in .svg")
-    if not path.parent.is_dir():
-        raise OutputError(f"--plot {path}: no such directory; name one that exists")
-
-
 def plot(found: Sequence[Advice], path: Path) -> None:
     """Memory against the share of new pages, a curve for each cell: what is left of and below a curve
     cannot be had. Sizes stand at their points, the chosen one is filled.
@@ -135,39 +121,22 @@ def plot(found: Sequence[Advice], path: Path) -> None:
     Raises:
         OutputError: it cannot be written.
     """
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-
-    with matplotlib.rc_context({"svg.hashsalt": "page-pool-farm", "svg.fonttype": "none", "font.size": 9}):
-        figure, axes = pyplot.subplots(figsize=INCHES, layout="constrained")
+    with svg.drawn(path, INCHES) as axes:
         for place, advice in enumerate(found):
             curve = sorted((_point(step), step.size) for step in advice.pareto)
             colour = f"C{place % 10}"
             label = _title(advice) or "this workload"
-            axes.plot(
-                *zip(*(point for point, _ in curve), strict=True),
-                color=colour,
-                marker="o",
-                mfc="white",
-                label=label,
-            )
+            along, up = zip(*(point for point, _ in curve), strict=True)
+            axes.plot(along, up, color=colour, marker="o", mfc="white", label=label)
             for point, size in curve:
                 axes.annotate(str(size), point, textcoords="offset points", xytext=(4, 4), fontsize=7)
             if advice.chosen:
                 axes.plot(*_point(advice.chosen), color=colour, marker="o", linestyle="")
         axes.set_xscale("log", base=2)
         axes.set_xlabel("memory that the ring of a queue may keep, MiB")
-        axes.set_ylabel(f"allocations that need new pages, % ({by_name()['recycle_ratio'].name})")
+        axes.set_ylabel("allocations that need new pages, %")
         axes.set_title("What a pool's size buys", loc="left")
         axes.legend(frameon=False)
-        try:
-            figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
-        except OSError as error:
-            raise OutputError(f"--plot {path}: {error.strerror}; name a file that can be written") from None
-        finally:
-            pyplot.close(figure)
 
 
 def _point(step: Step) -> tuple[float, float]:

@@ -3,25 +3,13 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from farm.errors import CaseError
+from farm import svg
 from farm.validate import Prediction
 
 COLOURS = {"in band": "#2a7f3b", "out of band": "#c0392b", "sign wrong": "#7b2d8b", "not scored": "#8a8a8a"}
 MARKERS = {"predicted": "o", "fitted": "s", "input": "^"}
 INCHES = (12.0, 6.4)
 LABEL_POINTS = 6.5
-
-
-def check(path: Path) -> None:
-    """Refuse a file that :func:`write` could not write, before anything is computed.
-
-    Raises:
-        CaseError: not an SVG file, or no directory for it.
-    """
-    if path.suffix != ".svg":
-        raise CaseError(f"--plot {path}: the picture is SVG; name a file that ends in .svg")
-    if not path.parent.is_dir():
-        raise CaseError(f"--plot {path}: no such directory; name one that exists")
 
 
 def write(found: Sequence[Prediction], path: Path) -> None:
@@ -31,16 +19,11 @@ def write(found: Sequence[Prediction], path: Path) -> None:
     no logarithm, such as a published zero, is left out. The same predictions give the same bytes.
 
     Raises:
-        CaseError: it cannot be written.
+        OutputError: it cannot be written.
     """
-    import matplotlib
+    with svg.drawn(path, INCHES, panels=2) as panels:
+        from matplotlib.lines import Line2D
 
-    matplotlib.use("svg")
-    from matplotlib import pyplot
-    from matplotlib.lines import Line2D
-
-    with matplotlib.rc_context({"svg.hashsalt": "page-pool-farm", "svg.fonttype": "none", "font.size": 9}):
-        figure, panels = pyplot.subplots(1, 2, figsize=INCHES, layout="constrained")
         times = [p for p in found if p.case.table.compare in ("value", "difference") and not _is_ratio(p)]
         for panel, title, rows in (
             (panels[0], "time, ns", times),
@@ -52,12 +35,6 @@ def write(found: Sequence[Prediction], path: Path) -> None:
             *(Line2D([], [], color=COLOURS[v], marker="o", linestyle="", label=v) for v in COLOURS),
         ]
         panels[0].legend(handles=handles, loc="upper left", frameon=False)
-        try:
-            figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
-        except OSError as error:
-            raise CaseError(f"--plot {path}: {error.strerror}; name a file that can be written") from None
-        finally:
-            pyplot.close(figure)
 
 
 def _is_ratio(prediction: Prediction) -> bool:

@@ -131,14 +131,14 @@ def advise(
     as_json: Json = False,
 ) -> int:
     """Find the smallest pool that meets targets, for each cell of a sweep, and what each step costs."""
-    from farm import advise_output, tables
+    from farm import advise_output, svg, tables
     from farm import sweep as sweeps
     from farm.advise import advise as find
     from farm.advise import best, target_of
     from farm.terminal import print_json
 
     if plot is not None:
-        advise_output.check_plot(plot)
+        svg.check(plot)
     targets = [target_of(text) for text in target or ()]
     found = find(sweeps.load(sweep, overrides or []), targets)
     chosen = best(found)

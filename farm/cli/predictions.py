@@ -39,7 +39,7 @@ def validate(
 
     known = case_files.load([*(cases or []), *(more or [])])
     if plot is not None:
-        from farm.validate_plot import check
+        from farm.svg import check
 
         check(plot)
     records = validation.run(validation.trials(known))

@@ -14,8 +14,9 @@ ROOT = Path(__file__).parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 PACKAGES = sorted({name.partition(".")[0] for name in PROJECT["tool"]["setuptools"]["packages"]})
 
-# for those who read the repository
+# for those who read the repository, and for those who draw its pictures
 LEFT_OUT = ("README.md", "predicted.svg")
+LEFT_OUT_DIRECTORIES = ("__pycache__", "pictures")
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +24,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A wheel of a copy, so that nothing that an earlier build left behind gets into it."""
     source = tmp_path_factory.mktemp("source")
     for name in PACKAGES:
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns(*LEFT_OUT_DIRECTORIES))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
@@ -40,7 +41,7 @@ def test_the_wheel_has_every_file_of_the_packages(wheel: Path) -> None:
         str(path.relative_to(ROOT))
         for package in PACKAGES
         for path in (ROOT / package).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts
+        if path.is_file() and not set(path.parts) & set(LEFT_OUT_DIRECTORIES)
     }
     missing = {name for name in there - packed if Path(name).name not in LEFT_OUT}
     assert missing == set()

@@ -3,13 +3,12 @@ configuration that they have in common, trials by their seed, so that most varia
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 from typing import Any, NamedTuple
 
 from farm import query
 from farm.errors import IncomparableError
 from farm.query import Side
-from farm.statistics import LEVEL, Interval, Verdict, paired_verdict_of
+from farm.statistics import Interval, Verdict, interval_of_mean, paired_verdict_of
 from farm.store import Run
 from workers.config import TrialConfig, check_name
 from workers.fields.derived import SEED_FIELDS, seed_matters
@@ -136,8 +135,7 @@ def compare_runs(
         )
     swept = {**query.axes(base), **query.axes(other)}
     names = [name for name in swept if name not in across]
-    sides = Side(base), Side(other)
-    found = _compare(*sides, names, {n: differing[n] for n in differing}, measures)
+    found = _compare(Side(base), Side(other), names, differing, measures)
     if not found.pairs:
         raise IncomparableError(
             f"runs {base.name} and {other.name}: no cell and seed in common; their axes are "
@@ -208,10 +206,7 @@ def _name(side: Side) -> str:
 def _difference(row: Mapping[str, Any], name: str, seeds_matter: bool) -> Difference:
     seeds, mean = row[f"n {name}"], row[f"mean {name}"]
     low, high = row[f"least {name}"], row[f"most {name}"]
-    interval = None
-    if seeds > 1:
-        half = _students_t(seeds) * (row[f"spread {name}"] or 0.0) / seeds**0.5
-        interval = Interval(low, high) if low == high else Interval(mean - half, mean + half)
+    interval = interval_of_mean(seeds, mean, row[f"spread {name}"] or 0.0, low, high)
     return Difference(
         base=row[f"base {name}"],
         other=row[f"other {name}"],
@@ -219,13 +214,6 @@ def _difference(row: Mapping[str, Any], name: str, seeds_matter: bool) -> Differ
         interval=interval,
         verdict=paired_verdict_of(low, high, mean, interval, by_name()[name].better, seeds_matter),
     )
-
-
-@cache
-def _students_t(seeds: int) -> float:
-    from scipy import stats
-
-    return float(stats.t.ppf((1 + LEVEL) / 2, seeds - 1))
 
 
 def _seeds_matter(run: Run) -> Any:

@@ -6,7 +6,9 @@ Measured times are not: they differ between runs of the same thing, have outlier
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from math import comb
+from statistics import fmean, stdev
 from typing import Literal, NamedTuple
 
 import numpy
@@ -35,16 +37,35 @@ class Interval(NamedTuple):
 
 
 def paired_interval(differences: Sequence[float], level: float = LEVEL) -> Interval | None:
-    """Of the mean of differences between trials of the same seeds (Student's t). None for a single one, which
-    says nothing of other seeds; differences that are all alike have an interval without width."""
-    if len(differences) < 2:
+    """Of the mean of differences between trials of the same seeds, see :func:`interval_of_mean`."""
+    spread = stdev(differences) if len(differences) > 1 else 0.0
+    return interval_of_mean(
+        len(differences), fmean(differences), spread, min(differences), max(differences), level
+    )
+
+
+def interval_of_mean(
+    seeds: int, mean: float, spread: float, least: float, most: float, level: float = LEVEL
+) -> Interval | None:
+    """The same from what is known of the differences together (Student's t). None for a single one, which
+    says nothing of other seeds; differences that are all alike have an interval without width.
+
+    Args:
+        spread: their standard deviation, of a sample.
+    """
+    if seeds < 2:
         return None
-    if min(differences) == max(differences):
-        return Interval(differences[0], differences[0])
+    if least == most:
+        return Interval(least, least)
+    half = _students_t(seeds, level) * spread / seeds**0.5
+    return Interval(mean - half, mean + half)
+
+
+@cache
+def _students_t(seeds: int, level: float) -> float:
     from scipy import stats
 
-    low, high = stats.ttest_1samp(numpy.asarray(differences, float), 0.0).confidence_interval(level)
-    return Interval(float(low), float(high))
+    return float(stats.t.ppf((1 + level) / 2, seeds - 1))
 
 
 def paired_verdict(differences: Sequence[float], better: Better, seeds_matter: bool) -> Verdict:

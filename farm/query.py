@@ -378,23 +378,18 @@ def paired(
     """
     import duckdb
 
-    paths = [[str(path) for path in side.run.parts("records")] for side in (base, other)]
-    if not all(paths):
-        return [], (0, 0)
     columns = ", ".join(f'"{name}"' for name in dict.fromkeys((*names, "seed", *measures)))
     key = " AND ".join(f'l."{name}" = r."{name}"' for name in (*names, "seed"))
-    group = ", ".join(f'l."{name}" AS "{name}"' for name in names)
-    parameters: dict[str, object] = {"base": paths[0], "other": paths[1]}
-    tables = []
-    for place, side in (("base", base), ("other", other)):
-        chosen = ""
-        for number, (name, value) in enumerate(side.where.items()):
-            chosen += f' {"AND" if number else "WHERE"} "{name}" = ${place}_{number}'
-            parameters[f"{place}_{number}"] = value
-        tables.append(
-            f"(SELECT {columns} FROM read_parquet(${place}, union_by_name = true){chosen} "
-            "QUALIFY row_number() OVER (PARTITION BY trial_id) = 1)"
-        )
+    group = "".join(f'l."{name}" AS "{name}", ' for name in names)
+    tables: list[tuple[str, dict[str, object]]] = []
+    for side in (base, other):
+        once, paths = side.run.rows("records", "paths")
+        if not paths:
+            return [], (0, 0)
+        values = {f"value_{number}": value for number, value in enumerate(side.where.values())}
+        chosen = " AND ".join(f'"{name}" = ${value}' for name, value in zip(side.where, values, strict=True))
+        sql = f"SELECT {columns} FROM ({once}){' WHERE ' if chosen else ''}{chosen}"
+        tables.append((sql, {"paths": paths, **values}))
     statistics = "".join(
         f', count(r."{m}" - l."{m}") AS "n {m}"'
         f', median(l."{m}") FILTER (r."{m}" IS NOT NULL) AS "base {m}"'
@@ -403,15 +398,13 @@ def paired(
         f', min(r."{m}" - l."{m}") AS "least {m}", max(r."{m}" - l."{m}") AS "most {m}"'
         for m in measures
     )
-    head = f"{group}, " if names else ""
     with duckdb.connect() as connection:
         try:
-            for name, table in zip(("l", "r"), tables, strict=True):
-                used = {k: v for k, v in parameters.items() if f"${k}" in table}
-                connection.execute(f"CREATE TEMP TABLE {name} AS {table}", used)
+            for name, (sql, parameters) in zip("lr", tables, strict=True):
+                connection.execute(f"CREATE TEMP TABLE {name} AS {sql}", parameters)
             counts = [connection.execute(f"SELECT count(*) FROM {name}").fetchall()[0][0] for name in "lr"]
             found = connection.execute(
-                f"SELECT {head}count(*) AS seeds{statistics} FROM l JOIN r ON {key} GROUP BY ALL"
+                f"SELECT {group}count(*) AS seeds{statistics} FROM l JOIN r ON {key} GROUP BY ALL"
             )
             heads = [column[0] for column in found.description or ()]
             rows = [dict(zip(heads, row, strict=True)) for row in found.fetchall()]

@@ -175,19 +175,31 @@ class Run:
         """
         import duckdb
 
-        paths = [str(path) for path in self.parts(kind)]
+        once, paths = self.rows(kind, "paths")
         if not paths:
             return []
-        once = (
-            f"WITH {kind} AS (SELECT *{self._newer_columns(kind, paths[0])} FROM ({self._each_once(kind)}))"
-        )
         try:
             with duckdb.connect() as connection:
-                found = connection.execute(f"{once} {sql}", {"paths": paths, **(parameters or {})})
+                found = connection.execute(
+                    f"WITH {kind} AS ({once}) {sql}", {"paths": paths, **(parameters or {})}
+                )
                 names = [column[0] for column in found.description or ()]
                 return [dict(zip(names, row, strict=True)) for row in found.fetchall()]
         except duckdb.Error as error:
             raise self._damage(error) from None
+
+    def rows(self, kind: Kind, parameter: str) -> tuple[str, list[str]]:
+        """The SELECT of a kind's rows, each trial once and with the columns that rows have now; and the paths
+        that it takes as a parameter of this name. Empty without any part.
+
+        Raises:
+            StoreError: a part is broken; the message names it.
+        """
+        paths = [str(path) for path in self.parts(kind)]
+        if not paths:
+            return "", []
+        newer = self._newer_columns(kind, paths[0])
+        return f"SELECT *{newer} FROM ({self._each_once(kind, parameter)})", paths
 
     def read_records(self) -> list[dict[str, Value]]:
         """All records, sorted by trial id, each once, without what holds in this run alone."""
@@ -303,16 +315,16 @@ class Run:
         self.manifests()
         _ = self.sweep
 
-    def _each_once(self, kind: Kind) -> str:
+    def _each_once(self, kind: Kind, parameter: str) -> str:
         """The SELECT that gives the rows of a kind, a trial that is there several times once."""
         if self.format < FORMAT:
             return (
                 "SELECT DISTINCT ON (trial_id) * "
-                "FROM read_parquet($paths, union_by_name = true) ORDER BY trial_id"
+                f"FROM read_parquet(${parameter}, union_by_name = true) ORDER BY trial_id"
             )
         if self._repeats(kind):
-            return f"SELECT DISTINCT ON ({NUMBER}) * FROM read_parquet($paths) ORDER BY {NUMBER}"
-        return "SELECT * FROM read_parquet($paths)"
+            return f"SELECT DISTINCT ON ({NUMBER}) * FROM read_parquet(${parameter}) ORDER BY {NUMBER}"
+        return f"SELECT * FROM read_parquet(${parameter})"
 
     def _newer_columns(self, kind: Kind, path: str) -> str:
         """Columns that rows have now and an older version did not write: fields with their default, as its

@@ -58,8 +58,11 @@ def supervise(command: list[str]) -> None:
             for child in psutil.Process().children(recursive=True):
                 with contextlib.suppress(psutil.NoSuchProcess):
                     times = child.cpu_times()
-                    kind = DRIVER if child.pid == process.pid else _kind(child.cmdline())
-                    used[child.pid, child.create_time()] = (kind, times.user + times.system)
+                    key = child.pid, child.create_time()
+                    # one that ends has no command line any more
+                    known, _ = used.get(key, (AGENTS, 0.0))
+                    kind = DRIVER if child.pid == process.pid else _kind(child.cmdline(), known)
+                    used[key] = (kind, times.user + times.system)
             time.sleep(SAMPLE_SECONDS)
     found: Counter[str] = Counter()
     for kind, seconds in used.values():
@@ -75,8 +78,12 @@ def expect_success(code: int, errors: str) -> None:
         raise FarmError(f"bench: farm run ended with exit code {code}: {last[0]}")
 
 
-def _kind(command: Sequence[str]) -> str:
-    first = command[0] if command else ""
+def _kind(command: Sequence[str], known: str) -> str:
+    if not command:
+        return known
+    first = command[0]
+    if first.startswith("ray::") and first.split()[0].endswith("Agent"):
+        return AGENTS
     if first.startswith("ray::") or any(word.endswith("default_worker.py") for word in command):
         return WORKERS
     if first.endswith("/raylet"):

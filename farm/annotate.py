@@ -8,9 +8,9 @@ from contextlib import contextmanager
 from dashboards.annotations import Annotator
 from dashboards.connection import Connection, PublishError, read_token
 from farm.errors import FarmError
+from farm.execution.progress import Progress
 from farm.metrics.server import warn
-from farm.progress import Progress
-from farm.store import Run
+from farm.store.runs import Run
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from farm.errors import OutputError
-from farm.kinds import kinds, measure
+from farm.ray.kinds import kinds, measure
 
 if TYPE_CHECKING:
     from farm.ray.executor import RayExecutor

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 from farm import query
 from farm.errors import OutputError
-from farm.store import Run
+from farm.store.runs import Run
 from workers.measures import MEASURES
 
 if TYPE_CHECKING:

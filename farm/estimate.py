@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from farm import query
 from farm.plan import Plan
-from farm.store import Run
+from farm.store.runs import Run
 from workers.fields.derived import loop_of
 
 PROBE_MS = 200

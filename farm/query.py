@@ -12,8 +12,8 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from farm.errors import StoreError
-from farm.rows import text_fields
-from farm.store import Run
+from farm.store.rows import text_fields
+from farm.store.runs import Run
 from workers.books.histogram import PS_PER_NS, merged, quantile_ns
 from workers.config import TrialConfig, field, fields
 from workers.fields.derived import cpu_roles

@@ -9,7 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from farm.query import Cell, Gain, gains
-from farm.store import Duplicates
+from farm.store.runs import Duplicates
 from pool_impl.release import rules_of
 from workers.fields.groups import Value
 from workers.measures import CATEGORIES, Unit, by_name

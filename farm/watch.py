@@ -6,9 +6,9 @@ Ports and tokens are checked before anything is run; what fails later does not s
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
-from farm.place import Root
-from farm.progress import Progress
-from farm.store import Run
+from farm.execution.progress import Progress
+from farm.store.place import Root
+from farm.store.runs import Run
 
 Report = Callable[[Progress], None]
 

@@ -95,8 +95,8 @@ def bench(
         return _bench_sweep(as_json)
     if what is BenchName.STORE:
         return _bench_store(as_json)
-    from farm import bench as benchmark
     from farm import tables
+    from farm.bench import paths as benchmark
     from farm.terminal import print_json
 
     pool = benchmark.bench_pool()
@@ -122,8 +122,8 @@ def bench(
 
 
 def _bench_sweep(as_json: bool) -> None:
-    from farm import bench_sweep as benchmark
     from farm import tables
+    from farm.bench import sweep as benchmark
     from farm.terminal import print_json, reserved_stdout, say
 
     with reserved_stdout():
@@ -135,8 +135,8 @@ def _bench_sweep(as_json: bool) -> None:
 
 
 def _bench_host(profile: str | None, executor: ExecutorName, address: str | None, as_json: bool) -> None:
-    from farm import bench_host as benchmark
     from farm import tables
+    from farm.bench import host as benchmark
     from farm.terminal import print_json, reserved_stdout, say
 
     if executor is ExecutorName.SERIAL:
@@ -160,8 +160,8 @@ def _bench_host(profile: str | None, executor: ExecutorName, address: str | None
 
 
 def _bench_store(as_json: bool) -> None:
-    from farm import bench_store as benchmark
     from farm import tables
+    from farm.bench import store as benchmark
     from farm.terminal import print_json, say
 
     say(f"writes {benchmark.RECORDS:,} made-up records to a temporary directory; takes minutes")

@@ -9,8 +9,8 @@ from farm.cli.options import Json, Overrides, Store, SweepName
 from farm.errors import SweepError
 
 if TYPE_CHECKING:
-    from farm.job_server import JobServer
-    from farm.jobs import Status, Submission
+    from farm.jobs.runs import Status, Submission
+    from farm.jobs.server import JobServer
 
 Address = Annotated[
     str,
@@ -54,11 +54,11 @@ def submit(
     as_json: Json = False,
 ) -> None:
     """Run a sweep on a cluster as a Ray job that needs this machine no longer; again: resume it."""
-    from farm import jobs
     from farm import sweep as sweeps
-    from farm.bundle import Bundle
-    from farm.drive import checked_root
-    from farm.job_server import JobServer
+    from farm.jobs import runs as jobs
+    from farm.jobs.bundle import Bundle
+    from farm.jobs.drive import checked_root
+    from farm.jobs.server import JobServer
     from farm.plan import Plan
     from farm.terminal import print_json, say
 
@@ -93,8 +93,9 @@ def status(
     as_json: Json = False,
 ) -> None:
     """Say how far submitted runs are."""
-    from farm import jobs, tables
-    from farm.job_server import JobServer
+    from farm import tables
+    from farm.jobs import runs as jobs
+    from farm.jobs.server import JobServer
     from farm.terminal import print_json
 
     server = JobServer(address, token_file)
@@ -136,7 +137,7 @@ def logs(
 
 def cancel(run: SubmittedRun, address: Address, token_file: TokenFile = None, as_json: Json = False) -> None:
     """Stop a submitted run; what it has is stored, and submitting it again goes on."""
-    from farm import jobs
+    from farm.jobs import runs as jobs
     from farm.terminal import print_json
 
     server, found = _found(address, token_file, run)
@@ -158,11 +159,11 @@ def fetch(
     as_json: Json = False,
 ) -> None:
     """Copy a submitted run into the store here, through the cluster; again: add what has come since."""
-    from farm import fetch as fetching
-    from farm import jobs
     from farm.errors import ExecutorError
-    from farm.place import LocalPlace
-    from farm.store import Run, default_root
+    from farm.jobs import fetch as fetching
+    from farm.jobs import runs as jobs
+    from farm.store.place import LocalPlace
+    from farm.store.runs import Run, default_root
     from farm.terminal import print_json
 
     root = fetching.local_root(store or default_root())
@@ -192,8 +193,8 @@ def drive(
     store: ClusterStore = None,
 ) -> None:
     """What a Ray job runs: start a sweep on the job's cluster, or resume its run of the same content."""
-    from farm import drive as driving
     from farm import sweep as sweeps
+    from farm.jobs import drive as driving
     from farm.plan import Plan
 
     address = driving.head_address()
@@ -214,17 +215,17 @@ def drive(
 
 def pack(run: Annotated[str, typer.Argument(metavar="SWEEP/RUN")], store: ClusterStore = None) -> None:
     """Print the files of a run as text, for farm fetch."""
-    from farm import drive as driving
-    from farm.fetch import printed
-    from farm.store import find
+    from farm.jobs import drive as driving
+    from farm.jobs.fetch import printed
+    from farm.store.runs import find
 
     for line in printed(find(driving.store_root(store), run)):
         print(line)
 
 
 def _found(address: str, token_file: Path | None, run: str) -> "tuple[JobServer, Submission]":
-    from farm import jobs
-    from farm.job_server import JobServer
+    from farm.jobs import runs as jobs
+    from farm.jobs.server import JobServer
 
     server = JobServer(address, token_file)
     return server, jobs.find(jobs.submissions(server), run)

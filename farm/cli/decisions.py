@@ -41,9 +41,10 @@ def compare(
     as_json: Json = False,
 ) -> None:
     """Compare two runs, or the sides of one axis: same cells, same seeds, exact differences."""
-    from farm import compare as comparing
-    from farm import comparison_tables, tables
-    from farm.store import default_root, find
+    from farm import tables
+    from farm.answers import compare as comparing
+    from farm.answers import comparison_tables
+    from farm.store.runs import default_root, find
     from farm.terminal import print_json
     from workers.config import field
     from workers.measures import by_name
@@ -82,10 +83,10 @@ def gate(
     as_json: Json = False,
 ) -> int:
     """Say whether a run is as good as an earlier one: exit code 0 yes, 1 no, 4 nothing to compare."""
-    from farm import comparison_tables
-    from farm import gate as gating
-    from farm.compare import compare_runs
-    from farm.store import default_root, find
+    from farm.answers import comparison_tables
+    from farm.answers import gate as gating
+    from farm.answers.compare import compare_runs
+    from farm.store.runs import default_root, find
     from farm.terminal import print_json
 
     rules = gating.load(rule) if rule is not None else gating.STRICT
@@ -131,10 +132,11 @@ def advise(
     as_json: Json = False,
 ) -> int:
     """Find the smallest pool that meets targets, for each cell of a sweep, and what each step costs."""
-    from farm import advise_output, svg, tables
+    from farm import svg, tables
     from farm import sweep as sweeps
-    from farm.advise import advise as find
-    from farm.advise import best, target_of
+    from farm.answers import advise_output
+    from farm.answers.advise import advise as find
+    from farm.answers.advise import best, target_of
     from farm.terminal import print_json
 
     if plot is not None:

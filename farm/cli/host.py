@@ -9,8 +9,8 @@ from farm.cli.options import Json
 from farm.errors import CountersError
 
 if TYPE_CHECKING:
-    from farm.doctor.counters import Snapshot
-    from farm.doctor.regimes import Regime
+    from farm.answers.doctor.counters import Snapshot
+    from farm.answers.doctor.regimes import Regime
 
 
 def doctor(
@@ -38,7 +38,7 @@ def doctor(
     as_json: Json = False,
 ) -> None:
     """Say from a real host's page_pool counters what its pools do, and why."""
-    from farm.doctor import counters, report
+    from farm.answers.doctor import counters, report
     from farm.terminal import print_json
 
     before: Snapshot | None
@@ -67,7 +67,7 @@ def doctor(
 def _live(seconds: float) -> "tuple[Snapshot, Snapshot, float]":
     import time
 
-    from farm.doctor import netlink
+    from farm.answers.doctor import netlink
     from farm.terminal import say
 
     before = netlink.snapshot()
@@ -80,7 +80,7 @@ def _live(seconds: float) -> "tuple[Snapshot, Snapshot, float]":
 
 def _write_sweep(path: Path, regime: "Regime", arch: str) -> None:
     from farm import sweep
-    from farm.doctor.reproduce import sweep_of
+    from farm.answers.doctor.reproduce import sweep_of
     from farm.errors import OutputError
     from farm.plan import Plan
 

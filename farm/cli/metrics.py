@@ -26,7 +26,7 @@ def serve(
     """Expose results and the farm's own health as Prometheus metrics, and the latest report as a page."""
     from farm.metrics import collector
     from farm.report import site
-    from farm.store import default_root, find
+    from farm.store.runs import default_root, find
 
     root = store or default_root()
     chosen = [find(root, name) for name in run or []]
@@ -84,7 +84,7 @@ Output = Annotated[Path | None, typer.Option(metavar="FILE", help="Where to writ
 def openmetrics(run: RunName, output: Output = None, store: Store = None) -> None:
     """Write a run's metrics with their time, for promtool tsdb create-blocks-from openmetrics."""
     from farm.metrics import history
-    from farm.store import default_root, find
+    from farm.store.runs import default_root, find
 
     _write(history.openmetrics(find(store or default_root(), run)).encode(), output)
 
@@ -110,7 +110,7 @@ def parquet(
 
 def _table(run: str, form: "Format", store: str | None) -> bytes:
     from farm.cells_table import cells_table, encoded
-    from farm.store import default_root, find
+    from farm.store.runs import default_root, find
 
     return encoded(cells_table(find(store or default_root(), run)), form)
 

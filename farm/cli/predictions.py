@@ -31,11 +31,11 @@ def validate(
 
     A score is no gate: the exit code is 0 whatever it is.
     """
-    from farm import cases as case_files
-    from farm import validate as validation
-    from farm import validate_tables as tables
     from farm.tables import console
     from farm.terminal import print_json
+    from farm.validation import cases as case_files
+    from farm.validation import tables
+    from farm.validation import validate as validation
 
     known = case_files.load([*(cases or []), *(more or [])])
     if plot is not None:
@@ -45,12 +45,12 @@ def validate(
     records = validation.run(validation.trials(known))
     found = validation.predictions(known.cases, records)
     if plot is not None:
-        from farm.validate_plot import write
+        from farm.validation.plot import write
 
         write(found, plot)
     effects = None
     if sensitivity:
-        from farm.sensitivity import effects_of
+        from farm.validation.sensitivity import effects_of
 
         effects = effects_of(known)
     if as_json:
@@ -78,7 +78,7 @@ def explain(
     as_json: Json = False,
 ) -> None:
     """Say why two cells differ: busy time per packet by mechanism, each switched off in turn."""
-    from farm import explain as explaining
+    from farm.answers import explain as explaining
     from farm.tables import console
     from farm.terminal import print_json
 

@@ -11,14 +11,15 @@ from workers.errors import TrialError
 
 if TYPE_CHECKING:
     from farm.query import Cell
-    from farm.store import Run
+    from farm.store.runs import Run
 
 
 def list_(store: Store = None, as_json: Json = False) -> None:
     """List the runs of the store, oldest first."""
-    from farm import rounds, tables
+    from farm import tables
+    from farm.execution import rounds
     from farm.plan import Plan
-    from farm.store import default_root, runs
+    from farm.store.runs import default_root, runs
     from farm.terminal import print_json
 
     found: list[dict[str, Any]] = []
@@ -56,7 +57,7 @@ def show(
 ) -> int:
     """Show what a run found."""
     from farm import query
-    from farm.store import default_root, find
+    from farm.store.runs import default_root, find
 
     found = find(store or default_root(), run)
     if cpus and plot:
@@ -76,7 +77,7 @@ def report(
 ) -> None:
     """Write what a run found as one HTML page that opens offline; --json prints what it shows instead."""
     from farm.report import data, page
-    from farm.store import default_root, find
+    from farm.store.runs import default_root, find
     from farm.terminal import print_json
 
     found = find(store or default_root(), run)

@@ -25,8 +25,8 @@ from farm.errors import LostError, SweepError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from farm.execute import Executor
-    from farm.place import Root
+    from farm.execution.execute import Executor
+    from farm.store.place import Root
     from farm.watch import Watch
 
 
@@ -45,7 +45,7 @@ def plan(
     from farm import tables
     from farm.estimate import estimate
     from farm.plan import Plan
-    from farm.store import default_root, runs
+    from farm.store.runs import default_root, runs
     from farm.terminal import print_json
 
     planned = Plan(sweeps.load(sweep, overrides or []))
@@ -126,7 +126,7 @@ def run(
     as_json: Json = False,
 ) -> int:
     """Run a sweep and show what it found."""
-    from farm import supervisor
+    from farm.execution import supervisor
     from farm.watch import watched
 
     if bundled:
@@ -160,13 +160,15 @@ def _run(
     watching: "Callable[[Root], AbstractContextManager[Watch]]",
     as_json: bool,
 ) -> int:
-    from farm import driver, query, supervisor
+    from farm import query
     from farm import sweep as sweeps
-    from farm.execute import execute
+    from farm.cli.progress import progress_shown
+    from farm.execution import driver, supervisor
+    from farm.execution.execute import execute
+    from farm.execution.progress import Progress
     from farm.plan import Plan
-    from farm.progress import Progress
-    from farm.store import default_root, find
-    from farm.terminal import progress_shown, reserved_stdout, say, terminated_like_interrupted
+    from farm.store.runs import default_root, find
+    from farm.terminal import reserved_stdout, say, terminated_like_interrupted
 
     root = store or default_root()
     given = sweeps.load(arguments[0], arguments[1:]) if arguments else None
@@ -230,7 +232,7 @@ def search(
     """Find the highest packet rate of each cell of a sweep that drops nothing, or little."""
     from farm import sweep as sweeps
     from farm import tables
-    from farm.search import no_drop_rates
+    from farm.answers.search import no_drop_rates
     from farm.terminal import print_json
 
     given = sweeps.load(sweep, overrides or [])
@@ -275,7 +277,7 @@ def _print_bundled(as_json: bool) -> int:
 
 def _executor(name: ExecutorName, address: str | None, need: list[str]) -> "AbstractContextManager[Executor]":
     if name is ExecutorName.SERIAL:
-        from farm.execute import SerialExecutor
+        from farm.execution.execute import SerialExecutor
 
         return nullcontext(SerialExecutor())
     from farm.ray.executor import RayExecutor

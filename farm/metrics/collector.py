@@ -18,15 +18,16 @@ from prometheus_client.registry import Collector
 
 from dashboards import health
 from dashboards.catalogue import Intervals, series_per_cell
-from farm import query, store
+from farm import query
 from farm.errors import FarmError, StoreError
 from farm.metrics import results
 from farm.metrics.health import HealthRows, Rows, families, rows_of_run
 from farm.metrics.results import Samples
 from farm.metrics.server import MetricsServer, address_of, wait_for_a_signal, warn
-from farm.place import File, LocalPlace, Root, place_of, reason, remedy
 from farm.plan import Plan
-from farm.store import Run
+from farm.store import runs as store
+from farm.store.place import File, LocalPlace, Root, place_of, reason, remedy
+from farm.store.runs import Run
 from workers.errors import TrialError
 
 SERIES_BUDGET = 50_000

@@ -10,10 +10,10 @@ from prometheus_client.metrics_core import Metric
 from dashboards import health
 from dashboards.health import HealthMetric
 from farm import query
+from farm.execution.rounds import trials_of
 from farm.metrics.results import label_value
 from farm.plan import Plan
-from farm.rounds import trials_of
-from farm.store import Run
+from farm.store.runs import Run
 
 Row = tuple[tuple[str, ...], float]
 """label values and value of a sample"""

@@ -12,7 +12,7 @@ from farm import query
 from farm.errors import StoreError
 from farm.metrics import results
 from farm.metrics.health import families, rows_of_run
-from farm.store import Run
+from farm.store.runs import Run
 
 RUN_METRICS = (
     health.TRIALS,

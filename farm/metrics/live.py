@@ -7,11 +7,11 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from dashboards import health
+from farm.execution.progress import Progress
 from farm.metrics.collector import StoreCollector
 from farm.metrics.health import Rows, families
-from farm.place import Root
-from farm.progress import Progress
-from farm.store import Run
+from farm.store.place import Root
+from farm.store.runs import Run
 
 
 class LiveCollector(Collector):

@@ -12,16 +12,16 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
-from farm.batch import Job, lost
-from farm.batches import Batches
 from farm.errors import LostError
+from farm.execution.batch import Job, lost
+from farm.execution.batches import Batches
 from farm.ray import nodes as cluster_nodes
 from farm.ray.address import options_of, refused
 from farm.ray.losses import Loss, Sent, killed, poisoned
 from farm.ray.nodes import ONE_CPU, Need, translated
 from farm.ray.work import NAMESPACE, Done, Work, note_key, run_here, work
-from farm.results import Results
-from farm.rows import Failure
+from farm.store.results import Results
+from farm.store.rows import Failure
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -8,8 +8,8 @@ every time is found by splitting its batch until it is alone, and becomes a fail
 from dataclasses import dataclass, replace
 from enum import Enum
 
-from farm.batch import Job, too_long
-from farm.rows import Failure
+from farm.execution.batch import Job, too_long
+from farm.store.rows import Failure
 
 MOST_DEATHS_ALONE = 4
 """workers that a trial may take along while it is alone in its batch: workers die of other causes too"""

@@ -10,10 +10,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from farm.batch import Job, run_batch
-from farm.progress import MOST_BATCH_SECONDS
-from farm.results import Results
-from farm.rows import Outcome
+from farm.execution.batch import Job, run_batch
+from farm.execution.progress import MOST_BATCH_SECONDS
+from farm.store.results import Results
+from farm.store.rows import Outcome
 
 NAMESPACE = "page-pool-farm"
 """of what workers leave in Ray's key-value store"""

@@ -9,11 +9,12 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from farm import profiles, query, rounds, tables
+from farm import profiles, query, tables
+from farm.execution import rounds
 from farm.plan import Plan
 from farm.query import Cell
 from farm.report.answer import answer, unit_of_work
-from farm.store import Run
+from farm.store.runs import Run
 from workers.config import field, fields
 from workers.fields.groups import Value
 from workers.measures import CATEGORIES, LOCATIONS, MEASURES, Measure

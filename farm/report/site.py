@@ -11,12 +11,12 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 from prometheus_client.exposition import gzip_accepted
 
-from farm import store
 from farm.errors import FarmError, StoreError
-from farm.place import Root
 from farm.report import data, page
-from farm.rows import KINDS
-from farm.store import Run
+from farm.store import runs as store
+from farm.store.place import Root
+from farm.store.rows import KINDS
+from farm.store.runs import Run
 from workers.errors import TrialError
 
 REFRESH_SECONDS = 5

@@ -17,15 +17,15 @@ from typing import Any
 
 import pytest
 
-from farm import driver
-from farm import writer as writing
-from farm.execute import SerialExecutor, execute
+from farm.execution import driver
+from farm.execution.execute import SerialExecutor, execute
+from farm.execution.progress import Progress
 from farm.metrics.collector import StoreCollector
 from farm.metrics.server import MetricsServer
 from farm.plan import Plan
-from farm.progress import Progress
-from farm.rows import Attempt, Failure, Outcome
-from farm.store import Run
+from farm.store import writer as writing
+from farm.store.rows import Attempt, Failure, Outcome
+from farm.store.runs import Run
 from farm.sweep import parse
 from workers.fields.groups import Value
 from workers.measures import HISTOGRAMS, MEASURES

@@ -28,7 +28,7 @@ import yaml
 
 from dashboards import external, publish
 from dashboards.boards import FOLDER, OVERVIEW_UID, all_dashboards
-from farm.store import Run
+from farm.store.runs import Run
 
 DEPLOY = Path(__file__).parents[2] / "deploy"
 COMPOSE = DEPLOY / "compose.yaml"

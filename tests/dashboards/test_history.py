@@ -7,9 +7,9 @@ import duckdb
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
-from farm import store
 from farm.metrics import history
-from farm.store import Run
+from farm.store import runs as store
+from farm.store.runs import Run
 
 ENDED = 1767225600
 """2026-01-01 in UTC, when the trials of the made-up runs start"""

@@ -13,7 +13,7 @@ import duckdb
 import pytest
 
 from dashboards.boards import all_dashboards
-from farm.store import Run
+from farm.store.runs import Run
 from tests.dashboards import history, questions
 from tests.dashboards.history import slope_of
 from tests.dashboards.questions import CELLS, GAINS, HOLD_BUCKETS, LABELS, PACKETS, Question

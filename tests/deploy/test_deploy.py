@@ -339,6 +339,6 @@ def test_kustomizations_name_files_that_are_there() -> None:
 
 
 def test_the_job_is_stopped_as_submitted_runs_are() -> None:
-    from farm.job_server import STOP
+    from farm.jobs.server import STOP
 
     assert yaml.safe_load(_one("RayJob")["spec"]["runtimeEnvYAML"]) == {"env_vars": STOP}

@@ -5,10 +5,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 from farm.plan import Plan
-from farm.rows import Attempt, Failure, Outcome
-from farm.store import Run
+from farm.store.rows import Attempt, Failure, Outcome
+from farm.store.runs import Run
+from farm.store.writer import create_run
 from farm.sweep import parse
-from farm.writer import create_run
 from workers.fields.groups import Value
 from workers.measures import MEASURES
 

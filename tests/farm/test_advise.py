@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from farm import advise, sweep
+from farm import sweep
+from farm.answers import advise
 from farm.errors import SweepError
 from workers import run_trial
 from workers.config import TrialConfig

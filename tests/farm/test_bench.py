@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from farm import bench_sweep
+from farm.bench import sweep as bench_sweep
 
 ORPHAN = """
 import os, signal, time
@@ -25,7 +25,7 @@ os.read(until, 1)
 
 def test_cpu_time_of_orphans_in_other_sessions_is_counted() -> None:
     """As Ray's workers are: not waited for by the process that started the sweep."""
-    script = "import sys; from farm.bench_cpu import supervise; supervise(sys.argv[1:])"
+    script = "import sys; from farm.bench.cpu import supervise; supervise(sys.argv[1:])"
     done = subprocess.run(
         [sys.executable, "-c", script, sys.executable, "-c", ORPHAN],
         capture_output=True,

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from farm import bench_host
-from farm.bench_host import Row, orders
+from farm.bench import host as bench_host
+from farm.bench.host import Row, orders
 from workers.host import facts as asking
 from workers.host.clock import Spread
 from workers.host.load_bench import Measured, Predicted, Setting
@@ -50,10 +50,10 @@ def test_what_was_wrong_is_said() -> None:
 
 def test_measured_figures_have_no_way_into_the_store() -> None:
     """Neither the benchmark nor what it measures with imports the store, its rows or records of trials."""
-    root = Path(bench_host.__file__).parents[1]
-    closed = {"farm.store", "farm.rows", "farm.query", "farm.metrics.collector", "workers.record"}
+    root = Path(bench_host.__file__).parents[2]
+    closed = {"farm.store.runs", "farm.store.rows", "farm.query", "farm.metrics.collector", "workers.record"}
     for path in (
-        root / "farm/bench_host.py",
+        root / "farm/bench/host.py",
         root / "farm/calibrate.py",
         *(root / "workers/host").glob("*.py"),
     ):

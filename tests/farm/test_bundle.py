@@ -10,17 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from farm import bundle as bundles
-from farm import drive, fetch, jobs
-from farm.bundle import Bundle, BundledPlan
+from farm.cli.progress import progress_shown
 from farm.errors import ExecutorError, StoreError, SweepError
-from farm.job_server import Job
-from farm.place import LocalPlace
+from farm.execution.progress import Progress
+from farm.jobs import bundle as bundles
+from farm.jobs import drive, fetch
+from farm.jobs import runs as jobs
+from farm.jobs.bundle import Bundle, BundledPlan
+from farm.jobs.server import Job
 from farm.plan import Plan
-from farm.progress import Progress
-from farm.store import Run
+from farm.store.place import LocalPlace
+from farm.store.runs import Run
 from farm.sweep import parse
-from farm.terminal import progress_shown
 
 Farm = Callable[..., tuple[int, str, str]]
 
@@ -82,7 +83,7 @@ def test_trials_of_a_bundle_have_the_ids_that_they_have_where_it_was_made(own: P
     assert (accepted.run, accepted.stored, accepted.trials) == (NAME, 0, 2)
 
     import workers
-    from farm.execute import job_of
+    from farm.execution.execute import job_of
 
     assert [workers.trial_id(job_of(run).stored_config(number)) for number in range(own.trials)] == ids
 
@@ -181,7 +182,7 @@ def test_what_cannot_work_is_refused_in_one_line(
 def test_status_reads_what_the_driver_prints(
     capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("farm.terminal.LINE_SECONDS", 0.0)
+    monkeypatch.setattr("farm.cli.progress.LINE_SECONDS", 0.0)
     with progress_shown() as report:
         report(Progress(trials=120, stored=7, slots=2))
     printed = capfd.readouterr().err

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from farm import cases
 from farm.errors import CaseError
+from farm.validation import cases
 
 # row: published value and band, as the proposal for validation lists them; rates as nanoseconds, where it has
 # both, and B5 as time of a packet, the inverse of +8.48% (+3 to +14%)

@@ -11,7 +11,7 @@ import pyarrow
 import pytest
 
 from farm.cells_table import encoded
-from farm.store import Run
+from farm.store.runs import Run
 
 Farm = Callable[..., tuple[int, str, str]]
 

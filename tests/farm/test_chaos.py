@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from farm import store
 from farm.plan import Plan
-from farm.store import Run
+from farm.store import runs as store
+from farm.store.runs import Run
 from farm.sweep import parse
 from tests.farm.cluster import Cluster, cluster, has_batch
 

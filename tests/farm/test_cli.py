@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from farm import cli, store, sweep
-from farm.store import Run
+from farm import cli, sweep
+from farm.store import runs as store
+from farm.store.runs import Run
 from workers.config import fields
 from workers.measures import MEASURES
 

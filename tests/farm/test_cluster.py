@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from farm import store
 from farm.errors import ExecutorError
 from farm.plan import Plan
 from farm.ray.address import check_versions, refused
 from farm.ray.nodes import Need, check_need, differences, need_of
-from farm.store import Run
+from farm.store import runs as store
+from farm.store.runs import Run
 from farm.sweep import parse
 from tests.farm.cluster import Cluster, cluster
 

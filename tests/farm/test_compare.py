@@ -9,10 +9,10 @@ import duckdb
 import pytest
 from scipy import stats
 
-from farm import gate
-from farm.compare import Comparison, compare_axis, compare_runs
+from farm.answers import gate
+from farm.answers.compare import Comparison, compare_axis, compare_runs
 from farm.errors import GateError, IncomparableError
-from farm.store import Run
+from farm.store.runs import Run
 from workers.errors import ConfigError
 from workers.measures import MEASURES, by_name
 from workers.profiles import arch

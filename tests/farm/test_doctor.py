@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from farm import sweep
-from farm.doctor import counters, netlink, regimes, report, reproduce
+from farm.answers.doctor import counters, netlink, regimes, report, reproduce
 from farm.errors import CountersError
 from farm.plan import Plan
 from workers import run_trial

@@ -11,16 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import workers
-from farm import driver, store
-from farm.batch import Job, run_batch
-from farm.batches import Batches, missing
 from farm.errors import ExecutorError, StoreError, SweepError
-from farm.execute import SerialExecutor
+from farm.execution import driver
+from farm.execution.batch import Job, run_batch
+from farm.execution.batches import Batches, missing
+from farm.execution.execute import SerialExecutor
+from farm.execution.progress import Progress
 from farm.plan import Plan
-from farm.progress import Progress
-from farm.results import Results, together
-from farm.rows import Attempt, Failure, Outcome
-from farm.store import Run
+from farm.store import runs as store
+from farm.store.results import Results, together
+from farm.store.rows import Attempt, Failure, Outcome
+from farm.store.runs import Run
 from farm.sweep import parse
 from workers.arrivals import capture
 from workers.config import TrialConfig

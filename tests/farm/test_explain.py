@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import workers
-from farm import explain
+from farm.answers import explain
 from farm.cli.options import EXIT_INCOMPARABLE, EXIT_USAGE
 from workers.config import TrialConfig
 from workers.pricing.cache import KINDS, MISSES

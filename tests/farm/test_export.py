@@ -19,16 +19,16 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 
 from dashboards import catalogue, health
-from farm import writer as writing
 from farm.errors import FarmError
 from farm.metrics.collector import StoreCollector, serve
 from farm.metrics.results import label_value
 from farm.metrics.server import MetricsServer
 from farm.plan import Plan
-from farm.rows import Attempt, Failure, Outcome
-from farm.store import Run
+from farm.store import writer as writing
+from farm.store.rows import Attempt, Failure, Outcome
+from farm.store.runs import Run
+from farm.store.writer import Writer
 from farm.sweep import parse
-from farm.writer import Writer
 from workers.measures import MEASURES
 
 SWEEP = """

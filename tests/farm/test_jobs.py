@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 import pytest
 
 import workers
-from farm.place import LocalPlace
-from farm.store import Run
+from farm.store.place import LocalPlace
+from farm.store.runs import Run
 
 Farm = Callable[..., tuple[int, str, str]]
 

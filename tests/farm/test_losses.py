@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from farm.execution.watchdog import Watchdog
 from farm.ray.losses import MOST_DEATHS_ALONE, MOST_NODES, Loss, Sent
-from farm.watchdog import Watchdog
 
 
 @given(
@@ -76,7 +76,7 @@ def test_a_trial_that_does_not_stop_is_given_up_and_one_that_ends_is_not() -> No
 COMPILE = """
 import os, sys, time
 import workers
-from farm import code_cache
+from farm.execution import code_cache
 from workers.fields.derived import Loop
 
 def prepare(*_):

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from farm import store
-from farm.store import Run
+from farm.store import runs as store
+from farm.store.runs import Run
 from tests.farm.cluster import Cluster, cluster
 from workers.arrivals import capture
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from farm import profiles
-from farm.store import Run
+from farm.store.runs import Run
 from workers.profiles import arch
 
 CERTAINTIES = ("verified", "derived", "secondary", "recalled", "estimate")

@@ -10,11 +10,11 @@ import pytest
 from pyarrow import parquet
 
 from farm import cli, query
-from farm import writer as writing
-from farm.compare import compare_axis
+from farm.answers.compare import compare_axis
 from farm.errors import IncomparableError
-from farm.place import LocalPlace
-from farm.store import Run, runs
+from farm.store import writer as writing
+from farm.store.place import LocalPlace
+from farm.store.runs import Run, runs
 from workers.books.histogram import bucket_low_ps
 from workers.measures import CATEGORIES
 

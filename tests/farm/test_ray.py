@@ -11,19 +11,19 @@ from pathlib import Path
 import pytest
 
 import workers
-from farm import driver
-from farm.batch import Job
-from farm.batch import run_batch as run_batch_here
-from farm.batches import Batches
 from farm.errors import ExecutorError
-from farm.execute import job_of
+from farm.execution import driver
+from farm.execution.batch import Job
+from farm.execution.batch import run_batch as run_batch_here
+from farm.execution.batches import Batches
+from farm.execution.execute import job_of
+from farm.execution.progress import MOST_BATCH_SECONDS, Progress
 from farm.plan import Plan
-from farm.progress import MOST_BATCH_SECONDS, Progress
 from farm.ray.executor import RayExecutor
 from farm.ray.work import end_worker, note_key
-from farm.results import Results, together
-from farm.rows import Outcome, canonical
-from farm.store import Run
+from farm.store.results import Results, together
+from farm.store.rows import Outcome, canonical
+from farm.store.runs import Run
 from farm.sweep import parse
 
 

@@ -8,15 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from farm import driver, mirror, place, store
-from farm import writer as writing
 from farm.errors import StoreError
+from farm.execution import driver
+from farm.execution.progress import Progress
 from farm.metrics.collector import StoreCollector
 from farm.plan import Plan
-from farm.progress import Progress
-from farm.store import Run
+from farm.store import mirror, place
+from farm.store import runs as store
+from farm.store import writer as writing
+from farm.store.runs import Run
+from farm.store.writer import Writer
 from farm.sweep import parse
-from farm.writer import Writer
 from tests.farm.s3_server import BUCKET, Proxy, disk_full, error, objects, put, s3_server
 from tests.farm.test_store import outcome
 
@@ -306,7 +308,7 @@ def test_metrics_are_those_of_a_run_on_a_disk(root: str, proxy: Proxy, plan: Pla
 def test_workers_fetch_inputs_by_content(
     root: str, proxy: Proxy, small: str, finisher: Callable[..., Progress], tmp_path: Path
 ) -> None:
-    from farm.execute import job_of
+    from farm.execution.execute import job_of
 
     plan = Plan(parse(small, "x"))
     started = driver.start(plan, root, "serial")

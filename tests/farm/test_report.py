@@ -16,8 +16,8 @@ from farm import query
 from farm.errors import FarmError
 from farm.plan import Plan
 from farm.report import data, page, site
+from farm.store.writer import create_run
 from farm.sweep import parse
-from farm.writer import create_run
 from tests.farm.made_up import GAINS, HOSTILE, made_up, outcome
 from workers.measures import MEASURES
 

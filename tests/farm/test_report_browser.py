@@ -18,9 +18,9 @@ from farm.metrics.collector import StoreCollector
 from farm.metrics.server import MetricsServer
 from farm.plan import Plan
 from farm.report import data, page, site
-from farm.store import Run
+from farm.store.runs import Run
+from farm.store.writer import create_run
 from farm.sweep import parse
-from farm.writer import create_run
 from tests.farm.made_up import GAINS, HOSTILE, made_up, outcome
 
 PATIENCE_MS = 60_000

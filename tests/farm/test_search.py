@@ -7,7 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from farm import search, sweep
+from farm import sweep
+from farm.answers import search
 from farm.errors import SweepError
 from workers import run_trial
 from workers.config import TrialConfig

@@ -11,20 +11,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from farm import driver, seeds, store
-from farm import writer as writing
-from farm.batch import Job
-from farm.batches import Batches
+from farm import seeds
 from farm.errors import SweepError
-from farm.execute import SerialExecutor
+from farm.execution import driver
+from farm.execution.batch import Job
+from farm.execution.batches import Batches
+from farm.execution.execute import SerialExecutor
+from farm.execution.progress import Progress
+from farm.execution.rounds import Rounds, trials_of
 from farm.plan import Plan
-from farm.progress import Progress
 from farm.ray.executor import RayExecutor
-from farm.results import Results
-from farm.rounds import Rounds, trials_of
-from farm.rows import KINDS, Attempt, Failure, Outcome, table
 from farm.seeds import Until
-from farm.store import Run
+from farm.store import runs as store
+from farm.store import writer as writing
+from farm.store.results import Results
+from farm.store.rows import KINDS, Attempt, Failure, Outcome, table
+from farm.store.runs import Run
 from farm.sweep import parse
 from workers.measures import MEASURES
 

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from farm import statistics
-from farm.statistics import LEVEL, Shift
+from farm.answers import statistics
+from farm.answers.statistics import LEVEL, Shift
 
 REPEATS = 200
 SLACK = 0.047

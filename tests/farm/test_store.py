@@ -14,14 +14,15 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from farm import driver, store
-from farm import writer as writing
 from farm.errors import StoreError
+from farm.execution import driver
 from farm.plan import Plan
-from farm.rows import Attempt, Failure, Outcome
-from farm.store import Run
+from farm.store import runs as store
+from farm.store import writer as writing
+from farm.store.rows import Attempt, Failure, Outcome
+from farm.store.runs import Run
+from farm.store.writer import Writer
 from farm.sweep import parse
-from farm.writer import Writer
 from workers.measures import MEASURES
 
 ATTEMPT = Attempt("host", "serial", "2026-01-01T00:00:00.000+00:00", 0.1, 0.0, 0.1, 10, "digest", "{}", 0)

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from farm import cases, sensitivity, validate
 from farm.cli.options import EXIT_USAGE
+from farm.validation import cases, sensitivity, validate
 from workers.profiles import arch
 
 Farm = Callable[..., tuple[int, str, str]]

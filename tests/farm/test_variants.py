@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from farm import driver, store
-from farm.execute import SerialExecutor
+from farm.execution import driver
+from farm.execution.execute import SerialExecutor
+from farm.execution.progress import Progress
 from farm.plan import Plan
-from farm.progress import Progress
 from farm.ray.executor import RayExecutor
-from farm.store import Run
+from farm.store import runs as store
+from farm.store.runs import Run
 from farm.sweep import parse
 
 Farm = Callable[..., tuple[int, str, str]]

@@ -11,12 +11,13 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from farm import driver, store
-from farm.execute import SerialExecutor, execute
+from farm.execution import driver
+from farm.execution.execute import SerialExecutor, execute
+from farm.execution.progress import Progress
 from farm.metrics.live import LiveCollector
 from farm.metrics.server import MetricsServer
 from farm.plan import Plan
-from farm.progress import Progress
+from farm.store import runs as store
 from farm.sweep import parse
 from tests.dashboards.grafana_double import SECRET, Grafana, Reply, Request
 

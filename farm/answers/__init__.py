@@ -1,0 +1,1 @@
+"""From records, files of samples or a host's counters to an answer."""

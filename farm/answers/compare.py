@@ -1,0 +1,232 @@
+"""Compare two sides cell by cell: two runs, or the two values of an axis of one. Cells are paired by the
+configuration that they have in common, trials by their seed, so that most variance cancels."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from farm import query
+from farm.answers.statistics import Interval, Verdict, interval_of_mean, paired_verdict_of
+from farm.errors import IncomparableError
+from farm.query import Side
+from farm.store.runs import Run
+from workers.config import TrialConfig, check_name
+from workers.fields.derived import SEED_FIELDS, seed_matters
+from workers.fields.groups import Value
+from workers.measures import by_name
+
+MODEL, INPUTS = "model", "inputs"
+"""what runs may differ in beside fields, as ``--across`` names it"""
+
+
+class Difference(NamedTuple):
+    """One measure of one cell on both sides."""
+
+    base: float
+    """median over the seeds"""
+    other: float
+    difference: float
+    """other - base, mean over the seeds"""
+    interval: Interval | None
+    """of the difference over seeds; None if there is one seed"""
+    verdict: Verdict
+    """of the other side, by the measure's better direction; ``differs`` where it has none"""
+
+    @property
+    def ratio(self) -> float | None:
+        """other / base of the medians; None where base is 0."""
+        return self.other / self.base if self.base else None
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A cell that both sides have."""
+
+    fields: Mapping[str, Value]
+    """swept fields that both sides have in common"""
+    seeds: int
+    measures: Mapping[str, Difference]
+    """by name; without those that one of the two could not measure"""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Two sides."""
+
+    base: str
+    other: str
+    """what the sides are called"""
+    across: Mapping[str, tuple[str, str]]
+    """what they differ in, base and other: the axis, or what ``--across`` allowed"""
+    pairs: Sequence[Pair]
+    unpaired: tuple[int, int]
+    """records of the base, and of the other, without a partner"""
+
+
+def compare_axis(
+    run: Run, axis: str, base: Value | None = None, measures: Sequence[str] = ()
+) -> list[Comparison]:
+    """The values of an axis of a run, each against the base.
+
+    Arguments:
+        axis: a swept field.
+        base: its value to compare with; by default ``false``, else the first in the sweep.
+        measures: those to compare; all if none is named.
+
+    Raises:
+        workers.errors.ConfigError: no field has this name.
+        IncomparableError: the field is not swept, or no two trials differ in it only.
+        StoreError: the run is damaged.
+    """
+    check_name(axis)
+    swept = query.axes(run)
+    values = swept.get(axis, ())
+    if len(values) < 2:
+        listed = ", ".join(name for name, found in swept.items() if len(found) > 1) or "none"
+        raise IncomparableError(f"axis {axis}: run {run.name} does not sweep it; its axes: {listed}")
+    if base is None:
+        base = False if False in values and isinstance(values[0], bool) else values[0]
+    elif base not in values:
+        listed = ", ".join(map(str, values))
+        raise IncomparableError(
+            f"base {base}: {axis} has no such value in run {run.name}; use one of {listed}"
+        )
+    names = [name for name in swept if name != axis]
+    found = [
+        _compare(
+            Side(run, {axis: base}),
+            Side(run, {axis: other}),
+            names,
+            {axis: (str(base), str(other))},
+            measures,
+        )
+        for other in values
+        if other != base
+    ]
+    if not any(comparison.pairs for comparison in found):
+        raise IncomparableError(f"axis {axis}: run {run.name} holds no two records that differ in it only")
+    return [comparison for comparison in found if comparison.pairs]
+
+
+def compare_runs(
+    base: Run, other: Run, across: Sequence[str] = (), measures: Sequence[str] = ()
+) -> Comparison:
+    """Two runs, cell by cell.
+
+    Arguments:
+        across: what they may differ in: a field, which then pairs no cells, ``model`` or ``inputs``.
+        measures: those to compare; all if none is named.
+
+    Raises:
+        IncomparableError: they differ in something that ``across`` does not name, or have no cell in common.
+        StoreError: a run is damaged.
+    """
+    for name in across:
+        if name not in (MODEL, INPUTS):
+            check_name(name)
+    differing = {**_model(base, other), **_inputs(base, other), **_fixed(base, other)}
+    unnamed = [name for name in differing if name not in across]
+    if unnamed:
+        name = unnamed[0]
+        left, right = differing[name]
+        raise IncomparableError(
+            f"--across {' --across '.join(unnamed)}: {name} is {left} in {base.name} and {right} in "
+            f"{other.name}; compare like with like, or say so with this"
+        )
+    swept = {**query.axes(base), **query.axes(other)}
+    names = [name for name in swept if name not in across]
+    found = _compare(Side(base), Side(other), names, differing, measures)
+    if not found.pairs:
+        raise IncomparableError(
+            f"runs {base.name} and {other.name}: no cell and seed in common; their axes are "
+            f"{', '.join(query.axes(base)) or 'none'} and {', '.join(query.axes(other)) or 'none'}"
+        )
+    return found
+
+
+def _model(base: Run, other: Run) -> dict[str, tuple[str, str]]:
+    left, right = (
+        ", ".join(
+            str(row["model_digest"])
+            for row in run.query(
+                "attempts", "SELECT DISTINCT model_digest FROM attempts ORDER BY model_digest"
+            )
+        )
+        for run in (base, other)
+    )
+    return {} if left == right else {MODEL: (left, right)}
+
+
+def _inputs(base: Run, other: Run) -> dict[str, tuple[str, str]]:
+    """Profiles, captures and variants that go by one name and have other content."""
+    left, right = (run.manifests()[0].get("inputs", {}) for run in (base, other))
+    changed = [name for name in sorted(left.keys() & right.keys()) if left[name] != right[name]]
+    if not changed:
+        return {}
+    name = changed[0]
+    return {INPUTS: (f"{name} {left[name][:12]}", f"{name} {right[name][:12]}")}
+
+
+def _fixed(base: Run, other: Run) -> dict[str, tuple[str, str]]:
+    """Fields that both runs fix, and differ in."""
+    left, right = base.sweep.fixed, other.sweep.fixed
+    common = [name for name in left if name in right and name not in query.axes(base) | query.axes(other)]
+    return {name: (str(left[name]), str(right[name])) for name in common if left[name] != right[name]}
+
+
+def _compare(
+    base: Side,
+    other: Side,
+    names: Sequence[str],
+    across: Mapping[str, tuple[str, str]],
+    measures: Sequence[str],
+) -> Comparison:
+    chosen = list(measures) or list(by_name())
+    rows, unpaired = query.paired(base, other, names, chosen)
+    matters = _seeds_matter(base.run)
+    pairs = [
+        Pair(
+            fields={name: row[name] for name in names},
+            seeds=row["seeds"],
+            measures={
+                name: _difference(row, name, row["seeds"] > 1 or matters(row))
+                for name in chosen
+                if row[f"n {name}"]
+            },
+        )
+        for row in rows
+    ]
+    return Comparison(_name(base), _name(other), across, pairs, unpaired)
+
+
+def _name(side: Side) -> str:
+    return ", ".join(f"{name} = {value}" for name, value in side.where.items()) or side.run.name
+
+
+def _difference(row: Mapping[str, Any], name: str, seeds_matter: bool) -> Difference:
+    seeds, mean = row[f"n {name}"], row[f"mean {name}"]
+    low, high = row[f"least {name}"], row[f"most {name}"]
+    interval = interval_of_mean(seeds, mean, row[f"spread {name}"] or 0.0, low, high)
+    return Difference(
+        base=row[f"base {name}"],
+        other=row[f"other {name}"],
+        difference=mean,
+        interval=interval,
+        verdict=paired_verdict_of(low, high, mean, interval, by_name()[name].better, seeds_matter),
+    )
+
+
+def _seeds_matter(run: Run) -> Any:
+    """Whether other seeds of a cell could come out otherwise, asked once for all cells alike in that."""
+    fixed = run.sweep.fixed
+    known: dict[tuple[Value | None, ...], bool] = {}
+
+    def matters(row: Mapping[str, Any]) -> bool:
+        values = {name: row.get(name, fixed.get(name)) for name in SEED_FIELDS}
+        key = tuple(values.values())
+        if key not in known:
+            given = {name: value for name, value in values.items() if value is not None}
+            known[key] = seed_matters(TrialConfig.unchecked(given))
+        return known[key]
+
+    return matters

@@ -1,0 +1,1 @@
+"""How fast pool and farm are, and the pool under real threads."""

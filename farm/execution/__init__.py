@@ -1,0 +1,1 @@
+"""A plan's trials into a run's records, on any executor."""

@@ -1,0 +1,1 @@
+"""Runs where they are kept: ``runs`` reads them, ``writer`` writes them."""

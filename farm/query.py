@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 from farm.errors import StoreError
 from farm.store.rows import text_fields
-from farm.store.runs import Run
+from farm.store.runs import Run, connected
 from workers.books.histogram import PS_PER_NS, merged, quantile_ns
 from workers.config import TrialConfig, field, fields
 from workers.fields.derived import cpu_roles
@@ -398,7 +398,7 @@ def paired(
         f', min(r."{m}" - l."{m}") AS "least {m}", max(r."{m}" - l."{m}") AS "most {m}"'
         for m in measures
     )
-    with duckdb.connect() as connection:
+    with connected() as connection:
         try:
             for name, (sql, parameters) in zip("lr", tables, strict=True):
                 connection.execute(f"CREATE TEMP TABLE {name} AS {sql}", parameters)

@@ -14,7 +14,8 @@ starts that run at the same time may both store a trial: readers take one of the
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -32,6 +33,7 @@ from workers.errors import TrialError
 from workers.fields.groups import Value
 
 if TYPE_CHECKING:
+    import duckdb
     import numpy
     import pyarrow
     from numpy.typing import NDArray
@@ -179,7 +181,7 @@ class Run:
         if not paths:
             return []
         try:
-            with duckdb.connect() as connection:
+            with connected() as connection:
                 found = connection.execute(
                     f"WITH {kind} AS ({once}) {sql}", {"paths": paths, **(parameters or {})}
                 )
@@ -390,6 +392,17 @@ class Run:
                 "install the version that wrote it"
             )
         return manifest
+
+
+@contextmanager
+def connected() -> "Iterator[duckdb.DuckDBPyConnection]":
+    """To a database in memory. Where Python was started without a file, a query of seconds would print a bar
+    among the results."""
+    import duckdb
+
+    with duckdb.connect() as connection:
+        connection.execute("SET enable_progress_bar = false")
+        yield connection
 
 
 def runs(root: Root) -> list[Run]:

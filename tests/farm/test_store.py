@@ -6,6 +6,8 @@ import json
 import os
 import resource
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -348,3 +350,14 @@ def test_a_run_that_numbers_its_trials_otherwise_is_not_resumed(small_run: Run, 
         pyarrow.parquet.write_table(table.set_column(1, "trial_number", numbers), path)
     with pytest.raises(StoreError, match="numbers its trials in another way"):
         driver.resume(run, None, "serial")
+
+
+def test_a_slow_query_prints_nothing_among_the_results() -> None:
+    """DuckDB shows a bar after two seconds where Python has no file, as in ``python -c``."""
+    script = (
+        "from farm.store.runs import connected\n"
+        "with connected() as one:\n"
+        "    print(one.execute(\"SELECT current_setting('enable_progress_bar')\").fetchall())"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout == "[(False,)]\n"

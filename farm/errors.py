@@ -4,6 +4,7 @@
     ├── SweepError        a sweep file or an override: correct the input
     ├── CaseError         a file of published cases: correct the input
     ├── GateError         a file of rules: correct the input
+    ├── SamplesError      a file of measured samples: measure again, or correct it
     ├── StoreError        the store, or a run in it: name another, or repair it as the message says
     ├── CountersError     counters of a real host: dump them again, as the message says
     ├── OutputError       a file to write: name another
@@ -29,6 +30,10 @@ class CaseError(FarmError):
 
 class GateError(FarmError):
     """A file of rules for a gate is malformed."""
+
+
+class SamplesError(FarmError):
+    """A file of measured samples is malformed."""
 
 
 class StoreError(FarmError):

@@ -13,7 +13,7 @@ from farm.store.runs import Run
 from workers.config import TrialConfig, check_name
 from workers.fields.derived import SEED_FIELDS, seed_matters
 from workers.fields.groups import Value
-from workers.measures import by_name
+from workers.measures import Unit, by_name
 
 MODEL, INPUTS = "model", "inputs"
 """what runs may differ in beside fields, as ``--across`` names it"""
@@ -23,12 +23,12 @@ class Difference(NamedTuple):
     """One measure of one cell on both sides."""
 
     base: float
-    """median over the seeds"""
+    """median over the seeds, or the samples"""
     other: float
     difference: float
-    """other - base, mean over the seeds"""
+    """other - base: mean over the seeds, or of the medians of samples"""
     interval: Interval | None
-    """of the difference over seeds; None if there is one seed"""
+    """of the difference; None if there is one seed"""
     verdict: Verdict
     """of the other side, by the measure's better direction; ``differs`` where it has none"""
 
@@ -45,6 +45,7 @@ class Pair:
     fields: Mapping[str, Value]
     """swept fields that both sides have in common"""
     seeds: int
+    """or samples, on the side that has fewer"""
     measures: Mapping[str, Difference]
     """by name; without those that one of the two could not measure"""
 
@@ -60,7 +61,13 @@ class Comparison:
     """what they differ in, base and other: the axis, or what ``--across`` allowed"""
     pairs: Sequence[Pair]
     unpaired: tuple[int, int]
-    """records of the base, and of the other, without a partner"""
+    """records of the base, and of the other, without a partner; of samples cells"""
+    units: Mapping[str, Unit]
+    """of all measures that were compared"""
+    exact: bool = True
+    """whether the same thing gives the same values: of records, not of measured samples"""
+    caveat: str = ""
+    """what could not have been shown"""
 
 
 def compare_axis(
@@ -125,14 +132,7 @@ def compare_runs(
         if name not in (MODEL, INPUTS):
             check_name(name)
     differing = {**_model(base, other), **_inputs(base, other), **_fixed(base, other)}
-    unnamed = [name for name in differing if name not in across]
-    if unnamed:
-        name = unnamed[0]
-        left, right = differing[name]
-        raise IncomparableError(
-            f"--across {' --across '.join(unnamed)}: {name} is {left} in {base.name} and {right} in "
-            f"{other.name}; compare like with like, or say so with this"
-        )
+    refuse_unnamed(differing, across, base.name, other.name)
     swept = {**query.axes(base), **query.axes(other)}
     names = [name for name in swept if name not in across]
     found = _compare(Side(base), Side(other), names, differing, measures)
@@ -142,6 +142,24 @@ def compare_runs(
             f"{', '.join(query.axes(base)) or 'none'} and {', '.join(query.axes(other)) or 'none'}"
         )
     return found
+
+
+def refuse_unnamed(
+    differing: Mapping[str, tuple[str, str]], across: Sequence[str], base: str, other: str
+) -> None:
+    """Nothing is compared across what nobody named.
+
+    Raises:
+        IncomparableError: two sides of these names differ in something that ``across`` does not name.
+    """
+    unnamed = [name for name in differing if name not in across]
+    if unnamed:
+        name = unnamed[0]
+        left, right = differing[name]
+        raise IncomparableError(
+            f"--across {' --across '.join(unnamed)}: {name} is {left} in {base} and {right} in {other}; "
+            "compare like with like, or say so with this"
+        )
 
 
 def _model(base: Run, other: Run) -> dict[str, tuple[str, str]]:
@@ -196,7 +214,8 @@ def _compare(
         )
         for row in rows
     ]
-    return Comparison(_name(base), _name(other), across, pairs, unpaired)
+    units = {name: by_name()[name].unit for name in chosen}
+    return Comparison(_name(base), _name(other), across, pairs, unpaired, units)
 
 
 def _name(side: Side) -> str:

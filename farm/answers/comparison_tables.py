@@ -11,7 +11,7 @@ from farm import tables
 from farm.answers.compare import Comparison, Difference, Pair
 from farm.answers.gate import Broken
 from farm.answers.statistics import LEVEL
-from workers.measures import Unit, by_name
+from workers.measures import Unit
 
 SHOWN = (
     "busy_ns_per_packet",
@@ -33,7 +33,9 @@ def as_text(found: Sequence[Comparison], measures: Sequence[str]) -> RenderableT
             title = f"{measure}: {comparison.base} (base) against {comparison.other}"
             parts += [
                 Text(title, style="bold"),
-                tables.rows(_heads(axes), _rows(comparison, axes, measure), text_columns=len(axes)),
+                tables.rows(
+                    _heads(comparison, axes), _rows(comparison, axes, measure), text_columns=len(axes)
+                ),
                 Text(),
             ]
         parts += [Text(sentence) for sentence in _sentences(comparison, measures)]
@@ -48,7 +50,7 @@ def as_markdown(found: Sequence[Comparison], measures: Sequence[str]) -> str:
         axes = _axes(comparison)
         for measure in measures:
             lines += [f"**{measure}**: {comparison.base} (base) against {comparison.other}", ""]
-            heads = _heads(axes)
+            heads = _heads(comparison, axes)
             lines += [
                 _markdown_row(heads),
                 _markdown_row(["---"] * len(axes) + ["---:"] * (len(heads) - len(axes))),
@@ -99,12 +101,13 @@ def _axes(comparison: Comparison) -> list[str]:
     return [name for name in fields[0] if len({one[name] for one in fields}) > 1] or list(fields[0])[:1]
 
 
-def _heads(axes: Sequence[str]) -> list[str]:
-    return [*axes, "base", "other", "change", f"{LEVEL:.0%} of seeds", "verdict"]
+def _heads(comparison: Comparison, axes: Sequence[str]) -> list[str]:
+    interval = f"{LEVEL:.0%} of seeds" if comparison.exact else f"{LEVEL:.0%} interval"
+    return [*axes, "base", "other", "change", interval, "verdict"]
 
 
 def _rows(comparison: Comparison, axes: Sequence[str], measure: str) -> Iterator[list[str]]:
-    unit = by_name()[measure].unit
+    unit = comparison.units[measure]
     for pair in comparison.pairs:
         found = pair.measures.get(measure)
         yield [*(tables.word(pair.fields[name]) for name in axes), *_cells(unit, found)]
@@ -141,18 +144,21 @@ def _sentences(comparison: Comparison, measures: Sequence[str]) -> Iterator[str]
         )
         listed = ", ".join(f"{number} {verdict}" for verdict, number in sorted(counts.items()))
         yield f"{measure}: {listed or 'not measured'}, of {len(comparison.pairs)} cells."
+    if comparison.caveat:
+        yield comparison.caveat
     left, right = comparison.unpaired
     if left or right:
-        yield f"Without a partner: {left} records of {comparison.base}, {right} of {comparison.other}."
+        what = "records" if comparison.exact else "settings"
+        yield f"Without a partner: {left} {what} of {comparison.base}, {right} of {comparison.other}."
     for name, (one, two) in comparison.across.items():
         if name not in comparison.base:
             yield f"Compared across {name}: {one} and {two}."
 
 
-def broken_lines(broken: Sequence[Broken], most: int) -> Iterator[str]:
+def broken_lines(comparison: Comparison, broken: Sequence[Broken], most: int) -> Iterator[str]:
     """What a gate did not let through."""
     for one in broken[:most]:
-        unit = by_name()[one.measure].unit
+        unit = comparison.units[one.measure]
         left, right = (tables.in_unit(unit, value) for value in (one.difference.base, one.difference.other))
         yield f"{_place(one.pair)}: {one.measure} {left} -> {right}: {one.difference.verdict}"
     if len(broken) > most:

@@ -4,14 +4,14 @@
 [[rule]]
 measures = ["busy_ns_per_packet"]      # default: all
 where = { arch = ["zen4"] }            # cells; default: all
-verdicts = ["worse"]                   # what fails; default: worse and differs
+verdicts = ["worse"]                   # what fails; default: all but better and same
 least_change = 0.01                    # of the base; smaller ones pass
 least_difference = 0                   # in the measure's unit, likewise
 ```
 """
 
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,25 +26,35 @@ from workers.errors import ConfigError
 from workers.fields.groups import Value
 from workers.measures import by_name
 
+FAILING: tuple[Verdict, ...] = ("worse", "differs")
+"""of measured samples, where two runs of the same thing differ too"""
+
+FAILING_EXACT: tuple[Verdict, ...] = (*FAILING, "not shown")
+"""of records: what differs at all is a finding, whether or not other seeds would show it"""
+
 
 class Rule(pydantic.BaseModel):
-    """What fails. Without anything: each measure of each cell that is worse, or differs."""
+    """What fails. Without anything: each measure of each cell that differs, but for the better."""
 
     model_config = pydantic.ConfigDict(extra="forbid", frozen=True, strict=True)
 
     measures: tuple[str, ...] = ()
     where: Mapping[str, tuple[Value, ...]] = {}
-    verdicts: tuple[Verdict, ...] = ("worse", "differs")
+    verdicts: tuple[Verdict, ...] | None = None
+    """by default FAILING_EXACT or FAILING"""
     least_change: Annotated[float, pydantic.Field(ge=0)] = 0.0
     least_difference: Annotated[float, pydantic.Field(ge=0)] = 0.0
 
-    def fails(self, name: str, found: Difference) -> bool:
-        """Whether a difference is one that this rule is about, and too large."""
-        if self.measures and name not in self.measures:
-            return False
+    def is_about(self, name: str) -> bool:
+        """Whether it limits this measure."""
+        return not self.measures or name in self.measures
+
+    def fails(self, found: Difference, exact: bool) -> bool:
+        """Whether a difference of a measure that this rule is about is too large."""
         change = abs(found.difference / found.base) if found.base else float("inf")
+        verdicts = self.verdicts or (FAILING_EXACT if exact else FAILING)
         return (
-            found.verdict in self.verdicts
+            found.verdict in verdicts
             and change >= self.least_change
             and abs(found.difference) >= self.least_difference
         )
@@ -59,8 +69,11 @@ class Broken:
     difference: Difference
 
 
-def load(path: Path) -> tuple[Rule, ...]:
+def load(path: Path, samples: Comparison | None = None) -> tuple[Rule, ...]:
     """The rules of a file.
+
+    Arguments:
+        samples: what they are for, if that is not records: its measures and settings have names of their own.
 
     Raises:
         GateError: it cannot be read, or has a key, measure or field that does not exist.
@@ -76,10 +89,10 @@ def load(path: Path) -> tuple[Rule, ...]:
     if unknown or not isinstance(listed, list) or not listed:
         what = f"unknown key {unknown[0]!r}" if unknown else "no rule"
         raise GateError(f"{path}: {what}; write [[rule]] with {', '.join(Rule.model_fields)}")
-    return tuple(_rule(f"{path}: rule {number}", entry) for number, entry in enumerate(listed, 1))
+    return tuple(_rule(f"{path}: rule {number}", entry, samples) for number, entry in enumerate(listed, 1))
 
 
-def _rule(where: str, entry: Any) -> Rule:
+def _rule(where: str, entry: Any, samples: Comparison | None) -> Rule:
     if isinstance(entry, dict):
         entry = {key: tuple(v) if isinstance(v, list) else v for key, v in entry.items()}
         chosen = entry.get("where")
@@ -95,55 +108,60 @@ def _rule(where: str, entry: Any) -> Rule:
         key = ".".join(map(str, first["loc"])) or "rule"
         remedy = f"use {', '.join(Rule.model_fields)}" if first["type"] == "extra_forbidden" else first["msg"]
         raise GateError(f"{where}: {key} = {first['input']!r}: {remedy}") from None
+    measures = by_name() if samples is None else samples.units
     for name in rule.measures:
-        if name not in by_name():
-            raise GateError(f"{where}: measures: {name!r}: no such measure; see farm fields --measures")
+        if name not in measures:
+            remedy = "see farm fields --measures" if samples is None else f"use {', '.join(measures)}"
+            raise GateError(f"{where}: measures: {name!r}: no such measure; {remedy}")
+    if samples is not None:
+        settings = list(samples.pairs[0].fields)
+        for name in rule.where:
+            if name not in settings:
+                raise GateError(f"{where}: where: {name!r}: no such setting; use {', '.join(settings)}")
+        return rule
     try:
         for name in rule.where:
             check_name(name)
     except ConfigError as error:
         raise GateError(f"{where}: where: {error}") from None
-    return rule.model_copy(
-        update={
-            "where": {
-                name: tuple(field(name).parse(str(v)) if isinstance(v, str) else v for v in values)
-                for name, values in rule.where.items()
-            }
-        }
-    )
+    parsed = {
+        name: tuple(field(name).parse(str(v)) if isinstance(v, str) else v for v in values)
+        for name, values in rule.where.items()
+    }
+    return rule.model_copy(update={"where": parsed})
 
 
 STRICT = (Rule(),)
-"""of simulated runs: what differs at all is a finding"""
+"""nothing may differ but for the better"""
 
 
 def broken(found: Comparison, rules: Sequence[Rule]) -> list[Broken]:
     """What the rules do not let through, in the order of the cells.
 
     Raises:
-        IncomparableError: no cell is one that a rule is about.
+        IncomparableError: the rules are about nothing that both sides have, or nothing could have been shown.
     """
-    seen = 0
-    listed: list[Broken] = []
-    for pair in found.pairs:
-        applying = [rule for rule in rules if _is_about(rule, pair)]
-        seen += bool(applying)
-        listed += _broken(pair, applying)
-    if not seen:
+    checked = [
+        (pair, name, difference, [rule for rule in rules if rule.is_about(name) and _holds_in(rule, pair)])
+        for pair in found.pairs
+        for name, difference in pair.measures.items()
+    ]
+    checked = [one for one in checked if one[3]]
+    if not checked:
         raise IncomparableError(
-            "rules: none of them is about a cell that both runs have; nothing was checked"
+            "rules: none of them is about a measure of a cell that both sides have; nothing was checked"
         )
-    return listed
+    if all(difference.verdict == "too few" for _, _, difference, _ in checked):
+        raise IncomparableError(f"{found.base}, {found.other}: {found.caveat} Measure more often")
+    return [
+        Broken(pair, name, difference)
+        for pair, name, difference, applying in checked
+        if any(rule.fails(difference, found.exact) for rule in applying)
+    ]
 
 
-def _is_about(rule: Rule, pair: Pair) -> bool:
+def _holds_in(rule: Rule, pair: Pair) -> bool:
     return all(
         name in pair.fields and str(pair.fields[name]) in {str(value) for value in values}
         for name, values in rule.where.items()
     )
-
-
-def _broken(pair: Pair, rules: Sequence[Rule]) -> Iterator[Broken]:
-    for name, difference in pair.measures.items():
-        if any(rule.fails(name, difference) for rule in rules):
-            yield Broken(pair, name, difference)

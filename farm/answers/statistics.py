@@ -15,7 +15,8 @@ import numpy
 
 from workers.measures import Better
 
-Verdict = Literal["better", "worse", "same", "differs", "not shown"]
+Verdict = Literal["better", "worse", "same", "differs", "not shown", "too few"]
+"""``too few`` samples: whatever they were, nothing could have been shown"""
 
 LEVEL = 0.95
 """of intervals; 1 - LEVEL is how often something is claimed that is not there"""
@@ -96,15 +97,20 @@ def paired_verdict_of(
 class Shift:
     """How two samples of a measured value differ."""
 
-    ratio: float
-    """median of the other over median of the base, less 1"""
-    difference: float
+    base: float
+    """median"""
+    other: float
     interval: Interval
     """of the difference of medians, bootstrapped"""
     p: float
     """of the rank test: how often samples of one and the same thing would differ as much"""
     smallest_p: float
     """what samples of this size could show at the most"""
+
+    @property
+    def difference(self) -> float:
+        """Of the medians, other - base."""
+        return self.other - self.base
 
 
 def shift(base: Sequence[float], other: Sequence[float]) -> Shift:
@@ -133,8 +139,8 @@ def shift(base: Sequence[float], other: Sequence[float]) -> Shift:
         ).confidence_interval
         interval = Interval(float(found.low), float(found.high))
     return Shift(
-        ratio=medians[1] / medians[0] - 1 if medians[0] else 0.0,
-        difference=medians[1] - medians[0],
+        base=medians[0],
+        other=medians[1],
         interval=interval,
         p=p,
         smallest_p=smallest_p(len(left), len(right)),
@@ -170,11 +176,11 @@ def measured_verdict(
     Returns:
         ``same`` if the whole interval is too small to matter, ``not shown`` if it is not clear.
     """
-    matters = abs(found.ratio) >= least_ratio and abs(found.difference) >= least_difference
-    if p <= 1 - LEVEL and found.interval.excludes(0.0) and matters:
+    if found.smallest_p > 1 - LEVEL:
+        return "too few"
+    floor = max(least_ratio * abs(found.base), least_difference)
+    if p <= 1 - LEVEL and found.interval.excludes(0.0) and abs(found.difference) >= floor:
         return _direction(found.difference, better)
-    base = abs(found.difference / found.ratio) if found.ratio else 0.0
-    floor = max(least_ratio * base, least_difference)
     if floor and max(abs(found.interval.low), abs(found.interval.high)) <= floor:
         return "same"
     return "not shown"

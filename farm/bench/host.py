@@ -3,6 +3,7 @@
 What is measured here is no record of a trial and never comes into a store.
 """
 
+import platform
 import tempfile
 from collections.abc import Callable, Sequence
 from itertools import combinations, product
@@ -21,7 +22,8 @@ FRAME_BYTES = (64, 1520)
 RINGS = (64, 1024)
 HOLDS = (1, 256, 2048)
 
-REPEATS = 10
+REPEATS = 5
+"""of each configuration, with each pool"""
 
 APART = 1.1
 """two configurations whose measured times differ by more than this factor have an order"""
@@ -64,6 +66,8 @@ class HostBench(NamedTuple):
     """All that was measured and predicted."""
 
     machine: str
+    kernel: str
+    """of the machine's operating system"""
     profile: str
     """its title"""
     rows: list[Row]
@@ -127,7 +131,7 @@ def bench_host(profile: str | None, report: Callable[[str], None]) -> HostBench:
         report("simulated machine")
         predicted = [predict(setting, loaded) for setting in settings]
     rows = [Row(*parts) for parts in zip(settings, measured, predicted, strict=True)]
-    return HostBench(machine.model, calibrated, rows)
+    return HostBench(machine.model, platform.release(), calibrated, rows)
 
 
 def bench_kinds(executor: "RayExecutor", report: Callable[[str], None]) -> list[HostBench]:
@@ -221,13 +225,18 @@ def _words(row: Row) -> str:
 
 
 def as_json(found: HostBench) -> dict[str, object]:
-    """The same for a program; what was measured and what was predicted are apart in every row."""
+    """The same for a program, and a file of samples for :mod:`farm.answers.samples`; what was measured and
+    what was predicted are apart in every row."""
+    from workers.model import model_digest
+
     return {
-        "machine": found.machine,
+        "conditions": {"machine": found.machine, "kernel": found.kernel, "model": model_digest()},
+        "measures": {"ns_per_packet": {"unit": "ns", "better": "lower"}},
         "profile": found.profile,
         "rows": [
             {
                 "setting": row.setting._asdict(),
+                "samples": {"ns_per_packet": list(row.measured.by_place)},
                 "measured": {
                     "ns_per_packet": row.measured_ns,
                     "median_ns_per_packet": row.measured.ns_per_packet.high,

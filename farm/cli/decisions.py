@@ -1,12 +1,15 @@
 """Verbs that turn results into an answer: compare, gate, advise."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from farm.cli.options import EXIT_CHECK_SAID_NO, Json, Overrides, RunName, Store, SweepName
+from farm.cli.options import EXIT_CHECK_SAID_NO, Json, Overrides, Store, SweepName
 from farm.errors import IncomparableError, SweepError
+
+if TYPE_CHECKING:
+    from farm.answers.compare import Comparison
 
 MOST_BROKEN = 20
 """differences that a gate prints; all are in its JSON"""
@@ -15,18 +18,22 @@ Across = Annotated[
     list[str] | None,
     typer.Option(
         metavar="WHAT",
-        help="What two runs may differ in: model, inputs (profiles, captures), or a field; again for more.",
+        help="What the sides may differ in: model, inputs (profiles, captures), a field, or a condition of "
+        "measured samples such as machine; again for more.",
     ),
 ]
 Measures = Annotated[
     list[str] | None, typer.Option("--measure", help="Measure to show; may be given again. Default: a few.")
 ]
+OneSide = Annotated[
+    str, typer.Argument(metavar="RUN", help="A run as for farm show, or a .json file of measured samples.")
+]
 
 
 def compare(
-    run: RunName,
+    run: OneSide,
     other: Annotated[
-        str | None, typer.Argument(metavar="[OTHER]", help="A second run; without one give --axis.")
+        str | None, typer.Argument(metavar="[OTHER]", help="The other side; without one give --axis.")
     ] = None,
     axis: Annotated[
         str | None, typer.Option(help="The field whose values are compared, such as pool.recycle.")
@@ -36,33 +43,56 @@ def compare(
     ] = None,
     across: Across = None,
     measure: Measures = None,
+    least_change: Annotated[
+        float | None,
+        typer.Option(
+            min=0.0, help="Of measured samples: smaller changes, as part of the base, do not matter [0.02]."
+        ),
+    ] = None,
+    least_difference: Annotated[
+        float | None, typer.Option(min=0.0, help="Likewise, in the measure's unit [0].")
+    ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown instead of text.")] = False,
     store: Store = None,
     as_json: Json = False,
 ) -> None:
-    """Compare two runs, or the sides of one axis: same cells, same seeds, exact differences."""
+    """Compare two runs, the sides of one axis, or two files of samples that a clock measured.
+
+    Records are paired by cell and seed, and exact. Samples of farm bench host --json are put to a rank test
+    and a bootstrap.
+    """
     from farm import tables
     from farm.answers import compare as comparing
     from farm.answers import comparison_tables
+    from farm.answers.samples import is_file_of_samples
     from farm.store.runs import default_root, find
     from farm.terminal import print_json
     from workers.config import field
     from workers.measures import by_name
 
-    measures = measure or list(comparison_tables.SHOWN)
-    for name in measures:
-        if name not in by_name():
-            raise SweepError(f"--measure {name}: no such measure; farm fields --measures lists them")
     if (other is None) == (axis is None):
         raise SweepError("compare: name a second run, or --axis FIELD for the sides of one run")
-    compared = measure or (list(by_name()) if as_json else measures)
-    root = store or default_root()
-    found = find(root, run)
-    if axis is not None:
-        value = None if base is None else field(axis).parse(base)
-        comparisons = comparing.compare_axis(found, axis, value, compared)
+    if is_file_of_samples(run):
+        if other is None:
+            raise SweepError(f"--axis {axis}: files of samples have none; name a second file")
+        comparisons = [_samples(run, other, across, measure, least_change, least_difference)]
+        measures = list(comparisons[0].units)
     else:
-        comparisons = [comparing.compare_runs(found, find(root, other or ""), across or (), compared)]
+        for name, limit in (("change", least_change), ("difference", least_difference)):
+            if limit is not None:
+                raise SweepError(f"--least-{name} {limit:g}: records are exact; it is for files of samples")
+        measures = measure or list(comparison_tables.SHOWN)
+        for name in measures:
+            if name not in by_name():
+                raise SweepError(f"--measure {name}: no such measure; farm fields --measures lists them")
+        compared = measure or (list(by_name()) if as_json else measures)
+        root = store or default_root()
+        found = find(root, run)
+        if axis is not None:
+            value = None if base is None else field(axis).parse(base)
+            comparisons = comparing.compare_axis(found, axis, value, compared)
+        else:
+            comparisons = [comparing.compare_runs(found, find(root, other or ""), across or (), compared)]
     if as_json:
         print_json(comparison_tables.as_json(comparisons))
     elif markdown:
@@ -72,11 +102,15 @@ def compare(
 
 
 def gate(
-    run: RunName,
-    other: Annotated[str, typer.Argument(metavar="OTHER", help="The run that has to be as good.")],
+    run: OneSide,
+    other: Annotated[str, typer.Argument(metavar="OTHER", help="The side that has to be as good.")],
     rule: Annotated[
         Path | None,
-        typer.Option("--rule", metavar="FILE", help="Rules; default: nothing may differ but better."),
+        typer.Option(
+            "--rule",
+            metavar="FILE",
+            help="Rules; default: no record may differ but for the better, no sample may be shown to.",
+        ),
     ] = None,
     across: Across = None,
     store: Store = None,
@@ -86,18 +120,23 @@ def gate(
     from farm.answers import comparison_tables
     from farm.answers import gate as gating
     from farm.answers.compare import compare_runs
+    from farm.answers.samples import is_file_of_samples
     from farm.store.runs import default_root, find
     from farm.terminal import print_json
 
-    rules = gating.load(rule) if rule is not None else gating.STRICT
-    root = store or default_root()
-    base, tried = find(root, run), find(root, other)
-    for one in (base, tried):
-        if failures := one.failures():
-            raise IncomparableError(
-                f"run {one.name}: {len(failures)} of its trials failed; mend and resume it"
-            )
-    found = compare_runs(base, tried, across or ())
+    if is_file_of_samples(run):
+        found = _samples(run, other, across, None, None, None)
+        rules = gating.load(rule, found) if rule is not None else gating.STRICT
+    else:
+        rules = gating.load(rule) if rule is not None else gating.STRICT
+        root = store or default_root()
+        base, tried = find(root, run), find(root, other)
+        for one in (base, tried):
+            if failures := one.failures():
+                raise IncomparableError(
+                    f"run {one.name}: {len(failures)} of its trials failed; mend and resume it"
+                )
+        found = compare_runs(base, tried, across or ())
     broken = gating.broken(found, rules)
     if as_json:
         print_json(
@@ -108,10 +147,32 @@ def gate(
             }
         )
         return EXIT_CHECK_SAID_NO if broken else 0
-    for line in comparison_tables.broken_lines(broken, MOST_BROKEN):
+    for line in comparison_tables.broken_lines(found, broken, MOST_BROKEN):
         print(line)
     print(f"{'FAILED' if broken else 'passed'}: {len(broken)} differences in {len(found.pairs)} cells")
     return EXIT_CHECK_SAID_NO if broken else 0
+
+
+def _samples(
+    base: str,
+    other: str,
+    across: list[str] | None,
+    measures: list[str] | None,
+    least_change: float | None,
+    least_difference: float | None,
+) -> "Comparison":
+    from farm.answers.samples import LEAST_CHANGE, compare_samples, is_file_of_samples
+
+    if not is_file_of_samples(other):
+        raise SweepError(f"{other!r}: {base} is a file of samples; name a second one, ending in .json")
+    return compare_samples(
+        Path(base),
+        Path(other),
+        across or (),
+        measures or (),
+        least_change=LEAST_CHANGE if least_change is None else least_change,
+        least_difference=least_difference or 0.0,
+    )
 
 
 def advise(

@@ -20,7 +20,7 @@ Farm = Callable[..., tuple[int, str, str]]
 def row(measured: float, predicted: float, recycle: bool = True, ring: int = 64) -> Row:
     return Row(
         Setting(ring, 1, recycle, 64),
-        Measured(Spread(measured, measured, measured), 0.0),
+        Measured(Spread(measured, measured, measured), (measured,), 0.0),
         Predicted(predicted, 0.0, (predicted, 0.0), {}),
     )
 
@@ -38,7 +38,7 @@ def test_configurations_that_are_close_have_no_order() -> None:
 
 
 def test_what_was_wrong_is_said() -> None:
-    found = bench_host.HostBench("m", "p", [row(100, 100), row(200, 90, recycle=False)])
+    found = bench_host.HostBench("m", "6.1", "p", [row(100, 100), row(200, 90, recycle=False)])
     told = "\n".join(bench_host.summary(found))
     assert "1 of 2 predictions within 25%" in told
     assert "0 of 1 orders right" in told
@@ -74,7 +74,7 @@ def test_the_benchmark_measures_and_predicts_each_configuration(
     code, out, _ = farm("bench", "host", "--profile", "broadwell-ep", "--json")
     assert code == 0
     found = json.loads(out)
-    assert found["machine"] == asking.facts().model
+    assert found["conditions"]["machine"] == asking.facts().model
     assert [(r["setting"]["frame_bytes"], r["setting"]["recycle"]) for r in found["rows"]] == [
         (64, True),
         (64, False),
@@ -82,7 +82,7 @@ def test_the_benchmark_measures_and_predicts_each_configuration(
         (1520, False),
     ]
     for measured in found["rows"]:
-        assert set(measured) == {"setting", "measured", "predicted", "error_ratio"}
+        assert set(measured) == {"setting", "samples", "measured", "predicted", "error_ratio"}
         assert measured["measured"]["ns_per_packet"] > 0
         if not measured["setting"]["recycle"]:
             # each packet takes a page for good
@@ -133,7 +133,7 @@ def test_kinds_of_machines_are_measured_apart() -> None:
             if work is asking.facts:
                 return nodes
             assert alone, "nothing else runs on the node meanwhile"
-            return {node: bench_host.HostBench(nodes[node].model, f"of {node}", []) for node in wanted}
+            return {node: bench_host.HostBench(nodes[node].model, "6.1", f"of {node}", []) for node in wanted}
 
     said: list[str] = []
     found = bench_host.bench_kinds(Cluster(), said.append)  # type: ignore[arg-type]

@@ -90,7 +90,7 @@ def test_too_few_samples_show_nothing() -> None:
     assert statistics.smallest_p(3, 3) == pytest.approx(0.1)
     shifted = statistics.shift([1.0, 1.1, 1.2], [9.0, 9.1, 9.2])
     assert shifted.p >= shifted.smallest_p > 1 - LEVEL
-    assert statistics.measured_verdict(shifted, shifted.p, "lower") == "not shown"
+    assert statistics.measured_verdict(shifted, shifted.p, "lower") == "too few"
 
 
 @given(sizes=st.tuples(st.integers(1, 6), st.integers(1, 6)))

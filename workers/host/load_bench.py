@@ -19,7 +19,6 @@ from workers.errors import CheckError
 from workers.host import load
 from workers.host.clock import Spread, now_ns, spread_of
 from workers.host.memory import region
-from workers.host.probes import PLACES
 from workers.machine import new_machine
 from workers.measures import CATEGORIES
 from workers.pricing.cost import PS_PER_NS
@@ -31,6 +30,9 @@ PACKETS = 1 << 14
 """of one repeat: a multiple of every hold"""
 MOST_HELD = 4096
 MOST_RING = 2048
+
+PLACES = 8
+"""pools that each setting is measured with, since how fast one is depends on where its memory lies"""
 
 
 class Setting(NamedTuple):
@@ -93,6 +95,9 @@ class Measured(NamedTuple):
     """What real threads took."""
 
     ns_per_packet: Spread
+    """of all repeats with all pools"""
+    by_place: tuple[float, ...]
+    """median of the repeats with each pool: samples for a comparison, as they do not hang together"""
     new_page_ratio: float
     """pages from the page allocator over pages allocated"""
 
@@ -103,8 +108,7 @@ def measure(
     """Run the load in each setting, with a thread on each of two CPUs.
 
     All settings are measured in turn, each after a warm-up, so that a disturbance does not hit one of them;
-    the books are checked afterwards. It is done with several pools, since how fast one is depends on where
-    its memory happens to be.
+    the books are checked afterwards.
 
     Args:
         repeats: of each setting, with each pool.
@@ -113,19 +117,25 @@ def measure(
         CheckError: a page was lost, or a packet came out other than it was written.
     """
     memory = packet_memory()
-    samples: list[list[float]] = [[] for _ in settings]
+    samples: list[list[list[float]]] = [[] for _ in settings]
     ratios: list[list[float]] = [[] for _ in settings]
     for _ in range(PLACES):
         loads = [real_load(setting, profile, memory) for setting in settings]
+        for taken in samples:
+            taken.append([])
         for _ in range(repeats):
             for running, taken in zip(loads, samples, strict=True):
                 repeat(running, cpus)
-                taken.append(repeat(running, cpus))
+                taken[-1].append(repeat(running, cpus))
         for running, found in zip(loads, ratios, strict=True):
             check(running)
             found.append(new_page_ratio(running))
     return [
-        Measured(spread_of(taken), float(np.mean(found)))
+        Measured(
+            spread_of([one for place in taken for one in place]),
+            tuple(float(np.median(place)) for place in taken),
+            float(np.mean(found)),
+        )
         for taken, found in zip(samples, ratios, strict=True)
     ]
 

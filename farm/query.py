@@ -8,12 +8,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from statistics import median
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from farm.errors import StoreError
 from farm.store.rows import text_fields
-from farm.store.runs import Run, connected
+from farm.store.runs import Run
 from workers.books.histogram import PS_PER_NS, merged, quantile_ns
 from workers.config import TrialConfig, field, fields
 from workers.fields.derived import cpu_roles
@@ -354,76 +353,6 @@ def origins(run: Run) -> list[dict[str, Any]]:
         "CAST(sum(retries) AS BIGINT) AS retries FROM attempts "
         "GROUP BY model_digest, versions, host, executor ORDER BY first_started_at, host",
     )
-
-
-class Side(NamedTuple):
-    """The records of a run, or those of them that have these values."""
-
-    run: Run
-    where: Mapping[str, Value] = MappingProxyType({})
-
-
-def paired(
-    base: Side, other: Side, names: Sequence[str], measures: Sequence[str]
-) -> tuple[list[dict[str, Any]], tuple[int, int]]:
-    """Cells that two sides have in common by these fields, each trial paired with that of the same seed.
-
-    Returns:
-        One row for each cell: the fields, ``seeds``, and for each measure ``n`` (pairs in which both sides
-        have it), ``base`` and ``other`` (medians), ``mean``, ``spread`` (standard deviation), ``least`` and
-        ``most`` of other - base. And how many records of each side have no partner.
-
-    Raises:
-        farm.errors.StoreError: a run is damaged.
-    """
-    import duckdb
-
-    columns = ", ".join(f'"{name}"' for name in dict.fromkeys((*names, "seed", *measures)))
-    key = " AND ".join(f'l."{name}" = r."{name}"' for name in (*names, "seed"))
-    group = "".join(f'l."{name}" AS "{name}", ' for name in names)
-    tables: list[tuple[str, dict[str, object]]] = []
-    for side in (base, other):
-        once, paths = side.run.rows("records", "paths")
-        if not paths:
-            return [], (0, 0)
-        values = {f"value_{number}": value for number, value in enumerate(side.where.values())}
-        chosen = " AND ".join(f'"{name}" = ${value}' for name, value in zip(side.where, values, strict=True))
-        sql = f"SELECT {columns} FROM ({once}){' WHERE ' if chosen else ''}{chosen}"
-        tables.append((sql, {"paths": paths, **values}))
-    statistics = "".join(
-        f', count(r."{m}" - l."{m}") AS "n {m}"'
-        f', median(l."{m}") FILTER (r."{m}" IS NOT NULL) AS "base {m}"'
-        f', median(r."{m}") FILTER (l."{m}" IS NOT NULL) AS "other {m}"'
-        f', avg(r."{m}" - l."{m}") AS "mean {m}", stddev_samp(r."{m}" - l."{m}") AS "spread {m}"'
-        f', min(r."{m}" - l."{m}") AS "least {m}", max(r."{m}" - l."{m}") AS "most {m}"'
-        for m in measures
-    )
-    with connected() as connection:
-        try:
-            for name, (sql, parameters) in zip("lr", tables, strict=True):
-                connection.execute(f"CREATE TEMP TABLE {name} AS {sql}", parameters)
-            counts = [connection.execute(f"SELECT count(*) FROM {name}").fetchall()[0][0] for name in "lr"]
-            found = connection.execute(
-                f"SELECT {group}count(*) AS seeds{statistics} FROM l JOIN r ON {key} GROUP BY ALL"
-            )
-            heads = [column[0] for column in found.description or ()]
-            rows = [dict(zip(heads, row, strict=True)) for row in found.fetchall()]
-        except duckdb.Error as error:
-            reason = str(error).splitlines()[0]
-            raise StoreError(
-                f"runs {base.run.name}, {other.run.name}: a part is damaged ({reason})"
-            ) from None
-    total = sum(row["seeds"] for row in rows)
-    _sort_by(rows, {**axes(base.run), **axes(other.run)}, names)
-    return rows, (counts[0] - total, counts[1] - total)
-
-
-def _sort_by(
-    rows: list[dict[str, Any]], swept: Mapping[str, tuple[Value, ...]], names: Sequence[str]
-) -> None:
-    """Into the order of the sweep's axes."""
-    order = {name: {value: index for index, value in enumerate(swept[name])} for name in names}
-    rows.sort(key=lambda row: [order[name].get(row[name], len(order[name])) for name in names])
 
 
 def packet_rate(runs: Sequence[Run], model_digest: str) -> float | None:

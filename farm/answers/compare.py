@@ -1,14 +1,17 @@
 """Compare two sides cell by cell: two runs, or the two values of an axis of one. Cells are paired by the
 configuration that they have in common, trials by their seed, so that most variance cancels."""
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy
+
 from farm import query
-from farm.answers.statistics import Interval, Verdict, interval_of_mean, paired_verdict_of
+from farm.answers.statistics import Interval, Verdict, paired_intervals, paired_verdicts
 from farm.errors import IncomparableError
-from farm.query import Side
+from farm.pairing import Column, Flags, Floats, Side, paired
 from farm.store.runs import Run
 from workers.config import TrialConfig, check_name
 from workers.fields.derived import SEED_FIELDS, seed_matters
@@ -23,7 +26,7 @@ class Difference(NamedTuple):
     """One measure of one cell on both sides."""
 
     base: float
-    """median over the seeds, or the samples"""
+    """median over the seeds, or the samples; NaN if it has none"""
     other: float
     difference: float
     """other - base: mean over the seeds, or of the medians of samples"""
@@ -39,7 +42,31 @@ class Difference(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Pair:
+class Differences:
+    """The same of all cells, as columns: two large runs have a million of them."""
+
+    base: Floats
+    other: Floats
+    difference: Floats
+    low: Floats
+    """of the interval; NaN if there is one seed"""
+    high: Floats
+    verdicts: "numpy.typing.NDArray[numpy.str_]"
+    """empty where one of the sides has no value"""
+
+    def at(self, cell: int) -> Difference:
+        """That of one cell."""
+        low, high = float(self.low[cell]), float(self.high[cell])
+        return Difference(
+            float(self.base[cell]),
+            float(self.other[cell]),
+            float(self.difference[cell]),
+            None if math.isnan(low) else Interval(low, high),
+            str(self.verdicts[cell]),  # type: ignore[arg-type]
+        )
+
+
+class Pair(NamedTuple):
     """A cell that both sides have."""
 
     fields: Mapping[str, Value]
@@ -59,7 +86,11 @@ class Comparison:
     """what the sides are called"""
     across: Mapping[str, tuple[str, str]]
     """what they differ in, base and other: the axis, or what ``--across`` allowed"""
-    pairs: Sequence[Pair]
+    cells: Sequence[Mapping[str, Value]]
+    """swept fields that both sides have in common, of each cell that both have"""
+    seeds: Sequence[int]
+    """of each cell; of samples those of the side that has fewer"""
+    measures: Mapping[str, Differences]
     unpaired: tuple[int, int]
     """records of the base, and of the other, without a partner; of samples cells"""
     units: Mapping[str, Unit]
@@ -68,6 +99,18 @@ class Comparison:
     """whether the same thing gives the same values: of records, not of measured samples"""
     caveat: str = ""
     """what could not have been shown"""
+
+    def pair(self, cell: int) -> Pair:
+        """All of one cell."""
+        compared = {name: found for name, found in self.measures.items() if found.verdicts[cell]}
+        return Pair(
+            self.cells[cell], self.seeds[cell], {name: found.at(cell) for name, found in compared.items()}
+        )
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """All of all cells."""
+        return [self.pair(cell) for cell in range(len(self.cells))]
 
 
 def compare_axis(
@@ -110,9 +153,9 @@ def compare_axis(
         for other in values
         if other != base
     ]
-    if not any(comparison.pairs for comparison in found):
+    if not any(comparison.cells for comparison in found):
         raise IncomparableError(f"axis {axis}: run {run.name} holds no two records that differ in it only")
-    return [comparison for comparison in found if comparison.pairs]
+    return [comparison for comparison in found if comparison.cells]
 
 
 def compare_runs(
@@ -136,7 +179,7 @@ def compare_runs(
     swept = {**query.axes(base), **query.axes(other)}
     names = [name for name in swept if name not in across]
     found = _compare(Side(base), Side(other), names, differing, measures)
-    if not found.pairs:
+    if not found.cells:
         raise IncomparableError(
             f"runs {base.name} and {other.name}: no cell and seed in common; their axes are "
             f"{', '.join(query.axes(base)) or 'none'} and {', '.join(query.axes(other)) or 'none'}"
@@ -200,39 +243,34 @@ def _compare(
     measures: Sequence[str],
 ) -> Comparison:
     chosen = list(measures) or list(by_name())
-    rows, unpaired = query.paired(base, other, names, chosen)
-    matters = _seeds_matter(base.run)
-    pairs = [
-        Pair(
-            fields={name: row[name] for name in names},
-            seeds=row["seeds"],
-            measures={
-                name: _difference(row, name, row["seeds"] > 1 or matters(row))
-                for name in chosen
-                if row[f"n {name}"]
-            },
-        )
-        for row in rows
-    ]
+    found = paired(base, other, names, chosen)
     units = {name: by_name()[name].unit for name in chosen}
-    return Comparison(_name(base), _name(other), across, pairs, unpaired, units)
+    matters = _seeds_matter(base.run)
+    seeds_matter = (found.seeds > 1) | numpy.array([matters(cell) for cell in found.cells], numpy.bool_)
+    # an older version did not write some measures
+    lost = [name for name, one in found.measures.items() if one.one_sided.any() and not one.pairs.any()]
+    compared = {name: column for name, column in found.measures.items() if name not in lost}
+    return Comparison(
+        _name(base),
+        _name(other),
+        across,
+        found.cells,
+        found.seeds.tolist(),
+        {name: _differences(column, name, seeds_matter) for name, column in compared.items()},
+        found.unpaired,
+        units,
+        caveat=f"Not compared, as only one side has them: {', '.join(lost)}." if lost else "",
+    )
+
+
+def _differences(column: Column, name: str, seeds_matter: Flags) -> Differences:
+    low, high = paired_intervals(column)
+    verdicts = paired_verdicts(column, low, high, by_name()[name].better, seeds_matter)
+    return Differences(column.base, column.other, column.mean, low, high, verdicts)
 
 
 def _name(side: Side) -> str:
     return ", ".join(f"{name} = {value}" for name, value in side.where.items()) or side.run.name
-
-
-def _difference(row: Mapping[str, Any], name: str, seeds_matter: bool) -> Difference:
-    seeds, mean = row[f"n {name}"], row[f"mean {name}"]
-    low, high = row[f"least {name}"], row[f"most {name}"]
-    interval = interval_of_mean(seeds, mean, row[f"spread {name}"] or 0.0, low, high)
-    return Difference(
-        base=row[f"base {name}"],
-        other=row[f"other {name}"],
-        difference=mean,
-        interval=interval,
-        verdict=paired_verdict_of(low, high, mean, interval, by_name()[name].better, seeds_matter),
-    )
 
 
 def _seeds_matter(run: Run) -> Any:

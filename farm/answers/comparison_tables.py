@@ -1,16 +1,19 @@
 """A comparison for a terminal, a cover letter and a program."""
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy
 from rich.console import Group, RenderableType
 from rich.text import Text
 
 from farm import tables
-from farm.answers.compare import Comparison, Difference, Pair
+from farm.answers.compare import Comparison, Difference
 from farm.answers.gate import Broken
 from farm.answers.statistics import LEVEL
+from farm.store.answers import MOST_ROWS, Table
+from workers.fields.groups import Value
 from workers.measures import Unit
 
 SHOWN = (
@@ -23,22 +26,43 @@ SHOWN = (
 )
 """measures of a comparison unless others are asked for"""
 
+MOST_NAMES = 8
+"""other measures that differ and are named"""
+
+
+def tables_of(comparison: Comparison, measures: Sequence[str]) -> list[Table]:
+    """One for each measure, with a row for each cell; of many cells those that changed most."""
+    axes = _axes(comparison)
+    interval = f"{LEVEL:.0%} of seeds" if comparison.exact else f"{LEVEL:.0%} interval"
+    heads = (*axes, "base", "other", "change", interval, "verdict")
+    found = []
+    for measure in measures:
+        cells = _most_changed(comparison, measure)
+        rows = tuple(
+            (
+                *(tables.word(comparison.cells[cell][name]) for name in axes),
+                *_texts(comparison, measure, cell),
+            )
+            for cell in cells
+        )
+        title = f"{measure}: {comparison.base} (base) against {comparison.other}"
+        if len(cells) < len(comparison.cells):
+            title += f", {len(cells)} of {len(comparison.cells)} cells, those that changed most"
+        found.append(Table(title=title, heads=heads, rows=rows, text_columns=len(axes)))
+    return found
+
 
 def as_text(found: Sequence[Comparison], measures: Sequence[str]) -> RenderableType:
-    """A table for each measure, one row for each cell."""
+    """For a terminal."""
     parts: list[RenderableType] = []
     for comparison in found:
-        axes = _axes(comparison)
-        for measure in measures:
-            title = f"{measure}: {comparison.base} (base) against {comparison.other}"
+        for table in tables_of(comparison, measures):
             parts += [
-                Text(title, style="bold"),
-                tables.rows(
-                    _heads(comparison, axes), _rows(comparison, axes, measure), text_columns=len(axes)
-                ),
+                Text(table.title, style="bold"),
+                tables.rows(table.heads, table.rows, text_columns=table.text_columns),
                 Text(),
             ]
-        parts += [Text(sentence) for sentence in _sentences(comparison, measures)]
+        parts += [Text(sentence) for sentence in sentences(comparison, measures)]
         parts.append(Text())
     return Group(*parts[:-1])
 
@@ -47,16 +71,18 @@ def as_markdown(found: Sequence[Comparison], measures: Sequence[str]) -> str:
     """The same as Markdown, to paste into a cover letter or a pull request."""
     lines: list[str] = []
     for comparison in found:
-        axes = _axes(comparison)
-        for measure in measures:
-            lines += [f"**{measure}**: {comparison.base} (base) against {comparison.other}", ""]
-            heads = _heads(comparison, axes)
+        for table in tables_of(comparison, measures):
+            measure, _, sides = table.title.partition(": ")
+            numbers = len(table.heads) - table.text_columns
             lines += [
-                _markdown_row(heads),
-                _markdown_row(["---"] * len(axes) + ["---:"] * (len(heads) - len(axes))),
+                f"**{measure}**: {sides}",
+                "",
+                _markdown_row(table.heads),
+                _markdown_row(["---"] * table.text_columns + ["---:"] * numbers),
+                *(_markdown_row(row) for row in table.rows),
+                "",
             ]
-            lines += [_markdown_row(row) for row in _rows(comparison, axes, measure)] + [""]
-        lines += [*_sentences(comparison, measures), ""]
+        lines += [*sentences(comparison, measures), ""]
     return "\n".join(lines)
 
 
@@ -72,6 +98,7 @@ def as_json(found: Sequence[Comparison]) -> list[dict[str, Any]]:
             "other": comparison.other,
             "across": {name: list(sides) for name, sides in comparison.across.items()},
             "unpaired": list(comparison.unpaired),
+            "caveat": comparison.caveat,
             "cells": [
                 {
                     "fields": dict(pair.fields),
@@ -86,44 +113,52 @@ def as_json(found: Sequence[Comparison]) -> list[dict[str, Any]]:
 
 
 def _object(difference: Difference) -> dict[str, Any]:
+    # JSON has no NaN
+    base, other, change = (
+        None if math.isnan(value) else value
+        for value in (difference.base, difference.other, difference.difference)
+    )
     return {
-        "base": difference.base,
-        "other": difference.other,
-        "difference": difference.difference,
-        "ratio": difference.ratio,
+        "base": base,
+        "other": other,
+        "difference": change,
+        "ratio": None if base is None else difference.ratio,
         "interval": list(difference.interval) if difference.interval else None,
         "verdict": difference.verdict,
     }
 
 
 def _axes(comparison: Comparison) -> list[str]:
-    fields = [pair.fields for pair in comparison.pairs]
-    return [name for name in fields[0] if len({one[name] for one in fields}) > 1] or list(fields[0])[:1]
+    names = list(comparison.cells[0])
+    return [name for name in names if len({cell[name] for cell in comparison.cells}) > 1] or names[:1]
 
 
-def _heads(comparison: Comparison, axes: Sequence[str]) -> list[str]:
-    interval = f"{LEVEL:.0%} of seeds" if comparison.exact else f"{LEVEL:.0%} interval"
-    return [*axes, "base", "other", "change", interval, "verdict"]
+def _most_changed(comparison: Comparison, measure: str) -> list[int]:
+    """Cells to show, in their order."""
+    cells = len(comparison.cells)
+    if cells <= MOST_ROWS or measure not in comparison.measures:
+        return list(range(min(cells, MOST_ROWS)))
+    found = comparison.measures[measure]
+    with numpy.errstate(divide="ignore", invalid="ignore"):
+        change = numpy.nan_to_num(numpy.abs(found.difference / found.base), nan=0.0)
+    return sorted(numpy.argsort(-change, kind="stable")[:MOST_ROWS].tolist())
 
 
-def _rows(comparison: Comparison, axes: Sequence[str], measure: str) -> Iterator[list[str]]:
-    unit = comparison.units[measure]
-    for pair in comparison.pairs:
-        found = pair.measures.get(measure)
-        yield [*(tables.word(pair.fields[name]) for name in axes), *_cells(unit, found)]
-
-
-def _cells(unit: Unit, found: Difference | None) -> list[str]:
-    if found is None:
-        return ["-", "-", "-", "-", "-"]
+def _texts(comparison: Comparison, measure: str, cell: int) -> tuple[str, ...]:
+    columns = comparison.measures.get(measure)
+    if columns is None or not columns.verdicts[cell]:
+        return ("-", "-", "-", "-", "-")
+    found, unit = columns.at(cell), comparison.units[measure]
+    if math.isnan(found.difference):
+        return ("-", "-", "-", "one side only", found.verdict)
     change = tables.percent(found.ratio - 1, sign=True) if found.ratio is not None else "-"
-    return [
+    return (
         tables.in_unit(unit, found.base),
         tables.in_unit(unit, found.other),
         change,
         _interval(unit, found),
         found.verdict,
-    ]
+    )
 
 
 def _interval(unit: Unit, found: Difference) -> str:
@@ -137,13 +172,18 @@ def _interval(unit: Unit, found: Difference) -> str:
     return f"{low}..{high}"
 
 
-def _sentences(comparison: Comparison, measures: Sequence[str]) -> Iterator[str]:
+def sentences(comparison: Comparison, measures: Sequence[str]) -> Iterator[str]:
+    """How many cells have which verdict, what differs besides, and what cannot be said."""
     for measure in measures:
-        counts = Counter(
-            pair.measures[measure].verdict for pair in comparison.pairs if measure in pair.measures
-        )
-        listed = ", ".join(f"{number} {verdict}" for verdict, number in sorted(counts.items()))
-        yield f"{measure}: {listed or 'not measured'}, of {len(comparison.pairs)} cells."
+        counts = verdicts(comparison, measure)
+        listed = ", ".join(f"{number} {verdict}" for verdict, number in counts.items())
+        yield f"{measure}: {listed or 'not measured'}, of {len(comparison.cells)} cells."
+    others = [name for name in comparison.measures if name not in measures]
+    changed = [name for name in others if verdicts(comparison, name).keys() - {"same"}]
+    if others:
+        listed = ", ".join(changed[:MOST_NAMES]) + (", ..." if len(changed) > MOST_NAMES else "")
+        colon = ": " if changed else ""
+        yield f"Of {len(others)} other measures {len(changed)} differ somewhere{colon}{listed}."
     if comparison.caveat:
         yield comparison.caveat
     left, right = comparison.unpaired
@@ -155,22 +195,34 @@ def _sentences(comparison: Comparison, measures: Sequence[str]) -> Iterator[str]
             yield f"Compared across {name}: {one} and {two}."
 
 
+def verdicts(comparison: Comparison, measure: str) -> dict[str, int]:
+    """How many cells have each verdict on a measure, sorted by verdict."""
+    if measure not in comparison.measures:
+        return {}
+    known, counts = numpy.unique(comparison.measures[measure].verdicts, return_counts=True)
+    return {str(verdict): int(count) for verdict, count in zip(known, counts, strict=True) if verdict}
+
+
 def broken_lines(comparison: Comparison, broken: Sequence[Broken], most: int) -> Iterator[str]:
     """What a gate did not let through."""
     for one in broken[:most]:
-        unit = comparison.units[one.measure]
-        left, right = (tables.in_unit(unit, value) for value in (one.difference.base, one.difference.other))
-        yield f"{_place(one.pair)}: {one.measure} {left} -> {right}: {one.difference.verdict}"
+        base, other, *_, verdict = _texts(comparison, one.measure, one.cell)
+        yield f"{_place(comparison.cells[one.cell])}: {one.measure} {base} -> {other}: {verdict}"
     if len(broken) > most:
         yield f"... and {len(broken) - most} more; --json lists all"
 
 
-def broken_as_json(broken: Sequence[Broken]) -> list[dict[str, Any]]:
+def broken_as_json(comparison: Comparison, broken: Sequence[Broken]) -> list[dict[str, Any]]:
     """The same for a program."""
     return [
-        {"fields": dict(one.pair.fields), "measure": one.measure, **_object(one.difference)} for one in broken
+        {
+            "fields": dict(comparison.cells[one.cell]),
+            "measure": one.measure,
+            **_object(comparison.measures[one.measure].at(one.cell)),
+        }
+        for one in broken
     ]
 
 
-def _place(pair: Pair) -> str:
-    return ", ".join(f"{name} = {tables.word(value)}" for name, value in pair.fields.items()) or "the cell"
+def _place(fields: Mapping[str, Value]) -> str:
+    return ", ".join(f"{name} = {tables.word(value)}" for name, value in fields.items()) or "the cell"

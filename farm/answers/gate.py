@@ -12,15 +12,16 @@ least_difference = 0                   # in the measure's unit, likewise
 
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
+import numpy
 import pydantic
 
-from farm.answers.compare import Comparison, Difference, Pair
+from farm.answers.compare import Comparison, Differences
 from farm.answers.statistics import Verdict
 from farm.errors import GateError, IncomparableError
+from farm.pairing import Flags
 from workers.config import check_name, field
 from workers.errors import ConfigError
 from workers.fields.groups import Value
@@ -49,24 +50,28 @@ class Rule(pydantic.BaseModel):
         """Whether it limits this measure."""
         return not self.measures or name in self.measures
 
-    def fails(self, found: Difference, exact: bool) -> bool:
-        """Whether a difference of a measure that this rule is about is too large."""
-        change = abs(found.difference / found.base) if found.base else float("inf")
+    def failing(self, found: Differences, exact: bool) -> Flags:
+        """In which cells a measure that this rule is about changed too much."""
+        with numpy.errstate(divide="ignore", invalid="ignore"):
+            change = numpy.abs(found.difference / found.base)
         verdicts = self.verdicts or (FAILING_EXACT if exact else FAILING)
-        return (
-            found.verdict in verdicts
-            and change >= self.least_change
-            and abs(found.difference) >= self.least_difference
+        # what one side does not have is no small change
+        small = (change < self.least_change) | (numpy.abs(found.difference) < self.least_difference)
+        return numpy.isin(found.verdicts, verdicts) & ~small
+
+    def holds_in(self, fields: Mapping[str, Value]) -> bool:
+        """Whether it is about a cell."""
+        return all(
+            name in fields and str(fields[name]) in {str(value) for value in values}
+            for name, values in self.where.items()
         )
 
 
-@dataclass(frozen=True)
-class Broken:
+class Broken(NamedTuple):
     """A difference that a rule does not let through."""
 
-    pair: Pair
+    cell: int
     measure: str
-    difference: Difference
 
 
 def load(path: Path, samples: Comparison | None = None) -> tuple[Rule, ...]:
@@ -114,7 +119,7 @@ def _rule(where: str, entry: Any, samples: Comparison | None) -> Rule:
             remedy = "see farm fields --measures" if samples is None else f"use {', '.join(measures)}"
             raise GateError(f"{where}: measures: {name!r}: no such measure; {remedy}")
     if samples is not None:
-        settings = list(samples.pairs[0].fields)
+        settings = list(samples.cells[0])
         for name in rule.where:
             if name not in settings:
                 raise GateError(f"{where}: where: {name!r}: no such setting; use {', '.join(settings)}")
@@ -141,27 +146,22 @@ def broken(found: Comparison, rules: Sequence[Rule]) -> list[Broken]:
     Raises:
         IncomparableError: the rules are about nothing that both sides have, or nothing could have been shown.
     """
-    checked = [
-        (pair, name, difference, [rule for rule in rules if rule.is_about(name) and _holds_in(rule, pair)])
-        for pair in found.pairs
-        for name, difference in pair.measures.items()
-    ]
-    checked = [one for one in checked if one[3]]
+    cells = [numpy.array([rule.holds_in(fields) for fields in found.cells], numpy.bool_) for rule in rules]
+    broken: list[Broken] = []
+    checked = shown = False
+    for name, differences in found.measures.items():
+        failing = numpy.zeros(len(found.cells), numpy.bool_)
+        for rule, about in zip(rules, cells, strict=True):
+            if rule.is_about(name):
+                verdicts = differences.verdicts[about]
+                checked |= bool((verdicts != "").any())
+                shown |= bool(((verdicts != "") & (verdicts != "too few")).any())
+                failing |= rule.failing(differences, found.exact) & about
+        broken += [Broken(int(cell), name) for cell in numpy.flatnonzero(failing)]
     if not checked:
         raise IncomparableError(
             "rules: none of them is about a measure of a cell that both sides have; nothing was checked"
         )
-    if all(difference.verdict == "too few" for _, _, difference, _ in checked):
+    if not shown:
         raise IncomparableError(f"{found.base}, {found.other}: {found.caveat} Measure more often")
-    return [
-        Broken(pair, name, difference)
-        for pair, name, difference, applying in checked
-        if any(rule.fails(difference, found.exact) for rule in applying)
-    ]
-
-
-def _holds_in(rule: Rule, pair: Pair) -> bool:
-    return all(
-        name in pair.fields and str(pair.fields[name]) in {str(value) for value in values}
-        for name, values in rule.where.items()
-    )
+    return sorted(broken, key=lambda one: one.cell)

@@ -18,13 +18,15 @@ that share their memory's place, or a boot, are one sample.
 """
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
+import numpy
 import pydantic
 
-from farm.answers.compare import Comparison, Difference, Pair, refuse_unnamed
+from farm.answers.compare import Comparison, Differences, refuse_unnamed
 from farm.answers.statistics import LEVEL, Shift, adjusted, measured_verdict, shift, smallest_p
 from farm.errors import IncomparableError, SamplesError
 from workers.fields.groups import Value
@@ -148,42 +150,49 @@ def compare_samples(
     # of all that is compared at once, so that of what is claimed no more is wrong than of one
     p_values = dict(zip(shifts, adjusted([found.p for found in shifts.values()]), strict=True))
     names = list(dict.fromkeys(name for setting in common for name, _ in setting))
-    pairs = []
-    for setting in common:
-        found = {name: shifts[setting, name] for name in chosen if (setting, name) in shifts}
-        samples = [len(side[setting][name]) for side in sides for name in found]
-        pairs.append(
-            Pair(
-                fields={name: dict(setting).get(name, "") for name in names},
-                seeds=min(samples, default=0),
-                measures={
-                    name: Difference(
-                        base=one.base,
-                        other=one.other,
-                        difference=one.difference,
-                        interval=one.interval,
-                        verdict=measured_verdict(
-                            one,
-                            p_values[setting, name],
-                            left.measures[name].better,
-                            least_ratio=least_change,
-                            least_difference=least_difference,
-                        ),
-                    )
-                    for name, one in found.items()
-                },
-            )
+    seeds = [
+        min(
+            (len(side[setting][name]) for side in sides for name in chosen if (setting, name) in shifts),
+            default=0,
         )
+        for setting in common
+    ]
+    limits = {"least_ratio": least_change, "least_difference": least_difference}
+    found = {
+        name: _differences(
+            [shifts.get((setting, name)) for setting in common],
+            [
+                measured_verdict(
+                    shifts[setting, name], p_values[setting, name], left.measures[name].better, **limits
+                )
+                if (setting, name) in shifts
+                else ""
+                for setting in common
+            ],
+        )
+        for name in chosen
+    }
     return Comparison(
         base=str(base),
         other=str(other),
         across=differing,
-        pairs=pairs,
+        cells=[{name: dict(setting).get(name, "") for name in names} for setting in common],
+        seeds=seeds,
+        measures=found,
         unpaired=(len(sides[0]) - len(common), len(sides[1]) - len(common)),
         units={name: left.measures[name].unit for name in chosen},
         exact=False,
-        caveat=_caveat(list(shifts.values()), min(pair.seeds for pair in pairs if pair.measures)),
+        caveat=_caveat(list(shifts.values()), min(count for count in seeds if count)),
     )
+
+
+def _differences(shifts: Sequence[Shift | None], verdicts: Sequence[str]) -> Differences:
+    nothing = (math.nan,) * 5
+    rows = [
+        nothing if one is None else (one.base, one.other, one.difference, *one.interval) for one in shifts
+    ]
+    base, other, difference, low, high = numpy.array(rows, float).T
+    return Differences(base, other, difference, low, high, numpy.array(verdicts, numpy.str_))
 
 
 def _differing(left: Samples, right: Samples) -> dict[str, tuple[str, str]]:

@@ -6,19 +6,19 @@ Measured times are not: they differ between runs of the same thing, have outlier
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
 from math import comb
-from statistics import fmean, stdev
 from typing import Literal, NamedTuple
 
 import numpy
 
+from farm.pairing import Column, Flags, Floats
+from farm.seeds import CONFIDENCE, student_t
 from workers.measures import Better
 
 Verdict = Literal["better", "worse", "same", "differs", "not shown", "too few"]
 """``too few`` samples: whatever they were, nothing could have been shown"""
 
-LEVEL = 0.95
+LEVEL = CONFIDENCE
 """of intervals; 1 - LEVEL is how often something is claimed that is not there"""
 
 RESAMPLES = 2000
@@ -37,60 +37,40 @@ class Interval(NamedTuple):
         return not self.low <= value <= self.high
 
 
-def paired_interval(differences: Sequence[float], level: float = LEVEL) -> Interval | None:
-    """Of the mean of differences between trials of the same seeds, see :func:`interval_of_mean`."""
-    spread = stdev(differences) if len(differences) > 1 else 0.0
-    return interval_of_mean(
-        len(differences), fmean(differences), spread, min(differences), max(differences), level
-    )
+def paired_intervals(found: Column) -> tuple[Floats, Floats]:
+    """Of the mean of differences between trials of the same seeds, by Student's t: lower and upper ends.
 
-
-def interval_of_mean(
-    seeds: int, mean: float, spread: float, least: float, most: float, level: float = LEVEL
-) -> Interval | None:
-    """The same from what is known of the differences together (Student's t). None for a single one, which
-    says nothing of other seeds; differences that are all alike have an interval without width.
-
-    Args:
-        spread: their standard deviation, of a sample.
+    NaN for a single seed, which says nothing of others; differences that are all alike have an interval
+    without width.
     """
-    if seeds < 2:
-        return None
-    if least == most:
-        return Interval(least, least)
-    half = _students_t(seeds, level) * spread / seeds**0.5
-    return Interval(mean - half, mean + half)
+    seeds = numpy.maximum(found.pairs, 2)
+    known, places = numpy.unique(seeds, return_inverse=True)
+    quantiles = numpy.array([student_t(int(count) - 1) for count in known])[places]
+    alike = found.least == found.most
+    half = numpy.where(alike, 0.0, quantiles * found.spread / numpy.sqrt(seeds))
+    middle = numpy.where(alike, found.least, found.mean)
+    single = found.pairs < 2
+    return numpy.where(single, numpy.nan, middle - half), numpy.where(single, numpy.nan, middle + half)
 
 
-@cache
-def _students_t(seeds: int, level: float) -> float:
-    from scipy import stats
-
-    return float(stats.t.ppf((1 + level) / 2, seeds - 1))
-
-
-def paired_verdict(differences: Sequence[float], better: Better, seeds_matter: bool) -> Verdict:
-    """What simulated trials say together: one that differs is a finding if no seed could have changed it; of
-    several seeds the interval decides.
+def paired_verdicts(
+    found: Column, low: Floats, high: Floats, better: Better, seeds_matter: Flags
+) -> "numpy.typing.NDArray[numpy.str_]":
+    """What simulated trials say together, for each cell: one that differs is a finding if no seed could have
+    changed it; of several seeds the interval decides. Empty where there is nothing to compare.
 
     Args:
-        differences: other - base, for each seed.
+        low, high: the intervals.
         seeds_matter: whether other seeds could come out otherwise.
     """
-    interval = paired_interval(differences)
-    mean = sum(differences) / len(differences)
-    return paired_verdict_of(min(differences), max(differences), mean, interval, better, seeds_matter)
-
-
-def paired_verdict_of(
-    least: float, most: float, mean: float, interval: Interval | None, better: Better, seeds_matter: bool
-) -> Verdict:
-    """The same from what is known of the differences together."""
-    if least == most == 0:
-        return "same"
-    if seeds_matter and (interval is None or not interval.excludes(0.0)):
-        return "not shown"
-    return _direction(mean, better)
+    same = (found.least == 0) & (found.most == 0)
+    # a comparison with NaN, of one seed, is false
+    shown = ~seeds_matter | (low > 0) | (high < 0)
+    direction = _direction(1.0, better), _direction(-1.0, better)
+    verdicts = numpy.where(found.mean > 0, *direction)
+    verdicts = numpy.where(shown & (found.mean != 0), verdicts, "not shown")
+    verdicts = numpy.where(same, "same", verdicts)
+    return numpy.where(found.one_sided, "differs", numpy.where(found.pairs > 0, verdicts, ""))
 
 
 @dataclass(frozen=True)

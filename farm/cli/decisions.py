@@ -85,14 +85,15 @@ def compare(
         for name in measures:
             if name not in by_name():
                 raise SweepError(f"--measure {name}: no such measure; farm fields --measures lists them")
-        compared = measure or (list(by_name()) if as_json else measures)
         root = store or default_root()
         found = find(root, run)
         if axis is not None:
             value = None if base is None else field(axis).parse(base)
-            comparisons = comparing.compare_axis(found, axis, value, compared)
+            comparisons = comparing.compare_axis(found, axis, value, measure or ())
         else:
-            comparisons = [comparing.compare_runs(found, find(root, other or ""), across or (), compared)]
+            comparisons = [
+                comparing.compare_runs(found, find(root, other or ""), across or (), measure or ())
+            ]
     if as_json:
         print_json(comparison_tables.as_json(comparisons))
     elif markdown:
@@ -142,14 +143,14 @@ def gate(
         print_json(
             {
                 "passed": not broken,
-                "cells": len(found.pairs),
-                "broken": comparison_tables.broken_as_json(broken),
+                "cells": len(found.cells),
+                "broken": comparison_tables.broken_as_json(found, broken),
             }
         )
         return EXIT_CHECK_SAID_NO if broken else 0
     for line in comparison_tables.broken_lines(found, broken, MOST_BROKEN):
         print(line)
-    print(f"{'FAILED' if broken else 'passed'}: {len(broken)} differences in {len(found.pairs)} cells")
+    print(f"{'FAILED' if broken else 'passed'}: {len(broken)} differences in {len(found.cells)} cells")
     return EXIT_CHECK_SAID_NO if broken else 0
 
 

@@ -2,16 +2,20 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import duckdb
+import pyarrow
 import pytest
+from pyarrow import parquet
 from scipy import stats
 
 from farm.answers import gate
 from farm.answers.compare import Comparison, compare_axis, compare_runs
 from farm.errors import GateError, IncomparableError
+from farm.store.place import LocalPlace
 from farm.store.runs import Run
 from workers.errors import ConfigError
 from workers.measures import MEASURES, by_name
@@ -105,6 +109,38 @@ def test_a_run_is_the_same_as_itself_run_again(
     assert gate.broken(found, gate.STRICT) == []
 
 
+def edited(run: Run, to: Path, edit: Callable[[pyarrow.Table], pyarrow.Table]) -> Run:
+    """A copy of a run with other records."""
+    copy = Run(LocalPlace(shutil.copytree(run.path, to / run.sweep_name / run.name)))
+    for part in (copy.path / "records").glob("*.parquet"):
+        parquet.write_table(edit(parquet.read_table(part)), part)
+    return copy
+
+
+def test_a_value_that_only_one_side_has_is_a_finding(small_run: Run, tmp_path: Path) -> None:
+    def without_one(records: pyarrow.Table) -> pyarrow.Table:
+        at = records.column_names.index("latency_p99_ns")
+        gone = [None, *records.column(at).to_pylist()[1:]]
+        return records.set_column(at, "latency_p99_ns", pyarrow.array(gone, records.schema.field(at).type))
+
+    other = edited(small_run, tmp_path, without_one)
+    parts = len(list((other.path / "records").glob("*.parquet")))
+    for sides in ((small_run, other), (other, small_run)):
+        found = compare_runs(*sides)
+        broken = gate.broken(found, gate.STRICT)
+        assert {one.measure for one in broken} == {"latency_p99_ns"}
+        assert len(broken) == parts
+        assert {str(found.measures[one.measure].verdicts[one.cell]) for one in broken} == {"differs"}
+
+
+def test_a_measure_that_one_run_never_wrote_is_named(small_run: Run, tmp_path: Path) -> None:
+    other = edited(small_run, tmp_path, lambda records: records.drop_columns(["drop_ratio"]))
+    found = compare_runs(small_run, other)
+    assert "drop_ratio" not in found.measures
+    assert found.caveat == "Not compared, as only one side has them: drop_ratio."
+    assert gate.broken(found, gate.STRICT) == []
+
+
 def changed(small: str, tmp_path: Path, runner: Runner, old: str, new: str) -> Run:
     assert old in small
     return runner(tmp_path, small.replace(old, new))
@@ -163,7 +199,7 @@ def test_one_cycle_more_in_the_ring_is_found_where_the_ring_is_used(
         compare_runs(*runs)
     found = compare_runs(*runs, ["inputs"])
     worse = gate.broken(found, (gate.Rule(measures=("pool_put_ns_per_packet",)),))
-    assert [one.pair for one in worse] == [pair for pair in found.pairs if pair.fields["pool.recycle"]]
+    assert [one.cell for one in worse] == [n for n, cell in enumerate(found.cells) if cell["pool.recycle"]]
     paths = [str(run.path) for run in runs]
     code, output, _ = farm("gate", *paths, "--across", "inputs")
     assert code == 1
@@ -192,8 +228,9 @@ def test_a_rule_is_about_its_measures_cells_and_limits(recycling: Comparison, tm
         '[[rule]]\nmeasures = ["busy_ns_per_packet"]\nwhere = {{ arch = "armada-3720" }}\nleast_change = {}\n'
     )
     strict = gate.broken(recycling, rules(tmp_path, text.format(0)))
-    assert {one.pair.fields["arch"] for one in strict} == {"armada-3720"}
-    changes = sorted(abs(one.difference.difference / one.difference.base) for one in strict)
+    assert {recycling.cells[one.cell]["arch"] for one in strict} == {"armada-3720"}
+    busy = [recycling.measures[one.measure].at(one.cell) for one in strict]
+    changes = sorted(abs(one.difference / one.base) for one in busy)
     limit = changes[len(changes) // 2]
     loose = gate.broken(recycling, rules(tmp_path, text.format(limit)))
     assert len(loose) == len([change for change in changes if change >= limit])

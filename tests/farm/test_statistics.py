@@ -11,6 +11,7 @@ from scipy import stats
 
 from farm.answers import statistics
 from farm.answers.statistics import LEVEL, Shift
+from farm.pairing import Column
 
 REPEATS = 200
 SLACK = 0.047
@@ -65,11 +66,26 @@ def test_the_interval_of_the_median_covers_as_stated(name: str) -> None:
     assert covered / REPEATS >= LEVEL - SLACK
 
 
+def column(differences: numpy.ndarray) -> Column:
+    """Of cells whose seeds differ by these, a row each."""
+    cells, seeds = differences.shape
+    return Column(
+        base=numpy.zeros(cells),
+        other=numpy.median(differences, axis=1),
+        mean=differences.mean(axis=1),
+        spread=differences.std(axis=1, ddof=1) if seeds > 1 else numpy.full(cells, numpy.nan),
+        least=differences.min(axis=1),
+        most=differences.max(axis=1),
+        pairs=numpy.full(cells, seeds),
+        one_sided=numpy.zeros(cells, bool),
+    )
+
+
 @pytest.mark.parametrize("seeds", [2, 3, 5, 20])
 def test_the_interval_over_seeds_covers_as_stated(seeds: int) -> None:
     rng = numpy.random.default_rng(3)
-    intervals = [statistics.paired_interval(list(rng.normal(1.0, 4.0, seeds))) for _ in range(2000)]
-    covered = sum(interval is not None and not interval.excludes(1.0) for interval in intervals) / 2000
+    low, high = statistics.paired_intervals(column(rng.normal(1.0, 4.0, (2000, seeds))))
+    covered = float(((low <= 1.0) & (high >= 1.0)).mean())
     assert covered == pytest.approx(LEVEL, abs=0.015)
 
 
@@ -126,7 +142,10 @@ def test_effects_too_small_to_matter_are_the_same() -> None:
 def test_a_single_page_is_a_finding_where_no_seed_could_change_it(
     differences: list[float], better: str, seeds_matter: bool, verdict: str
 ) -> None:
-    assert statistics.paired_verdict(differences, better, seeds_matter) == verdict  # type: ignore[arg-type]
+    found = column(numpy.array([differences]))
+    low, high = statistics.paired_intervals(found)
+    matters = numpy.array([seeds_matter])
+    assert statistics.paired_verdicts(found, low, high, better, matters) == [verdict]  # type: ignore[arg-type]
 
 
 def test_the_same_samples_give_the_same_interval() -> None:

@@ -9,6 +9,7 @@ from rich.text import Text
 
 from farm import svg, tables
 from farm.answers.advise import Advice, Step
+from farm.store.answers import Table
 
 HEADINGS = ("pool", "new pages", "may keep", "keeps", "ns/packet", "drops", "")
 INCHES = (7.0, 4.2)
@@ -22,7 +23,15 @@ def shown(advice: Advice, queues: int) -> RenderableType:
     Args:
         queues: of the host, by which a queue's memory is multiplied.
     """
-    body = [
+    parts: list[RenderableType] = [Text(title(advice), style="bold")] if advice.cell else []
+    parts += [tables.rows(HEADINGS, table_of(advice).rows, text_columns=0), Text()]
+    parts += [Text(line) for line in sentences(advice, queues)]
+    return Group(*parts)
+
+
+def table_of(advice: Advice) -> Table:
+    """The steps of one cell."""
+    rows = tuple(
         (
             f"{step.size}",
             tables.percent(1 - step.worst["recycle_ratio"]),
@@ -35,18 +44,12 @@ def shown(advice: Advice, queues: int) -> RenderableType:
             "chosen" if step is advice.chosen else ("fails" if step.failing else ""),
         )
         for step in advice.steps
-    ]
-    parts: list[RenderableType] = [Text(_title(advice), style="bold")] if advice.cell else []
-    parts += [tables.rows(HEADINGS, body, text_columns=0), Text()]
-    parts += [Text(line) for line in sentences(advice, queues)]
-    return Group(*parts)
+    )
+    return Table(title=title(advice), heads=HEADINGS, rows=rows, text_columns=0)
 
 
-def _kept_bytes(step: Step, queues: int) -> float:
-    return step.worst["pages_in_ring"] / queues * step.ring_bytes / step.size
-
-
-def _title(advice: Advice) -> str:
+def title(advice: Advice) -> str:
+    """What tells the cell from others; empty if there is one only."""
     return ", ".join(f"{name} = {tables.word(value)}" for name, value in advice.cell.items())
 
 
@@ -85,7 +88,7 @@ def _price_of_step(low: Step, high: Step, queues: int) -> str:
 def cheapest(advice: Advice) -> str:
     """Which of several cells has the smallest rings."""
     size = advice.chosen.size if advice.chosen else 0
-    return f"Smallest rings: {_title(advice)} with pool.size = {size}."
+    return f"Smallest rings: {title(advice)} with pool.size = {size}."
 
 
 def as_json(found: Sequence[Advice], best: Advice | None) -> dict[str, Any]:
@@ -125,7 +128,7 @@ def plot(found: Sequence[Advice], path: Path) -> None:
         for place, advice in enumerate(found):
             curve = sorted((_point(step), step.size) for step in advice.pareto)
             colour = f"C{place % 10}"
-            label = _title(advice) or "this workload"
+            label = title(advice) or "this workload"
             along, up = zip(*(point for point, _ in curve), strict=True)
             axes.plot(along, up, color=colour, marker="o", mfc="white", label=label)
             for point, size in curve:
@@ -135,7 +138,7 @@ def plot(found: Sequence[Advice], path: Path) -> None:
         axes.set_xscale("log", base=2)
         axes.set_xlabel("memory that the ring of a queue may keep, MiB")
         axes.set_ylabel("allocations that need new pages, %")
-        axes.set_title("What a pool's size buys", loc="left")
+        axes.settitle("What a pool's size buys", loc="left")
         axes.legend(frameon=False)
 
 

@@ -33,8 +33,7 @@ MOST_NAMES = 8
 def tables_of(comparison: Comparison, measures: Sequence[str]) -> list[Table]:
     """One for each measure, with a row for each cell; of many cells those that changed most."""
     axes = _axes(comparison)
-    interval = f"{LEVEL:.0%} of seeds" if comparison.exact else f"{LEVEL:.0%} interval"
-    heads = (*axes, "base", "other", "change", interval, "verdict")
+    heads = (*axes, *_heads(comparison))
     found = []
     for measure in measures:
         cells = _most_changed(comparison, measure)
@@ -128,6 +127,11 @@ def _object(difference: Difference) -> dict[str, Any]:
     }
 
 
+def _heads(comparison: Comparison) -> tuple[str, ...]:
+    interval = f"{LEVEL:.0%} of seeds" if comparison.exact else f"{LEVEL:.0%} interval"
+    return ("base", "other", "change", interval, "verdict")
+
+
 def _axes(comparison: Comparison) -> list[str]:
     names = list(comparison.cells[0])
     return [name for name in names if len({cell[name] for cell in comparison.cells}) > 1] or names[:1]
@@ -184,6 +188,11 @@ def sentences(comparison: Comparison, measures: Sequence[str]) -> Iterator[str]:
         listed = ", ".join(changed[:MOST_NAMES]) + (", ..." if len(changed) > MOST_NAMES else "")
         colon = ": " if changed else ""
         yield f"Of {len(others)} other measures {len(changed)} differ somewhere{colon}{listed}."
+    yield from caveats(comparison)
+
+
+def caveats(comparison: Comparison) -> Iterator[str]:
+    """What was not compared, could not have been shown, or differs because somebody said so."""
     if comparison.caveat:
         yield comparison.caveat
     left, right = comparison.unpaired
@@ -203,6 +212,31 @@ def verdicts(comparison: Comparison, measure: str) -> dict[str, int]:
     return {str(verdict): int(count) for verdict, count in zip(known, counts, strict=True) if verdict}
 
 
+def gate_sentence(comparison: Comparison, broken: Sequence[Broken]) -> str:
+    """What a gate says last."""
+    return f"{'FAILED' if broken else 'passed'}: {len(broken)} differences in {len(comparison.cells)} cells"
+
+
+def broken_table(comparison: Comparison, broken: Sequence[Broken]) -> Table:
+    """The first differences that a gate did not let through."""
+    axes = _axes(comparison)
+    rows = tuple(
+        (
+            *(tables.word(comparison.cells[one.cell][name]) for name in axes),
+            one.measure,
+            *_texts(comparison, one.measure, one.cell),
+        )
+        for one in broken[:MOST_ROWS]
+    )
+    title = f"{comparison.base} (base) against {comparison.other}: {len(rows)} of {len(broken)} differences"
+    return Table(
+        title=title,
+        heads=(*axes, "measure", *_heads(comparison)),
+        rows=rows,
+        text_columns=len(axes) + 1,
+    )
+
+
 def broken_lines(comparison: Comparison, broken: Sequence[Broken], most: int) -> Iterator[str]:
     """What a gate did not let through."""
     for one in broken[:most]:
@@ -212,16 +246,20 @@ def broken_lines(comparison: Comparison, broken: Sequence[Broken], most: int) ->
         yield f"... and {len(broken) - most} more; --json lists all"
 
 
-def broken_as_json(comparison: Comparison, broken: Sequence[Broken]) -> list[dict[str, Any]]:
-    """The same for a program."""
-    return [
-        {
-            "fields": dict(comparison.cells[one.cell]),
-            "measure": one.measure,
-            **_object(comparison.measures[one.measure].at(one.cell)),
-        }
-        for one in broken
-    ]
+def gate_as_json(comparison: Comparison, broken: Sequence[Broken]) -> dict[str, Any]:
+    """The same for a program, with all differences."""
+    return {
+        "passed": not broken,
+        "cells": len(comparison.cells),
+        "broken": [
+            {
+                "fields": dict(comparison.cells[one.cell]),
+                "measure": one.measure,
+                **_object(comparison.measures[one.measure].at(one.cell)),
+            }
+            for one in broken
+        ],
+    }
 
 
 def _place(fields: Mapping[str, Value]) -> str:

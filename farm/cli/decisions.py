@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from farm.cli import kept
+from farm.cli.kept import Keep
 from farm.cli.options import EXIT_CHECK_SAID_NO, Json, Overrides, Store, SweepName
 from farm.errors import IncomparableError, SweepError
 
@@ -53,6 +55,7 @@ def compare(
         float | None, typer.Option(min=0.0, help="Likewise, in the measure's unit [0].")
     ] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown instead of text.")] = False,
+    keep: Keep = False,
     store: Store = None,
     as_json: Json = False,
 ) -> None:
@@ -62,44 +65,36 @@ def compare(
     and a bootstrap.
     """
     from farm import tables
-    from farm.answers import compare as comparing
-    from farm.answers import comparison_tables
+    from farm.answers import comparison_tables, keeping
     from farm.answers.samples import is_file_of_samples
-    from farm.store.runs import default_root, find
     from farm.terminal import print_json
-    from workers.config import field
-    from workers.measures import by_name
 
     if (other is None) == (axis is None):
         raise SweepError("compare: name a second run, or --axis FIELD for the sides of one run")
+    runs: list[str] = []
     if is_file_of_samples(run):
         if other is None:
             raise SweepError(f"--axis {axis}: files of samples have none; name a second file")
-        comparisons = [_samples(run, other, across, measure, least_change, least_difference)]
-        measures = list(comparisons[0].units)
+        found = [_samples(run, other, across, measure, least_change, least_difference)]
+        measures = list(found[0].units)
     else:
         for name, limit in (("change", least_change), ("difference", least_difference)):
             if limit is not None:
                 raise SweepError(f"--least-{name} {limit:g}: records are exact; it is for files of samples")
-        measures = measure or list(comparison_tables.SHOWN)
-        for name in measures:
-            if name not in by_name():
-                raise SweepError(f"--measure {name}: no such measure; farm fields --measures lists them")
-        root = store or default_root()
-        found = find(root, run)
+        measures = _known_measures(measure) or list(comparison_tables.SHOWN)
         if axis is not None:
-            value = None if base is None else field(axis).parse(base)
-            comparisons = comparing.compare_axis(found, axis, value, measure or ())
+            found, runs = _sides(run, axis, base, measure, store)
         else:
-            comparisons = [
-                comparing.compare_runs(found, find(root, other or ""), across or (), measure or ())
-            ]
+            one, runs = _runs(run, other or "", across, measure, store)
+            found = [one]
+    if keep:
+        kept.keep(keeping.of_comparison(found, measures, runs), store)
     if as_json:
-        print_json(comparison_tables.as_json(comparisons))
+        print_json(comparison_tables.as_json(found))
     elif markdown:
-        print(comparison_tables.as_markdown(comparisons, measures))
+        print(comparison_tables.as_markdown(found, measures))
     else:
-        tables.console().print(comparison_tables.as_text(comparisons, measures))
+        tables.console().print(comparison_tables.as_text(found, measures))
 
 
 def gate(
@@ -114,44 +109,78 @@ def gate(
         ),
     ] = None,
     across: Across = None,
+    keep: Keep = False,
     store: Store = None,
     as_json: Json = False,
 ) -> int:
     """Say whether a run is as good as an earlier one: exit code 0 yes, 1 no, 4 nothing to compare."""
-    from farm.answers import comparison_tables
+    from farm.answers import comparison_tables, keeping
     from farm.answers import gate as gating
-    from farm.answers.compare import compare_runs
     from farm.answers.samples import is_file_of_samples
-    from farm.store.runs import default_root, find
     from farm.terminal import print_json
 
+    runs: list[str] = []
     if is_file_of_samples(run):
         found = _samples(run, other, across, None, None, None)
         rules = gating.load(rule, found) if rule is not None else gating.STRICT
     else:
         rules = gating.load(rule) if rule is not None else gating.STRICT
-        root = store or default_root()
-        base, tried = find(root, run), find(root, other)
-        for one in (base, tried):
-            if failures := one.failures():
-                raise IncomparableError(
-                    f"run {one.name}: {len(failures)} of its trials failed; mend and resume it"
-                )
-        found = compare_runs(base, tried, across or ())
+        found, runs = _runs(run, other, across, None, store, complete=True)
     broken = gating.broken(found, rules)
+    if keep:
+        kept.keep(keeping.of_gate(found, broken, runs), store)
     if as_json:
-        print_json(
-            {
-                "passed": not broken,
-                "cells": len(found.cells),
-                "broken": comparison_tables.broken_as_json(found, broken),
-            }
-        )
-        return EXIT_CHECK_SAID_NO if broken else 0
-    for line in comparison_tables.broken_lines(found, broken, MOST_BROKEN):
-        print(line)
-    print(f"{'FAILED' if broken else 'passed'}: {len(broken)} differences in {len(found.cells)} cells")
+        print_json(comparison_tables.gate_as_json(found, broken))
+    else:
+        for line in comparison_tables.broken_lines(found, broken, MOST_BROKEN):
+            print(line)
+        for line in comparison_tables.caveats(found):
+            print(line)
+        print(comparison_tables.gate_sentence(found, broken))
     return EXIT_CHECK_SAID_NO if broken else 0
+
+
+def _known_measures(measures: list[str] | None) -> list[str]:
+    from workers.measures import by_name
+
+    for name in measures or ():
+        if name not in by_name():
+            raise SweepError(f"--measure {name}: no such measure; farm fields --measures lists them")
+    return measures or []
+
+
+def _sides(
+    run: str, axis: str, base: str | None, measures: list[str] | None, store: str | None
+) -> "tuple[list[Comparison], list[str]]":
+    """The sides of an axis compared, and the name of the run."""
+    from farm.answers.compare import compare_axis
+    from farm.store.runs import default_root, find
+    from workers.config import field
+
+    found = find(store or default_root(), run)
+    value = None if base is None else field(axis).parse(base)
+    return compare_axis(found, axis, value, measures or ()), [found.name]
+
+
+def _runs(
+    base: str,
+    other: str,
+    across: list[str] | None,
+    measures: list[str] | None,
+    store: str | None,
+    complete: bool = False,
+) -> "tuple[Comparison, list[str]]":
+    """Two runs compared, and their names; ``complete`` ones only if it is asked for."""
+    from farm.answers.compare import compare_runs
+    from farm.store.runs import default_root, find
+
+    left, right = (find(store or default_root(), name) for name in (base, other))
+    for one in (left, right) if complete else ():
+        if failures := one.failures():
+            raise IncomparableError(
+                f"run {one.name}: {len(failures)} of its trials failed; mend and resume it"
+            )
+    return compare_runs(left, right, across or (), measures or ()), [left.name, right.name]
 
 
 def _samples(
@@ -191,12 +220,14 @@ def advise(
     plot: Annotated[
         Path | None, typer.Option("--plot", metavar="FILE.svg", help="Draw memory against new pages.")
     ] = None,
+    keep: Keep = False,
+    store: Store = None,
     as_json: Json = False,
 ) -> int:
     """Find the smallest pool that meets targets, for each cell of a sweep, and what each step costs."""
     from farm import svg, tables
     from farm import sweep as sweeps
-    from farm.answers import advise_output
+    from farm.answers import advise_output, keeping
     from farm.answers.advise import advise as find
     from farm.answers.advise import best, target_of
     from farm.terminal import print_json
@@ -204,10 +235,13 @@ def advise(
     if plot is not None:
         svg.check(plot)
     targets = [target_of(text) for text in target or ()]
-    found = find(sweeps.load(sweep, overrides or []), targets)
+    loaded = sweeps.load(sweep, overrides or [])
+    found = find(loaded, targets)
     chosen = best(found)
     if plot is not None:
         advise_output.plot(found, plot)
+    if keep:
+        kept.keep(keeping.of_advice(found, loaded.name, queues), store)
     if as_json:
         print_json(advise_output.as_json(found, chosen))
     else:

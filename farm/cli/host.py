@@ -5,7 +5,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from farm.cli.options import Json
+from farm.cli import kept
+from farm.cli.kept import Keep
+from farm.cli.options import Json, Store
 from farm.errors import CountersError
 
 if TYPE_CHECKING:
@@ -35,9 +37,12 @@ def doctor(
         Path | None, typer.Option("-o", metavar="FILE", help="Write a sweep that reproduces what was found.")
     ] = None,
     arch: Annotated[str, typer.Option("--arch", help="Profile of that sweep.")] = "broadwell-ep",
+    keep: Keep = False,
+    store: Store = None,
     as_json: Json = False,
 ) -> None:
     """Say from a real host's page_pool counters what its pools do, and why."""
+    from farm.answers import keeping
     from farm.answers.doctor import counters, report
     from farm.terminal import print_json
 
@@ -55,6 +60,8 @@ def doctor(
     found = report.examine(before, after, seconds)
     if output is not None:
         _write_sweep(output, found.together.regime, arch)
+    if keep:
+        kept.keep(keeping.of_diagnosis(found, _source(files)), store)
     if as_json:
         print_json(report.as_json(found))
         return
@@ -62,6 +69,13 @@ def doctor(
         print(line)
     if output is not None:
         print(f"\nWritten to {output}; farm run {output} runs it.")
+
+
+def _source(files: list[Path] | None) -> str:
+    """Whose counters they are: the files by name, or this host."""
+    import socket
+
+    return ", ".join(path.name for path in files) if files else socket.gethostname()
 
 
 def _live(seconds: float) -> "tuple[Snapshot, Snapshot, float]":

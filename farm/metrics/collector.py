@@ -17,10 +17,12 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from dashboards import health
+from dashboards.answers import ANSWER_METRICS
 from dashboards.catalogue import Intervals, series_per_cell
 from farm import query
 from farm.errors import FarmError, StoreError
 from farm.metrics import results
+from farm.metrics.answers import KeptAnswers
 from farm.metrics.health import HealthRows, Rows, families, rows_of_run
 from farm.metrics.results import Samples
 from farm.metrics.server import MetricsServer, address_of, wait_for_a_signal, warn
@@ -94,6 +96,7 @@ class StoreCollector(Collector):
         self._only_chosen = only_chosen
         self._series_budget = series_budget
         self._warn = warn
+        self._answers = KeptAnswers(root, lambda message: self._warn_once([message]))
         self._kept: dict[Run, _Exposed] = {}
         self._shown: dict[_Exposed, Intervals] = {}
         self._families: list[Metric] = []
@@ -128,11 +131,12 @@ class StoreCollector(Collector):
             budget = self._share_out(exposed)
             self._warn_once([self._refusal(one) for one in budget.refused])
             found = self._result_families(budget.granted)
-        rows = _health(stored, exposed, budget) | _room(self._root)
+            rows = _health(stored, exposed, budget) | _room(self._root)
+            rows |= self._answers.rows()
         rows[health.SERIES_BUDGET] = [((), self._series_budget)]
         rows[health.COLLECT_SECONDS] = [((), time.perf_counter() - started)]
         yield from found
-        yield from families(health.STORE_METRICS, rows)
+        yield from families((*health.STORE_METRICS, *ANSWER_METRICS), rows)
 
     def _look(self) -> tuple[list[_Exposed], dict[Run, _Files]]:
         """What to expose, one run of each sweep by the sweep's name, and the files of every run."""

@@ -14,6 +14,8 @@ from farm.execution import rounds
 from farm.plan import Plan
 from farm.query import Cell
 from farm.report.answer import answer, unit_of_work
+from farm.store import answers
+from farm.store.answers import Answer
 from farm.store.runs import Run
 from workers.config import field, fields
 from workers.fields.groups import Value
@@ -74,11 +76,26 @@ def report(run: Run) -> dict[str, Any]:
         "categories": [[f"{name}_ns_per_packet", name] for name in CATEGORIES],
         "locations": [[f"pages_in_{name}", name] for name in LOCATIONS],
         "provenance": _provenance(run, cells),
+        "answers": [
+            {"title": one.title, "sentences": one.sentences, "tables": [t.model_dump() for t in one.tables]}
+            for one in kept_answers(run)
+        ],
         "failures": [
             {"kind": one["kind"], "message": one["message"][:MOST_MESSAGE], "fields": _failed_on(run, one)}
             for one in failures[:MOST_FAILURES]
         ],
     }
+
+
+def kept_answers(run: Run) -> list[Answer]:
+    """Those of the run's store that are about it, its sweep, or nothing in the store.
+
+    Raises:
+        farm.errors.StoreError: one is garbled.
+    """
+    store = run.place.parent.parent
+    found = answers.read(store, answers.names(store))
+    return [one for one in found.values() if one.is_about(run.name, run.sweep_name)]
 
 
 def _axes(run: Run) -> list[dict[str, Any]]:

@@ -112,6 +112,21 @@ const SECTIONS = [
     },
   },
   {
+    id: "answers",
+    title: "Answers that were kept",
+    good: () => "What compare, gate, advise and doctor found about this run, its sweep or a host, and somebody kept.",
+    shown: () => run.answers.length > 0,
+    fill(into) {
+      run.answers.forEach((answer, number) => {
+        into.append(element("h3", {}, answer.title), ...answer.sentences.map((sentence) => element("p", {}, sentence)));
+        answer.tables.forEach((table, place) => {
+          const columns = table.heads.map((head, i) => ({ head, number: i >= table.text_columns, value: (row) => numeric(row[i]), text: (row) => row[i] }));
+          into.append(sortableTable(`answer ${number} ${place}`, table.title || answer.title, columns, table.rows));
+        });
+      });
+    },
+  },
+  {
     id: "failures",
     title: "Failures",
     good: () => "Trials that broke and have no record. Good: none.",
@@ -127,6 +142,13 @@ const SECTIONS = [
   },
   { id: "provenance", title: "Where this comes from", good: () => "", shown: () => true, fill: (into) => provenance(into) },
 ];
+
+// the number that a cell of a kept table starts with, in its unit; else its words
+function numeric(text) {
+  const [, digits, unit] = text.match(/^([-+]?[\d,]*\.?\d+) ?(%|[KMGT]i?B|B|[kMG])?$/) ?? [];
+  const factors = { KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3, TiB: 1024 ** 4, k: 1e3, M: 1e6, G: 1e9 };
+  return digits === undefined ? text : Number(digits.replaceAll(",", "")) * (factors[unit] ?? 1);
+}
 
 function partsSection(into, cells, id, parts, unit) {
   stackedBars(into, cells, parts, { name: SECTIONS.find((one) => one.id === id).title, unit });

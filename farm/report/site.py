@@ -13,6 +13,7 @@ from prometheus_client.exposition import gzip_accepted
 
 from farm.errors import FarmError, StoreError
 from farm.report import data, page
+from farm.store import answers
 from farm.store import runs as store
 from farm.store.place import Root
 from farm.store.rows import KINDS
@@ -35,7 +36,7 @@ class UnknownRunError(StoreError):
 
 @dataclass(frozen=True)
 class _Made:
-    """A run's document, good until the run has new parts."""
+    """A run's document, good until the run has new parts or its store new answers."""
 
     run: Run
     parts: tuple[str, ...]
@@ -81,6 +82,7 @@ class Site:
     def _read(self, run: Run) -> dict[str, Any]:
         with self._lock:
             parts = tuple(f"{kind}/{name}" for kind in KINDS for name in run.part_names(kind))
+            parts += answers.names(run.place.parent.parent)
             if self._made is None or (self._made.run, self._made.parts) != (run, parts):
                 self._made = _Made(run, parts, data.report(run))
             return self._made.document

@@ -13,7 +13,7 @@ from typing import Literal
 import pydantic
 
 from farm.errors import StoreError
-from farm.store.place import Root, place_of, reason, remedy
+from farm.store.place import LocalPlace, Place, reason, remedy
 
 DIRECTORY = ".answers"
 
@@ -77,43 +77,45 @@ class Answer(pydantic.BaseModel):
         return not self.about or run in self.about or sweep in self.about
 
 
-def keep(root: Root, answer: Answer) -> str:
+def keep(store: Place, answer: Answer) -> str:
     """Write an answer; where it lies.
 
     Raises:
         StoreError: it cannot be written.
     """
-    place = place_of(root) / DIRECTORY
+    place = store / DIRECTORY
     file = f"{answer.name}.json"
     try:
+        if isinstance(place, LocalPlace):
+            place.path.mkdir(parents=True, exist_ok=True)
         place.put(file, answer.content)
     except OSError as error:
         otherwise = remedy(error, "leave --keep out, or name another store")
-        raise StoreError(f"store {str(root)!r}: {reason(error)}; {otherwise}") from None
+        raise StoreError(f"store {str(store)!r}: {reason(error)}; {otherwise}") from None
     return f"{place}/{file}"
 
 
-def names(root: Root) -> tuple[str, ...]:
+def names(store: Place) -> tuple[str, ...]:
     """Files of the answers of a store, sorted.
 
     Raises:
         StoreError: the store cannot be read.
     """
     try:
-        return tuple((place_of(root) / DIRECTORY).files(".json"))
+        return tuple((store / DIRECTORY).files(".json"))
     except OSError as error:
         raise StoreError(
-            f"store {str(root)!r}: {reason(error)}; {remedy(error, 'make it readable')}"
+            f"store {str(store)!r}: {reason(error)}; {remedy(error, 'make it readable')}"
         ) from None
 
 
-def read(root: Root, files: Sequence[str]) -> dict[str, Answer]:
+def read(store: Place, files: Sequence[str]) -> dict[str, Answer]:
     """Answers by name.
 
     Raises:
         StoreError: one cannot be read, or is garbled.
     """
-    place = place_of(root) / DIRECTORY
+    place = store / DIRECTORY
     found = {}
     for file in files:
         try:

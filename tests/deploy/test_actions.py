@@ -29,22 +29,17 @@ INSTALL, CODE, SWEEP, GATE, REPORT = SCRIPTS
 
 EVEN_AFTER_A_FAILURE = "${{ !cancelled() && steps.sweep.outcome != 'skipped' }}"
 
-TINY = """
-name = "gate"
-seeds = 2
+PAGE = (DEPLOY / "README.md").read_text()
 
-[fixed]
-traffic.kind = "bursts"
-traffic.packet_size = "imix"
-traffic.rate_pps = 200_000
-app.reader = "slow"
-app.socket_bytes = 4_194_304
-duration_ms = 20
 
-[grid]
-arch = ["broadwell-ep"]
-pool.size = [64, 512]
-"""
+def _file_of_page(name: str) -> str:
+    """A file that the page shows, by the name in its first line."""
+    [text] = re.findall(rf"^```toml\n# {re.escape(name)}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+    return str(text)
+
+
+WITH_VARIANT = _file_of_page("gate.toml").replace("duration_ms = 50", "duration_ms = 20")
+RULES = _file_of_page("rules.toml")
 
 
 def _step(name: str) -> dict[str, Any]:
@@ -61,7 +56,7 @@ def _uses(action: str) -> dict[str, Any]:
 
 
 def test_it_is_a_workflow_by_the_published_schema() -> None:
-    command = [BIN / "check-jsonschema", "--builtin-schema", "vendor.github-workflows", FILE]
+    command = [f"{BIN}/check-jsonschema", "--builtin-schema", "vendor.github-workflows", str(FILE)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout
 
@@ -70,7 +65,7 @@ def test_it_is_a_workflow_by_the_published_schema() -> None:
 def test_a_script_has_no_fault_that_a_linter_finds(script: str) -> None:
     variables = [*WORKFLOW["env"], "GITHUB_OUTPUT", "GITHUB_STEP_SUMMARY", "MACHINE"]
     before = "set -eo pipefail\nexport " + " ".join(f"{name}=''" for name in variables)
-    command = [BIN / "shellcheck", "--shell", "bash", "--enable", "check-unassigned-uppercase", "-"]
+    command = [f"{BIN}/shellcheck", "--shell", "bash", "--enable", "check-unassigned-uppercase", "-"]
     done = subprocess.run(command, input=f"{before}\n{script}", capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (0, "")
 
@@ -141,7 +136,10 @@ class Repository:
             **{k: v for k, v in os.environ.items() if not k.startswith(("FARM_", "GITHUB_", "AWS_"))},
             "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
         }
-        (directory / "gate.toml").write_text(TINY)
+        without = re.sub(r"^pool\.variant = .*\n", "", WITH_VARIANT, flags=re.MULTILINE)
+        assert without != WITH_VARIANT
+        (directory / "gate.toml").write_text(without)
+        (directory / "rules.toml").write_text(RULES)
 
     def shell(self, script: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         """Run a script as ``shell: bash`` is documented to."""
@@ -155,8 +153,14 @@ class Repository:
             text=True,
         )
 
-    def job(self, fields: str = "", across: str = "", **environment: str) -> Done:
-        """Run all scripts but pip's, with these inputs, and these variables in place of the file's."""
+    def job(
+        self,
+        fields: str = "",
+        across: str = "",
+        scripts: tuple[str, ...] = (SWEEP, GATE, REPORT),
+        **environment: str,
+    ) -> Done:
+        """Run these scripts with these inputs, and these variables in place of the file's."""
         assert WORKFLOW["defaults"]["run"]["shell"] == "bash"
         inputs = {"${{ inputs.fields }}": fields, "${{ inputs.across || 'inputs' }}": across or "inputs"}
         variables = {
@@ -167,7 +171,7 @@ class Repository:
         summary = self.directory.parent / "summary.md"
         summary.write_text("")
         codes: dict[str, int] = {}
-        for name in (SWEEP, GATE, REPORT):
+        for name in scripts:
             condition = _step(name).get("if")
             assert condition in (None, EVEN_AFTER_A_FAILURE)
             if condition is None and any(codes.values()):
@@ -201,12 +205,14 @@ def repository(tmp_path: Path, recorded: Path) -> Repository:
 
 
 def test_what_did_not_change_passes(repository: Repository) -> None:
-    done = repository.job()
+    done = repository.job(RULES="rules.toml")
     assert done.codes == {SWEEP: 0, GATE: 0, REPORT: 0}
-    assert done.verdict == "passed: 0 differences in 2 cells\n"
+    assert done.verdict == "passed: 0 differences in 4 cells\n"
     assert "Gate: exit code 0" in done.summary
     # the median of both sides and no difference
-    assert re.search(r"^\| 64 \| (\S+) \| \1 \| \+0\.0% \| exact \| same \|$", done.summary, re.MULTILINE)
+    assert re.search(
+        r"^\| broadwell-ep \| 64 \| (\S+) \| \1 \| \+0\.0% \| exact \| same \|$", done.summary, re.MULTILINE
+    )
 
 
 def test_what_is_worse_fails_with_summary_and_report(repository: Repository) -> None:
@@ -219,7 +225,7 @@ def test_what_is_worse_fails_with_summary_and_report(repository: Repository) -> 
     assert re.search(
         r"^arch = broadwell-ep, pool\.size = 64: memory_peak_bytes .*: worse$", done.verdict, re.MULTILINE
     )
-    assert done.verdict.endswith("FAILED: 2 differences in 2 cells\n")
+    assert done.verdict.endswith("FAILED: 4 differences in 4 cells\n")
     assert "Gate: exit code 1" in done.summary
     assert done.verdict in done.summary
     assert done.summary.count("| worse |") >= 2
@@ -250,7 +256,7 @@ def test_a_sweep_that_does_not_run_is_no_verdict_and_fields_are_no_commands(repo
     assert not (repository.directory / "made").exists()
 
 
-def test_a_baseline_may_lie_in_an_object_store(repository: Repository) -> None:
+def test_a_baseline_may_lie_in_an_object_store(repository: Repository, recorded: Path) -> None:
     baseline = repository.directory / "baseline"
     with s3_server() as proxy:
         for path in baseline.rglob("*"):
@@ -258,12 +264,14 @@ def test_a_baseline_may_lie_in_an_object_store(repository: Repository) -> None:
                 put(proxy, f"runs/gate/recorded/{path.relative_to(baseline)}", path.read_bytes())
         where = f"?scheme=http&endpoint_override=127.0.0.1:{proxy.port}&region=us-east-1"
         done = repository.job(
+            scripts=(GATE,),
+            FARM_STORE=str(recorded),
             BASELINE=f"s3://{BUCKET}/runs/gate/recorded{where}",
             AWS_ACCESS_KEY_ID="of-the-tests",
             AWS_SECRET_ACCESS_KEY="of-the-tests",
         )
-    assert done.codes == {SWEEP: 0, GATE: 0, REPORT: 0}
-    assert done.verdict == "passed: 0 differences in 2 cells\n"
+    assert done.codes == {GATE: 0}
+    assert done.verdict == "passed: 0 differences in 4 cells\n"
     assert "recorded (base) against" in done.summary
 
 
@@ -287,7 +295,7 @@ VARIANT = """
 from pool_impl.variant import pool_variant
 
 @pool_variant
-class Mine:
+class Half:
     def cache_limit(self, host, pool):
         return {pages}
 
@@ -301,7 +309,7 @@ def with_variant(tmp_path: Path) -> Repository:
     directory = tmp_path / "checkout"
     directory.mkdir()
     repository = Repository(directory)
-    (directory / "gate.toml").write_text(TINY.replace("[grid]", 'pool.variant = "mine.py:Mine"\n[grid]'))
+    (directory / "gate.toml").write_text(WITH_VARIANT)
     (directory / "mine.py").write_text(VARIANT.format(pages=64))
     script = "farm run gate.toml --executor serial --store recorded && mv recorded/gate/* baseline"
     made = repository.shell(script)
@@ -320,4 +328,4 @@ def test_a_variant_that_becomes_worse_is_found(with_variant: Repository) -> None
     # a refill brings one page in place of 64
     assert done.codes == {SWEEP: 0, GATE: 1, REPORT: 0}
     assert "alloc_empty" in done.verdict
-    assert "Compared across inputs: mine.py:Mine" in done.summary
+    assert "Compared across inputs: mine.py:Half" in done.summary

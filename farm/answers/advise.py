@@ -69,16 +69,20 @@ class Step(NamedTuple):
     """What a pool of one size comes to."""
 
     size: int
-    ring_bytes: int
-    """memory that a ring of this size may keep, for each queue: what a host has to have for it"""
+    page_bytes: int
     worst: Mapping[str, float]
     """of each target's measure and of those in ``PRICED``, over the seeds"""
     failing: tuple[Target, ...]
     """targets that some seed does not keep"""
 
+    @property
+    def ring_bytes(self) -> int:
+        """Memory that a ring of this size may keep, for each queue: what a host has to have for it."""
+        return self.size * self.page_bytes
 
-PRICED = ("recycle_ratio", "pages_in_ring", "busy_ns_per_packet", "drop_ratio")
-"""measures that are shown of each step"""
+
+PRICED = ("recycle_ratio", "pages_in_ring", "pages_in_rx_ring", "busy_ns_per_packet", "drop_ratio")
+"""measures of each step that are shown, or that its price is made of"""
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,15 @@ class Advice:
     monotonic: bool
     """whether every step above the chosen size keeps the targets too, and none below it does"""
     queues: int
+    """of a trial, whose measures are those of all of them"""
+
+    @property
+    def memory_bytes(self) -> float | None:
+        """Of the choice, for each queue: what the pool's ring may keep, and the RX ring has on average."""
+        if self.chosen is None:
+            return None
+        posted = self.chosen.worst["pages_in_rx_ring"] / self.queues * self.chosen.page_bytes
+        return self.chosen.ring_bytes + posted
 
     @property
     def pareto(self) -> tuple[Step, ...]:
@@ -120,7 +133,8 @@ def advise(sweep: Sweep, targets: Sequence[Target]) -> list[Advice]:
     """Find the smallest pool for each cell of a sweep, whose own pool sizes are ignored.
 
     Raises:
-        SweepError: there is no target, or an include or exclude names the pool's size.
+        SweepError: there is no target, an include or exclude names the pool's size, or a trial allocates no
+            page.
         TrialError: a trial cannot be run.
     """
     if not targets:
@@ -179,6 +193,11 @@ def _advice(seeds: Sequence[Mapping[str, Value]], axes: Sequence[str], targets: 
 
 def _step(seeds: Sequence[Mapping[str, Value]], size: int, targets: Sequence[Target]) -> Step:
     records = [run_trial(TrialConfig.from_fields({**fields, SIZE: size})) for fields in seeds]
+    if any(record["recycle_ratio"] is None for record in records):
+        raise SweepError(
+            f"duration_ms = {seeds[0]['duration_ms']}: with {SIZE} = {size} no page was allocated in it, so "
+            "nothing can be said of sizes; make it longer"
+        )
     signs = {**{name: _sign(by_name()[name]) for name in PRICED}, **{t.measure.name: t.sign for t in targets}}
     worst = {}
     for name, sign in signs.items():
@@ -190,7 +209,7 @@ def _step(seeds: Sequence[Mapping[str, Value]], size: int, targets: Sequence[Tar
         for target in targets
         if not all(target.holds(record[target.measure.name]) for record in records)
     )
-    return Step(size, size * page_bytes(TrialConfig.from_fields(dict(seeds[0]))), worst, failing)
+    return Step(size, page_bytes(TrialConfig.from_fields(dict(seeds[0]))), worst, failing)
 
 
 def _sign(measure: Measure) -> str:
@@ -198,10 +217,6 @@ def _sign(measure: Measure) -> str:
 
 
 def best(found: Sequence[Advice]) -> Advice | None:
-    """Of several cells the one whose rings may keep least memory; None if none meets the targets."""
-    priced = [
-        (advice.chosen.ring_bytes * advice.queues, place)
-        for place, advice in enumerate(found)
-        if advice.chosen
-    ]
+    """Of several cells the one that needs least memory; None if none meets the targets."""
+    priced = [(memory, place) for place, one in enumerate(found) if (memory := one.memory_bytes) is not None]
     return found[min(priced)[1]] if priced else None

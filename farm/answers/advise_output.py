@@ -86,9 +86,13 @@ def _price_of_step(low: Step, high: Step, queues: int) -> str:
 
 
 def cheapest(advice: Advice) -> str:
-    """Which of several cells has the smallest rings."""
+    """Which of several cells needs least memory."""
     size = advice.chosen.size if advice.chosen else 0
-    return f"Smallest rings: {title(advice)} with pool.size = {size}."
+    memory = tables.in_unit("bytes", advice.memory_bytes)
+    return (
+        f"Least memory: {title(advice)} with pool.size = {size}: {memory} a queue, in a full ring of the "
+        "pool and on average in the RX ring."
+    )
 
 
 def as_json(found: Sequence[Advice], best: Advice | None) -> dict[str, Any]:
@@ -98,6 +102,7 @@ def as_json(found: Sequence[Advice], best: Advice | None) -> dict[str, Any]:
             {
                 "cell": dict(advice.cell),
                 "pool_size": advice.chosen.size if advice.chosen else None,
+                "memory_bytes": advice.memory_bytes,
                 "binding": [str(target) for target in advice.binding],
                 "monotonic": advice.monotonic,
                 "steps": [
@@ -138,7 +143,7 @@ def plot(found: Sequence[Advice], path: Path) -> None:
         axes.set_xscale("log", base=2)
         axes.set_xlabel("memory that the ring of a queue may keep, MiB")
         axes.set_ylabel("allocations that need new pages, %")
-        axes.settitle("What a pool's size buys", loc="left")
+        axes.set_title("What a pool's size buys", loc="left")
         axes.legend(frameon=False)
 
 

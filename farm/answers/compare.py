@@ -13,6 +13,7 @@ from farm.answers.statistics import Interval, Verdict, paired_intervals, paired_
 from farm.errors import IncomparableError
 from farm.pairing import Column, Flags, Floats, Side, paired
 from farm.store.runs import Run
+from farm.tables import word
 from workers.config import TrialConfig, check_name
 from workers.fields.derived import SEED_FIELDS, seed_matters
 from workers.fields.groups import Value
@@ -147,7 +148,7 @@ def compare_axis(
             Side(run, {axis: base}),
             Side(run, {axis: other}),
             names,
-            {axis: (str(base), str(other))},
+            {axis: (word(base), word(other))},
             measures,
         )
         for other in values
@@ -232,7 +233,7 @@ def _fixed(base: Run, other: Run) -> dict[str, tuple[str, str]]:
     """Fields that both runs fix, and differ in."""
     left, right = base.sweep.fixed, other.sweep.fixed
     common = [name for name in left if name in right and name not in query.axes(base) | query.axes(other)]
-    return {name: (str(left[name]), str(right[name])) for name in common if left[name] != right[name]}
+    return {name: (word(left[name]), word(right[name])) for name in common if left[name] != right[name]}
 
 
 def _compare(
@@ -270,7 +271,7 @@ def _differences(column: Column, name: str, seeds_matter: Flags) -> Differences:
 
 
 def _name(side: Side) -> str:
-    return ", ".join(f"{name} = {value}" for name, value in side.where.items()) or side.run.name
+    return ", ".join(f"{name} = {word(value)}" for name, value in side.where.items()) or side.run.name
 
 
 def _seeds_matter(run: Run) -> Any:

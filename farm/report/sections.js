@@ -121,7 +121,8 @@ const SECTIONS = [
         into.append(element("h3", {}, answer.title), ...answer.sentences.map((sentence) => element("p", {}, sentence)));
         answer.tables.forEach((table, place) => {
           const columns = table.heads.map((head, i) => ({ head, number: i >= table.text_columns, value: (row) => numeric(row[i]), text: (row) => row[i] }));
-          into.append(sortableTable(`answer ${number} ${place}`, table.title || answer.title, columns, table.rows));
+          const make = () => sortableTable(`answer ${number} ${place}`, table.title || answer.title, columns, table.rows);
+          into.append(place ? asTable(`answer ${number} ${place}`, table.title, make) : make());
         });
       });
     },

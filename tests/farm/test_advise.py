@@ -1,9 +1,11 @@
 """The smallest pool by bisection is that of a sweep over all sizes; its price is a difference of records."""
 
+import itertools
 import json
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -33,7 +35,8 @@ def advice_for(*targets: str, overrides: tuple[str, ...] = ()) -> list[advise.Ad
     return advise.advise(found, [advise.target_of(target) for target in targets])
 
 
-def worst(size: int, measure: str, **more: Value) -> float:
+def run(size: int, **more: Value) -> list[dict[str, Any]]:
+    """Records of both seeds."""
     fixed: dict[str, Value] = {
         "traffic.kind": "bursts",
         "traffic.rate_pps": 150_000,
@@ -43,8 +46,11 @@ def worst(size: int, measure: str, **more: Value) -> float:
         "pool.size": size,
         **{name.replace("__", "."): value for name, value in more.items()},
     }
-    values = [run_trial(TrialConfig.from_fields({**fixed, "seed": seed}))[measure] for seed in range(2)]
-    return min(float(value) for value in values if value is not None)
+    return [dict(run_trial(TrialConfig.from_fields({**fixed, "seed": seed}))) for seed in range(2)]
+
+
+def worst(size: int, measure: str, **more: Value) -> float:
+    return min(float(record[measure]) for record in run(size, **more))
 
 
 @pytest.mark.parametrize(("limit", "kernel"), [(0.3, "6.1"), (0.5, "6.1"), (0.5, "6.12")])
@@ -95,12 +101,37 @@ def test_no_step_on_the_curve_is_beaten_in_both(farm: Farm) -> None:
     assert {(s.size, -s.worst["recycle_ratio"]) for s in found.pareto} == best
 
 
-def test_of_several_cells_the_one_with_the_smallest_ring_is_named() -> None:
-    found = advice_for("recycle_ratio>=0.4", overrides=("nic.rx_ring=256,2048",))
+def test_of_several_cells_the_one_that_needs_least_memory_is_that_of_a_sweep_over_all() -> None:
+    """RX ring and buffers as asked for: every combination at every size of a coarse grid, run here."""
+    rings, models = (512, 256, 128), ("page-per-packet", "fragments")
+    axes = (f"nic.rx_ring={','.join(map(str, rings))}", f"driver.model={','.join(models)}")
+    found = advice_for(
+        "recycle_ratio>=0.8", "drop_ratio<=0.45", overrides=(*axes, "traffic.packet_size=1500")
+    )
     chosen = advise.best(found)
     assert chosen is not None
     assert chosen.chosen is not None
-    assert chosen.chosen.size == min(one.chosen.size for one in found if one.chosen)
+    priced = {}
+    for ring, model in itertools.product(rings, models):
+        for size in range(16, 512, 8):
+            records = run(size, nic__rx_ring=ring, driver__model=model, traffic__packet_size=1500)
+            if all(one["recycle_ratio"] >= 0.8 and one["drop_ratio"] <= 0.45 for one in records):
+                posted = max(one["pages_in_rx_ring"] for one in records)
+                priced[ring, model] = 4096 * (size + posted), size
+                break
+    best = min(priced, key=lambda key: priced[key])
+    assert 1 < len(priced) < 6
+    assert (chosen.cell["nic.rx_ring"], chosen.cell["driver.model"]) == best
+    assert chosen.chosen.size == pytest.approx(priced[best][1], rel=advise.TOLERANCE, abs=8)
+
+
+def test_a_trial_that_allocates_nothing_says_nothing_of_sizes(farm: Farm) -> None:
+    code, output, errors = farm(
+        "advise", "quickstart", "traffic.kind=constant", "traffic.rate_pps=10", "duration_ms=5", "seeds=1",
+        "pool.recycle=true", "--target", "recycle_ratio>=0.5",
+    )  # fmt: skip
+    assert (code, output, errors.count("\n")) == (2, "", 1)
+    assert "no page was allocated in it" in errors
 
 
 @pytest.mark.parametrize(

@@ -102,14 +102,19 @@ HNS3 = {
 """as published with the fix of the bulk allocation that ignored the node: before and after it"""
 
 
+def ethtool_of_hns3(column: int) -> str:
+    """As ``ethtool -S`` prints them."""
+    lines = [f"     rx_pp_{name}: {HNS3.get(name, (0, 0))[column]}" for name in COUNTERS]
+    lines = [line.replace("high_order", "ho").replace("refcnt", "ref") for line in lines]
+    return "NIC statistics:\n     rx_packets: 12\n" + "\n".join(lines) + "\n"
+
+
 @pytest.mark.parametrize(("column", "regime"), [(0, "node mismatch"), (1, "through the ring")])
 def test_the_published_counters_of_hns3_are_recognised(
     column: int, regime: str, farm: Farm, tmp_path: Path
 ) -> None:
-    lines = [f"     rx_pp_{name}: {HNS3.get(name, (0, 0))[column]}" for name in COUNTERS]
-    lines = [line.replace("high_order", "ho").replace("refcnt", "ref") for line in lines]
     path = tmp_path / "ethtool.txt"
-    path.write_text("NIC statistics:\n     rx_packets: 12\n" + "\n".join(lines) + "\n")
+    path.write_text(ethtool_of_hns3(column))
     code, output, errors = farm("doctor", str(path), "--json")
     assert (code, errors) == (0, "")
     assert json.loads(output)["together"]["regime"] == regime

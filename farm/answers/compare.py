@@ -2,7 +2,7 @@
 configuration that they have in common, trials by their seed, so that most variance cancels."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -98,8 +98,8 @@ class Comparison:
     """of all measures that were compared"""
     exact: bool = True
     """whether the same thing gives the same values: of records, not of measured samples"""
-    caveat: str = ""
-    """what could not have been shown"""
+    caveats: Sequence[str] = ()
+    """what was not compared, or could not have been shown"""
 
     def pair(self, cell: int) -> Pair:
         """All of one cell."""
@@ -260,7 +260,7 @@ def _compare(
         {name: _differences(column, name, seeds_matter) for name, column in compared.items()},
         found.unpaired,
         units,
-        caveat=f"Not compared, as only one side has them: {', '.join(lost)}." if lost else "",
+        caveats=[*_failures(base.run, other.run), *_lost(lost)],
     )
 
 
@@ -268,6 +268,17 @@ def _differences(column: Column, name: str, seeds_matter: Flags) -> Differences:
     low, high = paired_intervals(column)
     verdicts = paired_verdicts(column, low, high, by_name()[name].better, seeds_matter)
     return Differences(column.base, column.other, column.mean, low, high, verdicts)
+
+
+def _failures(*runs: Run) -> Iterator[str]:
+    for run in dict.fromkeys(runs):
+        if failed := len(run.failures()):
+            yield f"Of run {run.name} {failed} trials failed and are not compared."
+
+
+def _lost(names: Sequence[str]) -> Iterator[str]:
+    if names:
+        yield f"Not compared, as only one side has them: {', '.join(names)}."
 
 
 def _name(side: Side) -> str:

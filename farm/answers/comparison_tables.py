@@ -97,7 +97,7 @@ def as_json(found: Sequence[Comparison]) -> list[dict[str, Any]]:
             "other": comparison.other,
             "across": {name: list(sides) for name, sides in comparison.across.items()},
             "unpaired": list(comparison.unpaired),
-            "caveat": comparison.caveat,
+            "caveats": list(comparison.caveats),
             "cells": [
                 {
                     "fields": dict(pair.fields),
@@ -193,8 +193,7 @@ def sentences(comparison: Comparison, measures: Sequence[str]) -> Iterator[str]:
 
 def caveats(comparison: Comparison) -> Iterator[str]:
     """What was not compared, could not have been shown, or differs because somebody said so."""
-    if comparison.caveat:
-        yield comparison.caveat
+    yield from comparison.caveats
     left, right = comparison.unpaired
     if left or right:
         what = "records" if comparison.exact else "settings"

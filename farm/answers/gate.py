@@ -163,5 +163,5 @@ def broken(found: Comparison, rules: Sequence[Rule]) -> list[Broken]:
             "rules: none of them is about a measure of a cell that both sides have; nothing was checked"
         )
     if not shown:
-        raise IncomparableError(f"{found.base}, {found.other}: {found.caveat} Measure more often")
+        raise IncomparableError(f"{found.base}, {found.other}: {' '.join(found.caveats)} Measure more often")
     return sorted(broken, key=lambda one: one.cell)

@@ -182,7 +182,7 @@ def compare_samples(
         unpaired=(len(sides[0]) - len(common), len(sides[1]) - len(common)),
         units={name: left.measures[name].unit for name in chosen},
         exact=False,
-        caveat=_caveat(list(shifts.values()), min(count for count in seeds if count)),
+        caveats=_caveats(list(shifts.values()), min(count for count in seeds if count)),
     )
 
 
@@ -218,16 +218,16 @@ def _measures(
     return measures or common
 
 
-def _caveat(found: Sequence[Shift], samples: int) -> str:
-    """What samples of this number cannot show; empty if they can show anything."""
+def _caveats(found: Sequence[Shift], samples: int) -> list[str]:
+    """What samples of this number cannot show."""
     allowed = 1 - LEVEL
     most = max(one.smallest_p for one in found)
     if most > allowed:
-        return f"{samples} samples a side are too few: whatever they were, nothing could have been shown."
+        return [f"{samples} samples a side are too few: whatever they were, nothing could have been shown."]
     if most * len(found) > allowed:
         enough = next(n for n in range(samples, 1000) if smallest_p(n, n) * len(found) <= allowed)
-        return (
+        return [
             f"With {samples} samples a side, of {len(found)} comparisons, a difference in a single one could "
             f"not have been shown; take {enough}."
-        )
-    return ""
+        ]
+    return []

@@ -16,6 +16,7 @@ from farm.answers import gate
 from farm.answers.compare import Comparison, compare_axis, compare_runs
 from farm.errors import GateError, IncomparableError
 from farm.store.place import LocalPlace
+from farm.store.rows import Attempt, Failure, Outcome, table
 from farm.store.runs import Run
 from workers.errors import ConfigError
 from workers.measures import MEASURES, by_name
@@ -137,8 +138,24 @@ def test_a_measure_that_one_run_never_wrote_is_named(small_run: Run, tmp_path: P
     other = edited(small_run, tmp_path, lambda records: records.drop_columns(["drop_ratio"]))
     found = compare_runs(small_run, other)
     assert "drop_ratio" not in found.measures
-    assert found.caveat == "Not compared, as only one side has them: drop_ratio."
+    assert list(found.caveats) == ["Not compared, as only one side has them: drop_ratio."]
     assert gate.broken(found, gate.STRICT) == []
+
+
+def test_failed_trials_are_named_and_no_gate_is_green_with_them(
+    farm: Farm, small_run: Run, tmp_path: Path
+) -> None:
+    run = Run(LocalPlace(shutil.copytree(small_run.path, tmp_path / small_run.sweep_name / small_run.name)))
+    attempt = Attempt("host", "serial", "", 0.1, 0.0, 0.1, 0, "made up", "{}", 0)
+    failure = Outcome(0, "f" * 32, {}, Failure("CheckError", "made up"), attempt)
+    (run.path / "failures").mkdir(exist_ok=True)
+    parquet.write_table(table("failures", [failure]), run.path / "failures" / "made-up.parquet")
+    paths = str(small_run.path), str(run.path)
+    _, output, _ = farm("compare", *paths)
+    assert f"Of run {run.name} 1 trials failed and are not compared." in output
+    code, output, errors = farm("gate", *paths)
+    assert (code, output, errors.count("\n")) == (4, "", 1)
+    assert "1 of its trials failed" in errors
 
 
 def changed(small: str, tmp_path: Path, runner: Runner, old: str, new: str) -> Run:

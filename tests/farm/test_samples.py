@@ -111,9 +111,9 @@ def test_samples_enough_for_one_comparison_and_not_for_many_say_so(tmp_path: Pat
     generator = numpy.random.default_rng(3)
     base = written(tmp_path / "a.json", drawn(generator, samples=4))
     found = compare_samples(base, written(tmp_path / "b.json", drawn(generator, samples=4)))
-    assert "a difference in a single one could not have been shown; take 7" in found.caveat
+    assert "a difference in a single one could not have been shown; take 7" in found.caveats[0]
     enough = written(tmp_path / "c.json", drawn(generator, samples=7))
-    assert compare_samples(enough, enough).caveat == ""
+    assert compare_samples(enough, enough).caveats == []
 
 
 def test_other_machines_and_kernels_are_named_and_need_a_flag(farm: Farm, tmp_path: Path) -> None:

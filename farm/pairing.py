@@ -21,7 +21,7 @@ Floats = numpy.typing.NDArray[numpy.float64]
 Integers = numpy.typing.NDArray[numpy.int64]
 Flags = numpy.typing.NDArray[numpy.bool_]
 
-MEASURES_AT_A_TIME = 32
+MEASURES_AT_A_TIME = 64
 """whose values are in memory; all of a million records would be gigabytes"""
 
 

@@ -15,6 +15,7 @@ import numpy
 from farm.execution.driver import CHECKED_TRIALS
 from farm.plan import Plan
 from farm.store.rows import NUMBER, Attempt, Kind, schema, text_fields
+from farm.store.runs import Run
 from farm.store.writer import Writer
 from farm.sweep import Sweep, parse
 from workers.measures import LISTS, by_name
@@ -26,8 +27,11 @@ PLANNED_CELLS = 10_000_000
 
 RECORDS = 1_000_000
 
-PARTS = 400
-"""of the run, whatever it holds: what a driver that writes for three hours leaves, see farm.store.writer"""
+COMPARED_RECORDS = 100_000
+"""of each of two runs"""
+
+IN_PART = 2_500
+"""records: a million come in 400 parts, as of a driver that writes for three hours, see farm.store.writer"""
 
 LIST_LENGTH = 40
 """numbers in each list of a record, such as a histogram's"""
@@ -48,6 +52,10 @@ class StoreBench(NamedTuple):
     """until the first missing trial can be sent out"""
     query_seconds: float
     """medians of one measure by the values of one axis"""
+    compared_records: int
+    """of each of two runs"""
+    compare_seconds: float
+    """all measures of them, cell by cell"""
 
 
 def bench_store(records: int = RECORDS, root: Path | None = None) -> StoreBench:
@@ -62,19 +70,18 @@ def bench_store(records: int = RECORDS, root: Path | None = None) -> StoreBench:
     # imported when it is first used
     import duckdb  # noqa: F401
 
-    from farm.execution import driver
-    from farm.store import runs as store
+    from farm.answers.compare import compare_runs
 
     plan_seconds = _seconds(lambda: Plan(_planned()).trials)
-    plan = Plan(_sweep(records))
-    started = driver.start(plan, root, "serial")
-    write_seconds = _write(plan, started.writer, records)
-    run = store.find(root, started.run.name)
+    run, write_seconds = _written(records, root)
     resume_seconds = _seconds(lambda: _first_missing(run.name, root))
     query = 'SELECT "pool.size", median(busy_ns_per_packet) FROM records GROUP BY ALL'
     # of a process that has not looked at the run yet
-    run = store.find(root, started.run.name)
+    run = Run(run.place)
     query_seconds = _seconds(lambda: run.query("records", query))
+    compared = min(records, COMPARED_RECORDS)
+    (base, _), (other, _) = (_written(compared, root / side) for side in ("base", "other"))
+    compare_seconds = _seconds(lambda: compare_runs(base, other))
     return StoreBench(
         records=records,
         parts=len(run.part_names("records")),
@@ -83,7 +90,19 @@ def bench_store(records: int = RECORDS, root: Path | None = None) -> StoreBench:
         plan_seconds=plan_seconds,
         resume_seconds=resume_seconds,
         query_seconds=query_seconds,
+        compared_records=compared,
+        compare_seconds=compare_seconds,
     )
+
+
+def _written(records: int, root: Path) -> tuple[Run, float]:
+    """A run with so many records, and the seconds in its writer."""
+    from farm.execution import driver
+
+    plan = Plan(_sweep(records))
+    started = driver.start(plan, root, "serial")
+    seconds = _write(plan, started.writer, records)
+    return Run(started.run.place), seconds
 
 
 def table(found: StoreBench) -> list[tuple[str, str, str]]:
@@ -94,6 +113,7 @@ def table(found: StoreBench) -> list[tuple[str, str, str]]:
         ("write", f"{found.write_seconds:.0f} s", run),
         ("resume to the first trial", f"{found.resume_seconds:.2f} s", run),
         ("query of one measure", f"{found.query_seconds:.2f} s", run),
+        ("compare two runs", f"{found.compare_seconds:.2f} s", f"{found.compared_records:,} records each"),
     ]
 
 
@@ -132,10 +152,9 @@ def _sweep(records: int) -> Sweep:
 def _write(plan: Plan, writer: Writer, records: int) -> float:
     """Write records for the first trials of a plan; seconds in the writer."""
     made_up = _MadeUp(plan, records)
-    in_part = -(-records // PARTS)
     seconds = 0.0
-    for start in range(0, records, in_part):
-        rows = made_up.rows(range(start, min(records, start + in_part)))
+    for start in range(0, records, IN_PART):
+        rows = made_up.rows(range(start, min(records, start + IN_PART)))
         seconds += _seconds(partial(writer.write_rows, rows))
     return seconds
 

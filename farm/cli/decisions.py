@@ -172,8 +172,11 @@ def _runs(
 ) -> "tuple[Comparison, list[str]]":
     """Two runs compared, and their names; ``complete`` ones only if it is asked for."""
     from farm.answers.compare import compare_runs
+    from farm.answers.samples import is_file_of_samples
     from farm.store.runs import default_root, find
 
+    if is_file_of_samples(other):
+        raise SweepError(f"{other!r}: a file of samples, and {base!r} is none; name two files or two runs")
     left, right = (find(store or default_root(), name) for name in (base, other))
     for one in (left, right) if complete else ():
         if failures := one.failures():

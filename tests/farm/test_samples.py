@@ -203,6 +203,7 @@ def test_wrong_use_is_one_line(farm: Farm, tmp_path: Path) -> None:
         ((good, str(tmp_path / "torn.json")), "is no JSON"),
         ((good, str(tmp_path / "none.json")), "No such file"),
         ((good, "last"), "name a second one, ending in .json"),
+        (("last", good), "name two files or two runs"),
         ((good, "--axis", "pool.recycle"), "files of samples have none"),
         ((good, good, "--measure", "busy"), "not in both files; they have ns_per_packet"),
         (("last", "last", "--least-change", "0.1"), "records are exact"),

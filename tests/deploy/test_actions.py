@@ -31,15 +31,9 @@ EVEN_AFTER_A_FAILURE = "${{ !cancelled() && steps.sweep.outcome != 'skipped' }}"
 
 PAGE = (DEPLOY / "README.md").read_text()
 
-
-def _file_of_page(name: str) -> str:
-    """A file that the page shows, by the name in its first line."""
-    [text] = re.findall(rf"^```toml\n# {re.escape(name)}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
-    return str(text)
-
-
-WITH_VARIANT = _file_of_page("gate.toml").replace("duration_ms = 50", "duration_ms = 20")
-RULES = _file_of_page("rules.toml")
+[_SWEEP] = re.findall(r"^```toml\n# gate.toml\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
+WITH_VARIANT = _SWEEP.replace("duration_ms = 50", "duration_ms = 20")
+RULES = (DEPLOY / "rules.toml").read_text()
 
 
 def _step(name: str) -> dict[str, Any]:

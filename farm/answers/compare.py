@@ -14,7 +14,7 @@ from farm.errors import IncomparableError
 from farm.pairing import Column, Flags, Floats, Side, paired
 from farm.store.runs import Run
 from farm.tables import word
-from workers.config import TrialConfig, check_name
+from workers.config import TrialConfig, check_name, field
 from workers.fields.derived import SEED_FIELDS, seed_matters
 from workers.fields.groups import Value
 from workers.measures import Unit, by_name
@@ -294,7 +294,8 @@ def _seeds_matter(run: Run) -> Any:
         values = {name: row.get(name, fixed.get(name)) for name in SEED_FIELDS}
         key = tuple(values.values())
         if key not in known:
-            given = {name: value for name, value in values.items() if value is not None}
+            # what a record holds as text has its type again
+            given = {name: field(name).parse(str(v)) for name, v in values.items() if v is not None}
             known[key] = seed_matters(TrialConfig.unchecked(given))
         return known[key]
 

@@ -158,6 +158,17 @@ def test_failed_trials_are_named_and_no_gate_is_green_with_them(
     assert "1 of its trials failed" in errors
 
 
+def test_a_cell_of_one_seed_may_have_a_swept_packet_size(farm: Farm, tmp_path: Path, runner: Runner) -> None:
+    """A record holds it as text, since it may be a word."""
+    run = runner(
+        tmp_path,
+        'name = "sizes"\n[fixed]\nduration_ms = 2\nwarmup_ms = 1\ntraffic.kind = "constant"\n'
+        '[grid]\ntraffic.packet_size = [64, 1500, "imix"]\n',
+    )
+    code, output, _ = farm("gate", str(run.path), str(run.path))
+    assert (code, output) == (0, "passed: 0 differences in 3 cells\n")
+
+
 def changed(small: str, tmp_path: Path, runner: Runner, old: str, new: str) -> Run:
     assert old in small
     return runner(tmp_path, small.replace(old, new))

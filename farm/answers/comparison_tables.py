@@ -250,6 +250,8 @@ def gate_as_json(comparison: Comparison, broken: Sequence[Broken]) -> dict[str, 
     return {
         "passed": not broken,
         "cells": len(comparison.cells),
+        "unpaired": list(comparison.unpaired),
+        "caveats": list(comparison.caveats),
         "broken": [
             {
                 "fields": dict(comparison.cells[one.cell]),

@@ -173,16 +173,19 @@ def _runs(
     """Two runs compared, and their names; ``complete`` ones only if it is asked for."""
     from farm.answers.compare import compare_runs
     from farm.answers.samples import is_file_of_samples
+    from farm.execution.rounds import trials_of
+    from farm.plan import Plan
     from farm.store.runs import default_root, find
 
     if is_file_of_samples(other):
         raise SweepError(f"{other!r}: a file of samples, and {base!r} is none; name two files or two runs")
     left, right = (find(store or default_root(), name) for name in (base, other))
     for one in (left, right) if complete else ():
-        if failures := one.failures():
-            raise IncomparableError(
-                f"run {one.name}: {len(failures)} of its trials failed; mend and resume it"
-            )
+        records, failed = one.counts()
+        if failed:
+            raise IncomparableError(f"run {one.name}: {failed} of its trials failed; mend and resume it")
+        if missing := trials_of(Plan(one.sweep), one) - records:
+            raise IncomparableError(f"run {one.name}: {missing} of its trials have not run; resume it")
     return compare_runs(left, right, across or (), measures or ()), [left.name, right.name]
 
 

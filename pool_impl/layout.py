@@ -279,7 +279,7 @@ def records(dtype: np.dtype[Any], count: int) -> Any:
     """Zeroed records, aligned to a cache line."""
     raw = np.zeros(count * dtype.itemsize + CACHE_LINE_BYTES, np.uint8)
     start = -raw.ctypes.data % CACHE_LINE_BYTES
-    return raw[start : start + count * dtype.itemsize].view(_as_records(dtype), Table)
+    return Table((count,), _as_records(dtype), raw, start)
 
 
 def words(count: int) -> Any:

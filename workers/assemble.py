@@ -27,9 +27,6 @@ from workers.arrivals.traffic import (
     Arrivals,
     last_arrival_ps,
     new_arrivals,
-    retention_key,
-    tap_key,
-    work_key,
 )
 from workers.arrivals.window import new_windows
 from workers.books.histogram import BUCKETS
@@ -70,6 +67,7 @@ from workers.net.retention import MOST_RETAINED
 from workers.pricing import nodes
 from workers.pricing.cost import PS_PER_NS
 from workers.profiles.hardware import page_bytes
+from workers.seeding import set_seed
 from workers.state import (
     ACTOR,
     AGGREGATE,
@@ -173,8 +171,6 @@ def new_trial(config: TrialConfig) -> Trial:
         create(host, number, params_of(config, geometry, queue))
     stack = _stack(config, waiting + aggregates)
     backlogs = _backlogs(config, queues, readers)
-    tap = records(TAP, 1)[0]
-    tap.key = tap_key(config.seed)
     egress = new_egress(config, 1 + _last_cpu(queues, readers, backlogs))
     register_pools(config, host, egress, queues, payload_pools)
     first_irq_cpu = 1 + _last_cpu(queues, readers, backlogs, egress.targets)
@@ -194,7 +190,7 @@ def new_trial(config: TrialConfig) -> Trial:
     machine = records(MACHINE, 1)[0]
     machine.cpus = len(cpus)
     machine.pools = pools
-    return Trial(
+    trial = Trial(
         host=host,
         buffers=new_buffers(host, skb_rules_of(config.kernel), skbs=skbs),
         machine=machine,
@@ -217,7 +213,7 @@ def new_trial(config: TrialConfig) -> Trial:
         packets=records(PACKET, skbs + 1),
         holds=records(HOLD, skbs + 1),
         merged=records(MERGED, stack.merged_room + 1),
-        tap=tap,
+        tap=records(TAP, 1)[0],
         gro=records(GRO, len(queues)),
         gro_slots=words(len(queues) * GRO_BUCKETS * GRO_BUCKET_SKBS),
         backlogs=backlogs,
@@ -236,6 +232,8 @@ def new_trial(config: TrialConfig) -> Trial:
         latency=words(BUCKETS),
         hold_times=words(BUCKETS),
     )
+    set_seed(trial, config)
+    return trial
 
 
 def captured(config: TrialConfig) -> Capture:
@@ -429,7 +427,6 @@ def _readers(config: TrialConfig, geometry: Geometry) -> Any:
             reader.stall_ps = app.stall_ms * PS_PER_MS if app.reader == "stalled" else 0
             reader.every_ps = app.stall_every_ms * PS_PER_MS
             reader.keeps = kept_packets(config)
-        reader.key = work_key(config.seed, number)
         reader.first = first
         reader.mask = _mask(tap_packets(config, geometry) if is_tap else socket_packets(config, geometry))
         reader.limit_bytes = stack.capture_bytes if is_tap else app.socket_bytes
@@ -478,7 +475,6 @@ def _retained(config: TrialConfig) -> Any:
     for number in range(len(retained)):
         retained[number].event_ps = FOREVER
         retained[number].first = number * MOST_RETAINED
-        retained[number].key = retention_key(config.seed, number)
     return retained
 
 

@@ -13,7 +13,7 @@ from pool_impl.jit import entry
 from workers import audit, loop_trial, variants
 from workers.arrivals import capture
 from workers.arrivals.traffic import PS_PER_MS
-from workers.assemble import captured, new_trial
+from workers.assemble import captured
 from workers.config import TrialConfig
 from workers.errors import ConfigError, StoppedError
 from workers.fields.derived import keeps_to_windows, most_packets_per_second
@@ -26,6 +26,7 @@ from workers.profiles import arch
 from workers.record import Record, counts, record_of
 from workers.state import Trial
 from workers.stopper import Stopper
+from workers.template import new_trial
 
 
 class Input(NamedTuple):

@@ -128,11 +128,11 @@ def new_arrivals(config: TrialConfig, capture: Any = None) -> Arrivals:
     traffic = config.traffic
     source = records(SOURCE, 1)[0]
     source.kind = KINDS[traffic.kind]
-    source.key = mix64(config.seed)
     source.link_gbps = config.nic.link_gbps
     sizes = IMIX_BYTES if isinstance(traffic.packet_size, str) else (traffic.packet_size,)
     source.frame_bytes = 0 if len(sizes) > 1 else sizes[0]
     arrivals = _with_flows(config, source)
+    set_keys(arrivals, config)
     if capture is not None:
         return _replay(config, capture, arrivals)
     source.gap_ps = PS_PER_SECOND // traffic.rate_pps
@@ -142,6 +142,14 @@ def new_arrivals(config: TrialConfig, capture: Any = None) -> Arrivals:
     source.end_us = config.duration_ms * 1000
     source.from_pps, source.to_pps = traffic.rate_pps, traffic.ramp_to_pps
     return arrivals
+
+
+def set_keys(arrivals: Arrivals, config: TrialConfig) -> None:
+    """Let the arrivals be those of the configuration's seed; nothing else in them follows from it."""
+    arrivals.source.key = mix64(config.seed)
+    if draws_flows(config):
+        arrivals.flows.key = mix64(~work_key(config.seed))
+        arrivals.flows.hash_key = _hash_key(config.seed)
 
 
 def _with_flows(config: TrialConfig, source: Any) -> Arrivals:
@@ -154,9 +162,6 @@ def _with_flows(config: TrialConfig, source: Any) -> Arrivals:
     flows.train_scale = train_scale(traffic.train_packets)
     flows.packets_mean = traffic.flow_packets
     flows.skewed = int(traffic.flow_skew > 0)
-    if drawn:
-        flows.key = mix64(~work_key(config.seed))
-        flows.hash_key = mix64(~int(flows.key))
     flow_hash = words(CHUNK)
     flow_hash[:] = mix64(0) & HASH_MASK
     return Arrivals(
@@ -322,8 +327,12 @@ def flow_hashes(config: TrialConfig) -> list[int]:
     """Hashes of the flows that there are at the start, which may be equal by chance."""
     if not draws_flows(config):
         return [mix64(0) & HASH_MASK]
-    hash_key = mix64(~mix64(~work_key(config.seed)))
+    hash_key = _hash_key(config.seed)
     return [mix64((serial - 1) * _GAMMA + hash_key) & HASH_MASK for serial in range(config.traffic.flows)]
+
+
+def _hash_key(seed: int) -> int:
+    return mix64(~mix64(~work_key(seed)))
 
 
 # Tables of the flows, exact arithmetic

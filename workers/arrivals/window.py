@@ -27,7 +27,7 @@ from pool_impl.layout import records, words
 from workers.arrivals.rss import HASH_BITS
 from workers.arrivals.traffic import FOREVER, PS_PER_MS, PS_PER_US, Arrivals, flow_hashes
 from workers.config import TrialConfig
-from workers.fields.derived import WIRE_OVERHEAD_BYTES, keeps_to_windows, segment_bytes
+from workers.fields.derived import WIRE_OVERHEAD_BYTES, draws_flows, keeps_to_windows, segment_bytes
 
 INITIAL_SEGMENTS = 10
 """RFC 6928, TCP_INIT_CWND"""
@@ -113,22 +113,48 @@ def new_windows(config: TrialConfig) -> Windows:
     if not keeps_to_windows(config):
         return Windows(sending, records(SENDER, 1), words(1), notices, records(NOTICE, 1))
     traffic = config.traffic
-    hashes = sorted(set(flow_hashes(config)))
-    senders = records(SENDER, len(hashes))
-    senders.flow_hash = hashes
-    senders.allowed = senders.threshold = _allowed(config, hashes)
-    senders.window = senders.room = np.minimum(senders.allowed, INITIAL_SEGMENTS)
     sending.frame_bytes = traffic.packet_size
     sending.wire_ps = (int(traffic.packet_size) + WIRE_OVERHEAD_BYTES) * 8000 // config.nic.link_gbps
     sending.train = sending.train_left = traffic.train_packets
-    sending.senders = sending.tail = len(hashes)
-    sending.mask = _mask(len(hashes))
-    turns = words(int(sending.mask) + 1)
-    turns[: len(hashes)] = range(len(hashes))
-    notices.mask = _mask(int(senders.allowed.sum()))
+    # what there is room for does not follow from the seed: two flows may have the same hash
+    flows = traffic.flows if draws_flows(config) else 1
+    sending.mask = _mask(flows)
+    notices.mask = _mask(_most_allowed(config, flows))
     notices[AFTER_RTO].first = notices[AFTER_RTT].mask + 1
     notices.delay_ps = [traffic.rtt_us * PS_PER_US, traffic.rto_ms * PS_PER_MS]
-    return Windows(sending, senders, turns, notices, records(NOTICE, 2 * int(notices[AFTER_RTO].first)))
+    windows = Windows(
+        sending=sending,
+        senders=records(SENDER, flows),
+        turns=words(int(sending.mask) + 1),
+        notices=notices,
+        notice_slots=records(NOTICE, 2 * int(notices[AFTER_RTO].first)),
+    )
+    set_senders(windows, config)
+    return windows
+
+
+def set_senders(windows: Windows, config: TrialConfig) -> None:
+    """Let the senders, none of whom has sent anything, be those of the flows of the configuration's seed."""
+    if not keeps_to_windows(config):
+        return
+    hashes = sorted(set(flow_hashes(config)))
+    count = len(hashes)
+    windows.senders.view("u1")[:] = 0
+    windows.turns[:] = 0
+    senders = windows.senders[:count]
+    senders.flow_hash = hashes
+    senders.allowed = senders.threshold = _allowed(config, hashes)
+    senders.window = senders.room = np.minimum(senders.allowed, INITIAL_SEGMENTS)
+    windows.turns[:count] = range(count)
+    windows.sending.senders = windows.sending.tail = count
+
+
+def _most_allowed(config: TrialConfig, flows: int) -> int:
+    """Not less than the windows of all flows together, whichever reader each of them has, in segments."""
+    size = segment_bytes(config)
+    if config.traffic.window_bytes:
+        return flows * (config.traffic.window_bytes // size)
+    return flows + min(flows, config.app.readers) * (config.app.socket_bytes // 2 // size)
 
 
 def _allowed(config: TrialConfig, hashes: list[int]) -> list[int]:

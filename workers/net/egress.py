@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 from pool_impl import xdp as xdp_memory
 from pool_impl.layout import Host, records
-from workers.arrivals.traffic import FOREVER, PS_PER_US, verdict_key
+from workers.arrivals.traffic import FOREVER, PS_PER_US
 from workers.config import TrialConfig
 from workers.fields.derived import attaches_program, draws_verdicts, most_queues, redirects_to_cpus
 from workers.net.targets import CPUMAP_BULK_FRAMES, DEVICE_BULK_FRAMES
@@ -100,7 +100,6 @@ def most_frames(config: TrialConfig) -> int:
 def _program(config: TrialConfig) -> Any:
     fields = config.xdp
     xdp = records(XDP, 1)[0]
-    xdp.key = verdict_key(config.seed)
     xdp.drawn = int(draws_verdicts(config))
     xdp.drop_below = fields.drop_percent
     xdp.tx_below = xdp.drop_below + fields.tx_percent

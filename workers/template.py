@@ -1,0 +1,155 @@
+"""Trials of a cell from the memory of one that has not begun, as only the seed makes them differ.
+
+Setting a trial up takes as long as simulating a thousand packets. A template does it once: it has what is not
+zero of such a trial's memory, and where in one block each table and record lies. A trial made from it has a
+block of its own; nothing that one does is seen by another.
+"""
+
+import mmap
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from pool_impl.layout import CACHE_LINE_BYTES, Table
+from workers import assemble, variants
+from workers.config import TrialConfig
+from workers.fields.derived import seed_matters
+from workers.profiles import arch
+from workers.seeding import set_seed
+from workers.state import Trial
+
+CHUNK_BYTES = 4096
+"""in which memory is copied or left zero: a page, as memory that nobody writes takes no time"""
+
+LARGE_BYTES = 16 * CHUNK_BYTES
+"""tables from this size on are looked through for chunks that are not zero, and begin with a chunk"""
+
+KEPT_CELLS = 8
+"""templates that a process keeps, the last ones used: seeds of a cell come one after the other"""
+
+
+def new_trial(config: TrialConfig) -> Trial:
+    """A trial that has not begun, the same as :func:`workers.assemble.new_trial` makes it.
+
+    Raises:
+        TrialError: an input is unusable.
+    """
+    if not seed_matters(config):
+        # the only one of its cell
+        return assemble.new_trial(config)
+    capture = assemble.captured(config).sha256 if config.traffic.kind == "capture" else ""
+    cell = config.model_copy(update={"seed": 0})
+    trial = _template(cell, arch.load(config.arch), variants.load(config.pool.variant).identity, capture).copy()
+    set_seed(trial, config)
+    return trial
+
+
+@lru_cache(maxsize=KEPT_CELLS)
+def _template(cell: TrialConfig, _profile: arch.Profile, _variant: str, _capture: str) -> "Template":
+    """The template of a cell, by its configuration and the content of all that it reads."""
+    return Template(assemble.new_trial(cell))
+
+
+class _Place(NamedTuple):
+    """Where a table lies in the block, or a record, as a table of one."""
+
+    offset: int
+    count: int
+    dtype: np.dtype[Any]
+    is_record: bool
+
+
+class Template:
+    """A trial that has not begun, to be copied."""
+
+    def __init__(self, trial: Trial) -> None:
+        parts: dict[int, Any] = {}
+        _collect(trial, parts)
+        memory = [part for part in parts.values() if isinstance(part, np.ndarray | np.void)]
+        tuples = [part for part in parts.values() if isinstance(part, tuple)]
+        self._others = [part for part in parts.values() if not isinstance(part, np.ndarray | np.void | tuple)]
+        number = {id(part): at for at, part in enumerate([*memory, *self._others, *tuples])}
+        self._tuples = [(type(part), [number[id(member)] for member in part]) for part in tuples]
+        raw = [np.asarray(part).reshape(-1).view(np.uint8) for part in memory]
+        blocks, offsets = _laid_out(raw)
+        self._places = [
+            _Place(offset, 1 if isinstance(part, np.void) else len(part), part.dtype, isinstance(part, np.void))
+            for offset, part in zip(offsets, memory, strict=True)
+        ]
+        self._bytes = max(offset + _room(raw[block]) for block, offset in blocks.items())
+        self._bytes += -self._bytes % CHUNK_BYTES
+        self._chunks, self._content = _not_zero([(offset, raw[block]) for block, offset in blocks.items()])
+
+    def copy(self) -> Trial:
+        """The same in memory of its own."""
+        block = mmap.mmap(-1, self._bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        memory = np.frombuffer(block, np.uint8)
+        memory.reshape(-1, CHUNK_BYTES)[self._chunks] = self._content
+        parts: list[Any] = []
+        for offset, count, dtype, is_record in self._places:
+            table = Table((count,), dtype, memory, offset)
+            parts.append(table[0] if is_record else table)
+        parts += self._others
+        for kind, members in self._tuples:
+            parts.append(kind._make([parts[member] for member in members]))
+        trial: Trial = parts[-1]
+        return trial
+
+
+def _collect(part: Any, found: dict[int, Any]) -> None:
+    """All that something consists of, by identity, before itself."""
+    if id(part) not in found:
+        if isinstance(part, tuple):
+            for member in part:
+                _collect(member, found)
+        found[id(part)] = part
+
+
+def _laid_out(raw: list[Any]) -> tuple[dict[int, int], list[int]]:
+    """Where these bytes go in one block of memory. What is a part of another, as a record that is a field of
+    one, is a part of it there as well.
+
+    Returns:
+        Offsets by number of those that are no part of another, small ones first; and the offsets of all.
+    """
+    starts = [part.ctypes.data for part in raw]
+    order = sorted(range(len(raw)), key=lambda number: (starts[number], -len(raw[number])))
+    whole = order[0]
+    wholes = {}
+    for number in order:
+        if starts[number] >= starts[whole] + len(raw[whole]):
+            whole = number
+        wholes[number] = whole
+    blocks = {}
+    end = 0
+    for number in sorted(set(wholes.values()), key=lambda number: (len(raw[number]), number)):
+        end += -end % (CHUNK_BYTES if len(raw[number]) >= LARGE_BYTES else CACHE_LINE_BYTES)
+        blocks[number] = end
+        end += _room(raw[number])
+    return blocks, [blocks[wholes[n]] + starts[n] - starts[wholes[n]] for n in range(len(raw))]
+
+
+def _room(raw: Any) -> int:
+    """As pool_impl.layout.records gives a table: with a line more."""
+    return len(raw) + CACHE_LINE_BYTES
+
+
+def _not_zero(blocks: list[tuple[int, Any]]) -> tuple[Any, Any]:
+    """Numbers and content of the chunks that hold anything but zeros, of blocks by their offsets."""
+    small = [(offset, raw) for offset, raw in blocks if len(raw) < LARGE_BYTES]
+    dense = np.zeros(max(offset + len(raw) for offset, raw in small), np.uint8)
+    for offset, raw in small:
+        dense[offset : offset + len(raw)] = raw
+    numbers, content = [], []
+    for offset, raw in [(0, dense), *blocks[len(small) :]]:
+        whole, rest = divmod(len(raw), CHUNK_BYTES)
+        chunks = raw[: whole * CHUNK_BYTES].reshape(whole, CHUNK_BYTES)
+        found = np.flatnonzero(chunks.view(np.bool_).any(axis=1))
+        last = np.zeros((1, CHUNK_BYTES), np.uint8)
+        last[0, :rest] = raw[whole * CHUNK_BYTES :]
+        kept = int(last.any())
+        first = offset // CHUNK_BYTES
+        numbers += [first + found, [first + whole] * kept]
+        content += [chunks[found], last[:kept]]
+    return np.concatenate(numbers).astype(np.int64), np.concatenate(content)

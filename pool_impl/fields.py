@@ -6,6 +6,9 @@ say so (type-based alias analysis, what a C compiler does for members of structs
 
 A field that is an array is a pointer in compiled code, as a table is: indices are not negative, and nobody
 looks at the length.
+
+A record that Python passes is a pointer, too; numba would ask it for a buffer first, which takes longer than
+all else of a call with tables.
 """
 
 import operator
@@ -13,11 +16,15 @@ from typing import Any
 
 from llvmlite import ir
 from numba import types
-from numba.core import cgutils
+from numba.core import (
+    boxing,  # noqa: F401 - registers what _unbox_record takes the place of
+    cgutils,
+    pythonapi,
+)
 from numba.core.imputils import lower_getattr_generic, lower_setattr_generic
 from numba.core.typing.arraydecl import RecordAttribute
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import lower_builtin, models, register_model
+from numba.extending import NativeValue, lower_builtin, models, register_model
 from numba.np import arrayobj
 
 from pool_impl.backend import short_name
@@ -53,6 +60,17 @@ def mark(builder: ir.IRBuilder, access: Any, owner: types.Type, field: str = "")
 _resolve = RecordAttribute.generic_resolve
 _get_scalar = arrayobj.record_getattr
 _set_scalar = arrayobj.record_setattr
+
+
+def _unbox_record(kind: types.Record, value: ir.Value, context: Any) -> NativeValue:
+    # NumPy's ABI: where the fields are is the word after the object's head, which has a length
+    builder = context.builder
+    fields = builder.bitcast(value, ir.IntType(8).as_pointer().as_pointer())
+    place = builder.gep(fields, [ir.Constant(ir.IntType(64), tuple.__basicsize__ // 8)])
+    return NativeValue(builder.bitcast(builder.load(place), context.context.get_value_type(kind)))
+
+
+pythonapi._unboxers.functions[types.Record] = _unbox_record
 
 
 def _type_of_field(self: Any, record: types.Record, name: str) -> types.Type:

@@ -5,6 +5,7 @@ compared. A page is an index into ``pages``; 0 means none, as an empty ring slot
 """
 
 from functools import cache
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -273,6 +274,12 @@ class Table(np.ndarray):
 @cache
 def _as_records(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype((Record, dtype)) if dtype.names else dtype
+
+
+def plain(record: Any) -> SimpleNamespace:
+    """A record's fields as Python integers, and those that are arrays as they are: for reading many of them,
+    as each access to a record takes half as long as making this."""
+    return SimpleNamespace(**dict(zip(record.dtype.names, record.item(), strict=True)))
 
 
 def records(dtype: np.dtype[Any], count: int) -> Any:

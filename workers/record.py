@@ -4,8 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from pool_impl.layout import COUNT_MASK, RECYCLE_DECLINED
-from workers import audit
+from pool_impl.layout import COUNT_MASK, RECYCLE_DECLINED, plain
 from workers.arrivals.traffic import PS_PER_SECOND
 from workers.books.histogram import merged, packed, quantile_ns
 from workers.measures import (
@@ -23,6 +22,7 @@ from workers.measures import (
 from workers.pricing.cache import KIND_OF_OBJECT
 from workers.pricing.cost import PS_PER_NS
 from workers.state import FIRST_UNPOOLED, Trial
+from workers.walk import idle_pages, inflight
 
 DMA_COUNTS = ("maps", "unmaps", "syncs", "sync_bytes")
 """what the device counts, by the names of its record and, with ``dma_`` before, of measures"""
@@ -34,40 +34,41 @@ packet; then its lists of integers, see workers.measures.LISTS"""
 
 def counts(trial: Trial) -> dict[str, Any]:
     """All that is counted from the start of a trial, so that the warm-up can be subtracted."""
-    host, tally = trial.host, trial.tally
+    host, tally = trial.host, plain(trial.tally)
     meter, caches = host.observer.meter, host.observer.caches
-    recycled = host.pools.recycle.sum(axis=(0, 1))
+    recycled = host.pools["recycle"].sum(axis=(0, 1))
     alloc = [int(host.pools[name].sum()) for name in COUNTERS if name.startswith("alloc_")]
     return {
-        "ledger": meter.ledger.copy(),
+        "ledger": meter["ledger"].copy(),
         "counters": np.array([*alloc, *recycled[: len(COUNTERS) - len(alloc)]]),
         "declined": int(recycled[RECYCLE_DECLINED]),
-        "read": int(tally.read),
-        "interrupts": int(tally.interrupts),
-        "pages_allocated": int(tally.pages_allocated),
-        "pages_taken": int(tally.pages_taken),
-        "page_cache": np.array([tally[name] for name in PAGE_CACHE_COUNTERS]),
-        "hold": host.pools.hold.copy(),
-        "iommu_invalidations": int(meter.dma.invalidations),
+        "read": tally.read,
+        "interrupts": tally.interrupts,
+        "pages_allocated": tally.pages_allocated,
+        "pages_taken": tally.pages_taken,
+        "page_cache": np.array([getattr(tally, name) for name in PAGE_CACHE_COUNTERS]),
+        "hold": host.pools["hold"].copy(),
+        "iommu_invalidations": int(meter["dma"]["invalidations"]),
         "dma": np.array([host.device[name] for name in DMA_COUNTS]),
         "page_ps": tally.page_ps.copy(),
         "slow": tally.slow.copy(),
-        "socket_page_ps": trial.readers.page_ps.copy(),
+        "socket_page_ps": trial.readers["page_ps"].copy(),
         "gro": np.array([tally.gro_packets, tally.gro_skbs]),
         "buffers": np.array([tally.buffers_far_from_cpu, tally.buffers_far_from_nic, tally.buffers_written]),
-        "touches": caches.touches.copy(),
-        "misses": caches.misses.copy(),
+        "touches": caches["touches"].copy(),
+        "misses": caches["misses"].copy(),
     }
 
 
-def record_of(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
+def record_of(trial: Trial, before: dict[str, Any], window_ps: int, queued: int) -> Record:
     """The record of a finished trial.
 
     Args:
         before: :func:`counts` at the end of the warm-up.
         window_ps: measured time.
+        queued: packets that :func:`workers.audit.check` found waiting.
     """
-    tally, pools = trial.tally, trial.host.pools
+    tally, nic, pools = plain(trial.tally), plain(trial.nic), trial.host.pools
     now = counts(trial)
     delta = {name: now[name] - before[name] for name in now}
     busy_ps = delta["ledger"].sum(axis=1)
@@ -79,39 +80,39 @@ def record_of(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
     lost = int(in_driver + tally.dropped_backlog + tally.dropped_socket + tally.dropped_tx)
     held = int(trial.hold_times.sum())
     allocated = delta["pages_allocated"]
-    pooled = trial.nic.pattern < FIRST_UNPOOLED
-    recycles = pooled or trial.nic.page_cache_mask
+    pooled = nic.pattern < FIRST_UNPOOLED
+    recycles = pooled or nic.page_cache_mask
     entered = int((delta["hold"] & COUNT_MASK).sum()) if pooled else delta["pages_taken"]
     record: Record = {
         "measured_seconds": seconds,
-        "packets_offered": int(tally.offered),
-        "packets_delivered": int(tally.delivered),
-        "packets_dropped_early": int(tally.dropped_early),
-        "packets_missed": int(tally.missed),
-        "packets_missed_without_page": int(tally.missed_without_page),
-        "packets_dropped_socket": int(tally.dropped_socket),
-        "packets_dropped_driver": int(tally.dropped_driver),
-        "packets_dropped_backlog": int(tally.dropped_backlog),
-        "packets_dropped_xdp": int(tally.dropped_xdp),
-        "packets_transmitted": int(tally.transmitted),
-        "packets_redirected": int(tally.redirected),
-        "packets_dropped_tx": int(tally.dropped_tx),
-        "packets_queued": audit.queued_packets(trial),
+        "packets_offered": tally.offered,
+        "packets_delivered": tally.delivered,
+        "packets_dropped_early": tally.dropped_early,
+        "packets_missed": tally.missed,
+        "packets_missed_without_page": tally.missed_without_page,
+        "packets_dropped_socket": tally.dropped_socket,
+        "packets_dropped_driver": tally.dropped_driver,
+        "packets_dropped_backlog": tally.dropped_backlog,
+        "packets_dropped_xdp": tally.dropped_xdp,
+        "packets_transmitted": tally.transmitted,
+        "packets_redirected": tally.redirected,
+        "packets_dropped_tx": tally.dropped_tx,
+        "packets_queued": queued,
         "packets_handled_rate": handled / seconds,
-        "drop_ratio": _ratio(lost, int(tally.offered)),
+        "drop_ratio": _ratio(lost, tally.offered),
         "busy_ns_per_packet": _ratio(int(busy_ps.sum()), packets * PS_PER_NS),
-        "latency_mean_ns": _ratio(int(tally.latency_sum_ps), handled * PS_PER_NS),
+        "latency_mean_ns": _ratio(tally.latency_sum_ps, handled * PS_PER_NS),
         "latency_p50_ns": None,
         "latency_p90_ns": None,
         "latency_p99_ns": None,
-        "latency_max_ns": int(tally.latency_max_ps) // PS_PER_NS if handled else None,
+        "latency_max_ns": tally.latency_max_ps // PS_PER_NS if handled else None,
         "hold_p50_ns": None,
         "hold_p99_ns": None,
-        "hold_max_ns": int(tally.hold_max_ps) // PS_PER_NS if held else None,
+        "hold_max_ns": tally.hold_max_ps // PS_PER_NS if held else None,
         "socket_share_max": _ratio(int(delta["socket_page_ps"].max(initial=0)), int(delta["page_ps"].sum())),
         "gro_packets_per_skb": _ratio(int(delta["gro"][0]), int(delta["gro"][1])),
-        "packets_captured": int(tally.captured),
-        "captures_dropped": int(tally.captures_dropped),
+        "packets_captured": tally.captured,
+        "captures_dropped": tally.captures_dropped,
         "busy_ratio_queue_cpu": int(busy_ps[_cpus_of_queues(trial)].max()) / window_ps,
         "busy_ratio_reader_cpu": int(busy_ps[_own_cpus_of_readers(trial)].max(initial=0)) / window_ps,
         "busy_ratio_target_cpu": int(busy_ps[trial.targets.cpu].max(initial=0)) / window_ps,
@@ -121,9 +122,9 @@ def record_of(trial: Trial, before: dict[str, Any], window_ps: int) -> Record:
         "pages_allocated": allocated,
         "pages_from_page_allocator": entered,
         "pages_inflight": int(((pools.hold - pools.release) & COUNT_MASK).sum()),
-        "memory_peak_bytes": int(trial.host.page_allocator.peak_pages) * int(trial.nic.page_bytes),
+        "memory_peak_bytes": int(trial.host.page_allocator.peak_pages) * nic.page_bytes,
     }
-    record |= _drain(trial, trial.tally.integrated_to_ps)
+    record |= _drain(trial, tally.integrated_to_ps)
     for name, far in zip(("cpu", "nic"), delta["buffers"].tolist(), strict=False):
         record[f"buffers_far_from_{name}_ratio"] = _ratio(far, int(delta["buffers"][-1]))
     of_device = dict(zip((f"dma_{name}" for name in DMA_COUNTS), delta["dma"].tolist(), strict=True))
@@ -160,7 +161,7 @@ def _drain(trial: Trial, end_ps: int) -> Record:
     if life.down_at_ps == 0:
         return drain
     pools = trial.host.pools[trial.host.pools.destroy_cnt != 0]
-    out = sum(audit.inflight(owner) - len(audit.idle_pages(trial.host, owner)) for owner in pools)
+    out = sum(inflight(owner) - len(idle_pages(trial.host, owner)) for owner in pools)
     elapsed = int(end_ps - life.down_at_ps) / PS_PER_SECOND
     drain["pages_left_behind"], drain["pages_not_returned"] = left, out
     if life.drained_at_ps:
@@ -172,12 +173,13 @@ def _drain(trial: Trial, end_ps: int) -> Record:
 
 def _cpus_of_queues(trial: Trial) -> list[int]:
     """CPUs that queues are polled on, or were."""
-    return sorted({*range(len(trial.queues)), *(int(cpu) for cpu in trial.queues.cpu)})
+    return sorted({*range(len(trial.queues)), *trial.queues["cpu"].tolist()})
 
 
 def _own_cpus_of_readers(trial: Trial) -> list[int]:
     """CPUs that have readers and no queue."""
-    return sorted({int(cpu) for cpu in trial.readers[: trial.stack.readers].cpu} - {*_cpus_of_queues(trial)})
+    readers = trial.readers["cpu"][: trial.stack.readers]
+    return sorted({*readers.tolist()} - {*_cpus_of_queues(trial)})
 
 
 def _ratio(part: int, whole: int) -> float | None:

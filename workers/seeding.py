@@ -6,7 +6,7 @@ from workers.state import Trial
 
 
 def set_seed(trial: Trial, config: TrialConfig) -> None:
-    """Let a trial be that of the configuration's seed. Everything else in it is the same for all seeds, so this
+    """Let a trial be that of the configuration's seed. All else in it is the same for every seed, so this
     alone makes trials of a cell differ; it can be done again for another seed."""
     seed = config.seed
     traffic.set_keys(trial.arrivals, config)

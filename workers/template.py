@@ -40,7 +40,9 @@ def new_trial(config: TrialConfig) -> Trial:
         return assemble.new_trial(config)
     capture = assemble.captured(config).sha256 if config.traffic.kind == "capture" else ""
     cell = config.model_copy(update={"seed": 0})
-    trial = _template(cell, arch.load(config.arch), variants.load(config.pool.variant).identity, capture).copy()
+    trial = _template(
+        cell, arch.load(config.arch), variants.load(config.pool.variant).identity, capture
+    ).copy()
     set_seed(trial, config)
     return trial
 
@@ -55,7 +57,7 @@ class _Place(NamedTuple):
     """Where a table lies in the block, or a record, as a table of one."""
 
     offset: int
-    count: int
+    length: int
     dtype: np.dtype[Any]
     is_record: bool
 
@@ -67,14 +69,14 @@ class Template:
         parts: dict[int, Any] = {}
         _collect(trial, parts)
         memory = [part for part in parts.values() if isinstance(part, np.ndarray | np.void)]
-        tuples = [part for part in parts.values() if isinstance(part, tuple)]
+        tuples: list[Any] = [part for part in parts.values() if isinstance(part, tuple)]
         self._others = [part for part in parts.values() if not isinstance(part, np.ndarray | np.void | tuple)]
         number = {id(part): at for at, part in enumerate([*memory, *self._others, *tuples])}
-        self._tuples = [(type(part), [number[id(member)] for member in part]) for part in tuples]
+        self._tuples = [(type(part)._make, [number[id(member)] for member in part]) for part in tuples]
         raw = [np.asarray(part).reshape(-1).view(np.uint8) for part in memory]
         blocks, offsets = _laid_out(raw)
         self._places = [
-            _Place(offset, 1 if isinstance(part, np.void) else len(part), part.dtype, isinstance(part, np.void))
+            _Place(offset, part.size, part.dtype, isinstance(part, np.void))
             for offset, part in zip(offsets, memory, strict=True)
         ]
         self._bytes = max(offset + _room(raw[block]) for block, offset in blocks.items())
@@ -87,12 +89,12 @@ class Template:
         memory = np.frombuffer(block, np.uint8)
         memory.reshape(-1, CHUNK_BYTES)[self._chunks] = self._content
         parts: list[Any] = []
-        for offset, count, dtype, is_record in self._places:
-            table = Table((count,), dtype, memory, offset)
+        for offset, length, dtype, is_record in self._places:
+            table = Table((length,), dtype, memory, offset)
             parts.append(table[0] if is_record else table)
         parts += self._others
-        for kind, members in self._tuples:
-            parts.append(kind._make([parts[member] for member in members]))
+        for make, members in self._tuples:
+            parts.append(make([parts[member] for member in members]))
         trial: Trial = parts[-1]
         return trial
 
@@ -141,7 +143,8 @@ def _not_zero(blocks: list[tuple[int, Any]]) -> tuple[Any, Any]:
     dense = np.zeros(max(offset + len(raw) for offset, raw in small), np.uint8)
     for offset, raw in small:
         dense[offset : offset + len(raw)] = raw
-    numbers, content = [], []
+    numbers: list[Any] = []
+    content: list[Any] = []
     for offset, raw in [(0, dense), *blocks[len(small) :]]:
         whole, rest = divmod(len(raw), CHUNK_BYTES)
         chunks = raw[: whole * CHUNK_BYTES].reshape(whole, CHUNK_BYTES)

@@ -162,8 +162,8 @@ def run_trial(config: TrialConfig, stopper: Stopper | None = None) -> Record:
     _loop(code)(trial, end_ps)
     if trial.machine.stopped:
         raise StoppedError("ended before its time")
-    audit.check(trial)
-    return record_of(trial, before, end_ps - warmup_ps)
+    queued = audit.check(trial)
+    return record_of(trial, before, end_ps - warmup_ps, queued)
 
 
 def prepare(variant: str = KERNEL_VARIANT, nodes: int = 1, layers: bool = False) -> None:

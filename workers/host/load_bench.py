@@ -13,7 +13,6 @@ from pool_impl.host import new_host
 from pool_impl.layout import CONTEXT, PROCESS, SERVING_SOFTIRQ, Host, records, words
 from pool_impl.pool import PoolParams, create
 from pool_impl.release import DEFAULT_RELEASE, rules_of
-from workers.audit import idle_pages, inflight
 from workers.config import TrialConfig
 from workers.errors import CheckError
 from workers.host import load
@@ -23,6 +22,7 @@ from workers.machine import new_machine
 from workers.measures import CATEGORIES
 from workers.pricing.cost import PS_PER_NS
 from workers.profiles import arch
+from workers.walk import idle_pages, inflight
 
 PAGES = 8192
 """more than the queue, the longest hold, the largest ring, the cache and two per-CPU lists can have"""

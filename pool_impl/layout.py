@@ -282,6 +282,11 @@ def plain(record: Any) -> SimpleNamespace:
     return SimpleNamespace(**dict(zip(record.dtype.names, record.item(), strict=True)))
 
 
+def bare(table: Any) -> Any:
+    """A table as an array of NumPy's own class, with which its functions take half as long."""
+    return table.view(np.ndarray)
+
+
 def records(dtype: np.dtype[Any], count: int) -> Any:
     """Zeroed records, aligned to a cache line."""
     raw = np.zeros(count * dtype.itemsize + CACHE_LINE_BYTES, np.uint8)

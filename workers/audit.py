@@ -233,7 +233,10 @@ def _bytes_are_apart(data: Any, page_bytes: int) -> None:
 
 def _in_members(trial: Trial, members: list[int]) -> int:
     """Parts of pages booked for list members, which are in the books of the skb that lists them."""
-    return int(trial.holds[np.unique(trial.buffers.skbs[members].shared)].units.sum()) if members else 0
+    if not members:
+        return 0
+    shared = np.unique(trial.buffers.skbs["shared"][members])
+    return int(trial.holds["units"][shared].sum())
 
 
 def _cut_pages(walk: Walk, held: Any) -> Any:

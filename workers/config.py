@@ -50,10 +50,7 @@ class TrialConfig(TrialFields):
     def to_fields(self) -> dict[str, Value]:
         """Every leaf by dotted name, in the order of :func:`fields`."""
         tree = self.model_dump()
-        return {
-            field.name: tree[field.group][field.leaf] if field.group else tree[field.leaf]
-            for field in fields()
-        }
+        return {name: tree[group][leaf] if group else tree[leaf] for name, group, leaf in _places()}
 
 
 class TrialField(NamedTuple):
@@ -119,6 +116,12 @@ def check_name(name: str) -> None:
         near = difflib.get_close_matches(name, list(_by_name()), n=1, cutoff=0.5)
         hint = f"did you mean {near[0]}?" if near else "see farm fields"
         raise ConfigError(name, None, f"unknown field; {hint}")
+
+
+@cache
+def _places() -> tuple[tuple[str, str, str], ...]:
+    """Name, group and leaf of each field, once for all trials."""
+    return tuple((field.name, field.group, field.leaf) for field in fields())
 
 
 @cache

@@ -68,7 +68,8 @@ def new_machine(
     if config.machine.swiotlb:
         filled = mapped_bytes if rules.bounce_is_filled else 0
         _bounce(pricing.meter, hardware.values, map_copies_bytes=filled, both_ways=attaches_program(config))
-    lengthen(pricing.meter, hardware.longer_calls_ns)
+    if hardware.longer_calls_ns:
+        lengthen(pricing.meter, hardware.longer_calls_ns)
     pricing = pricing._replace(pools=host.pools, slots=host.slots)
     if config.numa.nodes > 1:
         pricing = PricingOfNodes(*pricing)

@@ -4,12 +4,13 @@ from typing import Any
 
 import numpy as np
 
-from pool_impl.layout import COUNT_MASK, RECYCLE_DECLINED, plain
+from pool_impl.layout import COUNT_MASK, RECYCLE_DECLINED, bare, plain
 from workers.arrivals.traffic import PS_PER_SECOND
 from workers.books.histogram import merged, packed, quantile_ns
 from workers.measures import (
     CATEGORIES,
     COUNTERS,
+    HISTOGRAMS,
     LISTS,
     LOCATIONS,
     MEASURES,
@@ -35,9 +36,9 @@ packet; then its lists of integers, see workers.measures.LISTS"""
 def counts(trial: Trial) -> dict[str, Any]:
     """All that is counted from the start of a trial, so that the warm-up can be subtracted."""
     host, tally = trial.host, plain(trial.tally)
-    meter, caches = host.observer.meter, host.observer.caches
-    recycled = host.pools["recycle"].sum(axis=(0, 1))
-    alloc = [int(host.pools[name].sum()) for name in COUNTERS if name.startswith("alloc_")]
+    meter, caches, pools = host.observer.meter, host.observer.caches, bare(host.pools)
+    recycled = pools["recycle"].sum(axis=(0, 1))
+    alloc = [sum(pools[name].tolist()) for name in COUNTERS if name.startswith("alloc_")]
     return {
         "ledger": meter["ledger"].copy(),
         "counters": np.array([*alloc, *recycled[: len(COUNTERS) - len(alloc)]]),
@@ -47,12 +48,12 @@ def counts(trial: Trial) -> dict[str, Any]:
         "pages_allocated": tally.pages_allocated,
         "pages_taken": tally.pages_taken,
         "page_cache": np.array([getattr(tally, name) for name in PAGE_CACHE_COUNTERS]),
-        "hold": host.pools["hold"].copy(),
+        "hold": pools["hold"].copy(),
         "iommu_invalidations": int(meter["dma"]["invalidations"]),
         "dma": np.array([host.device[name] for name in DMA_COUNTS]),
         "page_ps": tally.page_ps.copy(),
         "slow": tally.slow.copy(),
-        "socket_page_ps": trial.readers["page_ps"].copy(),
+        "socket_page_ps": bare(trial.readers)["page_ps"].copy(),
         "gro": np.array([tally.gro_packets, tally.gro_skbs]),
         "buffers": np.array([tally.buffers_far_from_cpu, tally.buffers_far_from_nic, tally.buffers_written]),
         "touches": caches["touches"].copy(),
@@ -68,7 +69,7 @@ def record_of(trial: Trial, before: dict[str, Any], window_ps: int, queued: int)
         window_ps: measured time.
         queued: packets that :func:`workers.audit.check` found waiting.
     """
-    tally, nic, pools = plain(trial.tally), plain(trial.nic), trial.host.pools
+    tally, nic, pools = plain(trial.tally), plain(trial.nic), bare(trial.host.pools)
     now = counts(trial)
     delta = {name: now[name] - before[name] for name in now}
     busy_ps = delta["ledger"].sum(axis=1)
@@ -78,7 +79,8 @@ def record_of(trial: Trial, before: dict[str, Any], window_ps: int, queued: int)
     handled = int(tally.delivered + on_purpose + tally.transmitted + tally.redirected)
     in_driver = tally.missed + tally.dropped_driver
     lost = int(in_driver + tally.dropped_backlog + tally.dropped_socket + tally.dropped_tx)
-    held = int(trial.hold_times.sum())
+    hold_times = bare(trial.hold_times)
+    held = int(hold_times.sum())
     allocated = delta["pages_allocated"]
     pooled = nic.pattern < FIRST_UNPOOLED
     recycles = pooled or nic.page_cache_mask
@@ -115,13 +117,13 @@ def record_of(trial: Trial, before: dict[str, Any], window_ps: int, queued: int)
         "captures_dropped": tally.captures_dropped,
         "busy_ratio_queue_cpu": int(busy_ps[_cpus_of_queues(trial)].max()) / window_ps,
         "busy_ratio_reader_cpu": int(busy_ps[_own_cpus_of_readers(trial)].max(initial=0)) / window_ps,
-        "busy_ratio_target_cpu": int(busy_ps[trial.targets.cpu].max(initial=0)) / window_ps,
+        "busy_ratio_target_cpu": int(busy_ps[trial.targets["cpu"]].max(initial=0)) / window_ps,
         "interrupts": delta["interrupts"],
         # a bulk fill at the edge of the window may bring in more pages than were allocated
         "recycle_ratio": max(0.0, 1 - entered / allocated) if allocated and recycles else None,
         "pages_allocated": allocated,
         "pages_from_page_allocator": entered,
-        "pages_inflight": int(((pools.hold - pools.release) & COUNT_MASK).sum()),
+        "pages_inflight": int(((pools["hold"] - pools["release"]) & COUNT_MASK).sum()),
         "memory_peak_bytes": int(trial.host.page_allocator.peak_pages) * nic.page_bytes,
     }
     record |= _drain(trial, tally.integrated_to_ps)
@@ -144,9 +146,10 @@ def record_of(trial: Trial, before: dict[str, Any], window_ps: int, queued: int)
         kind = KIND_OF_OBJECT[name]
         touches = int(delta["touches"][kind])
         record[f"cache_hit_{name}"] = _ratio(touches - int(delta["misses"][kind]), touches)
-    record |= {"latency_histogram": packed(trial.latency), "hold_histogram": packed(trial.hold_times)}
+    record |= {"latency_histogram": packed(bare(trial.latency)), "hold_histogram": packed(hold_times)}
+    counted = {name: merged([record[name]]) for name in HISTOGRAMS}
     for name, (histogram, percent) in QUANTILES.items():
-        record[name] = quantile_ns(merged([record[histogram]]), percent)
+        record[name] = quantile_ns(counted[histogram], percent)
     record[TIME_BY_CPU] = packed(delta["ledger"].ravel())
     assert list(record) == [*(measure.name for measure in MEASURES), *LISTS]
     return record

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pool_impl.layout import CACHE_LINE_BYTES, Table
+from pool_impl.layout import CACHE_LINE_BYTES, Table, bare
 from workers import assemble, variants
 from workers.config import TrialConfig
 from workers.fields.derived import seed_matters
@@ -73,7 +73,7 @@ class Template:
         self._others = [part for part in parts.values() if not isinstance(part, np.ndarray | np.void | tuple)]
         number = {id(part): at for at, part in enumerate([*memory, *self._others, *tuples])}
         self._tuples = [(type(part)._make, [number[id(member)] for member in part]) for part in tuples]
-        raw = [np.asarray(part).reshape(-1).view(np.uint8) for part in memory]
+        raw = [_bytes_of(part) for part in memory]
         blocks, offsets = _laid_out(raw)
         self._places = [
             _Place(offset, part.size, part.dtype, isinstance(part, np.void))
@@ -106,6 +106,10 @@ def _collect(part: Any, found: dict[int, Any]) -> None:
             for member in part:
                 _collect(member, found)
         found[id(part)] = part
+
+
+def _bytes_of(part: Any) -> Any:
+    return bare(part if isinstance(part, Table) else np.asarray(part).reshape(1)).view(np.uint8)
 
 
 def _laid_out(raw: list[Any]) -> tuple[dict[int, int], list[int]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from pool_impl.layout import COUNT_MASK, MAX_SKB_FRAGS, Host, plain
+from pool_impl.layout import COUNT_MASK, MAX_SKB_FRAGS, Host, Table, bare, plain
 from workers.net.backlog import SLOTS
 from workers.net.deferred import MOST_SKBS
 from workers.net.retention import MOST_RETAINED
@@ -17,7 +17,8 @@ class Walk:
     """A trial that stands still: numbers of skbs and pages by place, in no order."""
 
     def __init__(self, trial: Trial) -> None:
-        self.trial = trial
+        self.trial: Trial = _bared(trial)._replace(host=_bared(trial.host), buffers=_bared(trial.buffers))
+        """with plain arrays in place of tables"""
         self.nic = plain(trial.nic)
 
     @cached_property
@@ -66,6 +67,8 @@ class Walk:
     def in_gro(self) -> Any:
         """Skbs that GRO holds."""
         count = self.trial.gro["count"]
+        if not self.trial.stack.gro:
+            return self.trial.gro_slots[:0]
         slots = self.trial.gro_slots.reshape(-1, GRO_BUCKETS, GRO_BUCKET_SKBS)
         return slots[np.arange(GRO_BUCKET_SKBS) < count[..., np.newaxis]]
 
@@ -93,6 +96,8 @@ class Walk:
     @cached_property
     def deferred(self) -> Any:
         """Skbs that wait to be freed by the CPU that made them."""
+        if len(self.trial.deferred) == 0:
+            return self.trial.deferred_slots[:0]
         slots = self.trial.deferred_slots.reshape(-1, MOST_SKBS)
         return slots[np.arange(MOST_SKBS) < self.trial.deferred["count"][:, np.newaxis]]
 
@@ -107,7 +112,7 @@ class Walk:
     def skbs(self) -> Any:
         """Records of all skbs that somebody holds."""
         buffers = self.trial.buffers
-        skbs = buffers.skbs[1 : int(buffers.memory["skb_fresh"])]
+        skbs = buffers.skbs[1 : buffers.memory["skb_fresh"]]
         return skbs[skbs["users"] > 0]
 
     @cached_property
@@ -150,6 +155,10 @@ class Walk:
     def data_of(self, skbs: Any) -> Any:
         """SHARED records of these SKB records, each once: clones have one in common."""
         return self.trial.buffers.shared[distinct(skbs["shared"], len(self.trial.buffers.shared))]
+
+
+def _bared(part: Any) -> Any:
+    return part._make([bare(table) if isinstance(table, Table) else table for table in part])
 
 
 def pages_of(data: Any) -> Any:
@@ -214,6 +223,8 @@ def _chain(records: Any, number: int) -> Iterator[int]:
 
 def _queued(slots: Any, queues: Any, first: Any, head: str, tail: str, mask: Any) -> Any:
     """What lies in slots between the heads and tails of queues, by the place of each queue's first slot."""
+    if len(queues) == 0:
+        return slots[:0]
     waiting = queues[tail] - queues[head]
     total = int(waiting.sum())
     if total == 0:

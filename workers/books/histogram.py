@@ -21,7 +21,11 @@ def bucket_low_ps(bucket: int) -> int:
 
 def packed(histogram: Any) -> list[int]:
     """A table of counts by bucket as a record holds it: bucket and count in turn, of those that are not 0."""
-    return [int(number) for bucket in histogram.nonzero()[0] for number in (bucket, histogram[bucket])]
+    found: list[int] = []
+    buckets = histogram.nonzero()[0]
+    for bucket, count in zip(buckets.tolist(), histogram[buckets].tolist(), strict=True):
+        found += (bucket, count)
+    return found
 
 
 def merged(histograms: Iterable[Sequence[int]]) -> Counter[int]:

@@ -4,6 +4,7 @@ Time is an integer in picoseconds. Every price comes from the architecture's pro
 which parameter prices which kind of work. Per CPU, the ledger's categories add up to its busy time.
 """
 
+from itertools import accumulate
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -356,8 +357,7 @@ def new_pricing(profile: Parameters, context: Any, pages: Any, stamps_of_kind: d
     meter = records(METER, 1)[0]
     caches = meter.caches
     stamps = _lay_out_stamps(caches, stamps_of_kind)
-    for kind, (_, parameter) in PRICES.items():
-        meter.price_ps[kind] = picoseconds(profile[parameter])
+    meter.price_ps[[*PRICES]] = [picoseconds(profile[parameter]) for _, parameter in PRICES.values()]
     _price_bulk_call(meter)
     meter.sync_call_ps = picoseconds(profile["dma_sync_call_ns"])
     meter.copy_ps_per_kib = round(1024 * PS_PER_NS / profile["copy_bytes_per_ns"])
@@ -368,6 +368,7 @@ def new_pricing(profile: Parameters, context: Any, pages: Any, stamps_of_kind: d
     meter.line_shift = int(profile["cache_line_bytes"]).bit_length() - 1
     for name in ("l1_bytes", "l2_bytes", "llc_bytes", "ddio_bytes"):
         caches[name] = int(profile[name])
+    latency_ps, exposed_ps = caches.latency_ps, caches.exposed_ps
     for level, parameter in (
         (L2, "l2_ns"),
         (LLC, "llc_ns"),
@@ -376,8 +377,8 @@ def new_pricing(profile: Parameters, context: Any, pages: Any, stamps_of_kind: d
         (OTHER_CPU, "line_transfer_ns"),
         (OTHER_CPU_FAR, "line_transfer_far_ns"),
     ):
-        caches.latency_ps[level] = picoseconds(profile[parameter])
-        caches.exposed_ps[:, level] = picoseconds(profile[parameter] * profile["miss_exposed_ratio"])
+        latency_ps[level] = picoseconds(profile[parameter])
+        exposed_ps[:, level] = picoseconds(profile[parameter] * profile["miss_exposed_ratio"])
     return Pricing(meter, caches, stamps, pages, context, records(IDLE, 1)[0], None, None)
 
 
@@ -392,11 +393,9 @@ def _price_bulk_call(meter: Any) -> None:
 
 def _lay_out_stamps(caches: Any, stamps_of_kind: dict[int, int]) -> Any:
     """Lay the stamps of all kinds out one after the other."""
-    total = 0
-    for kind in range(KINDS):
-        caches.first_stamp[kind] = total
-        total += stamps_of_kind[kind]
-    return records(STAMP, total)
+    ends = list(accumulate(stamps_of_kind[kind] for kind in range(KINDS)))
+    caches.first_stamp[:] = [0, *ends[:-1]]
+    return records(STAMP, ends[-1])
 
 
 def picoseconds(nanoseconds: float) -> int:

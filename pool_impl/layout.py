@@ -4,6 +4,8 @@ All words are 64-bit integers: counters that are 32 bits wide in the kernel are 
 compared. A page is an index into ``pages``; 0 means none, as an empty ring slot does.
 """
 
+import mmap
+from collections.abc import Iterable
 from functools import cache
 from types import SimpleNamespace
 from typing import Any, NamedTuple
@@ -287,11 +289,31 @@ def bare(table: Any) -> Any:
     return table.view(np.ndarray)
 
 
+LARGE_BYTES = 1 << 17
+"""memory from this size on comes from the system, whose pages take no time until they are used"""
+
+HUGE_BYTES = 1 << 22
+"""tables from this size on are better in huge pages, where the system has them; as NumPy has it"""
+
+
 def records(dtype: np.dtype[Any], count: int) -> Any:
     """Zeroed records, aligned to a cache line."""
-    raw = np.zeros(count * dtype.itemsize + CACHE_LINE_BYTES, np.uint8)
+    size = count * dtype.itemsize
+    if size >= LARGE_BYTES:
+        raw = pages_of_zeros(size + CACHE_LINE_BYTES, [(0, size)])
+        return Table((count,), _as_records(dtype), raw)
+    raw = np.zeros(size + CACHE_LINE_BYTES, np.uint8)
     start = -raw.ctypes.data % CACHE_LINE_BYTES
     return Table((count,), _as_records(dtype), raw, start)
+
+
+def pages_of_zeros(size: int, tables: Iterable[tuple[int, int]]) -> Any:
+    """So many bytes in memory pages of their own, for tables at these offsets and of these sizes."""
+    block = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    for start, table_bytes in tables:
+        if table_bytes >= HUGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
+            block.madvise(mmap.MADV_HUGEPAGE, start, table_bytes)
+    return np.frombuffer(block, np.uint8)
 
 
 def words(count: int) -> Any:

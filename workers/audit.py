@@ -105,23 +105,23 @@ def _places(walk: Walk, tally: Any) -> None:
     else:
         held *= nic.buffer_units
     _equal("parts of pages in descriptors", held, "those counted", counted)
-    in_sockets = _units(trial, walk.in_sockets)
+    in_sockets = _units(walk, walk.in_sockets)
     _equal("parts of pages in sockets", in_sockets, "those counted", int(trial.readers["units"].sum()))
     if nic.buffer_units != of_a_page:
         _buffers_are_apart(walk)
     for number, queue in enumerate(trial.frame_queues):
         skbs = frames_in(trial, trial.frame_queues[number : number + 1])["skb"]
         skbs = skbs[skbs != 0]
-        frags = trial.buffers.shared["nr_frags"][trial.buffers.skbs["shared"][skbs]]
+        frags = trial.buffers.shared["nr_frags"][walk.shared_of(skbs)]
         counted = int(queue.more_descriptors) + len(skbs)
         _equal("descriptors of skbs", int((frags + 1).sum()), "those counted", counted)
         counted = int(queue.more_units) + len(skbs) * of_a_page
-        _equal("parts of pages in transmit rings", _units(trial, skbs), "those counted", counted)
+        _equal("parts of pages in transmit rings", _units(walk, skbs), "those counted", counted)
 
 
-def _units(trial: Trial, skbs: Any) -> int:
+def _units(walk: Walk, skbs: Any) -> int:
     """Parts of pages booked for these skbs."""
-    return int(trial.holds["units"][trial.buffers.skbs["shared"][skbs]].sum())
+    return int(walk.trial.holds["units"][walk.shared_of(skbs)].sum())
 
 
 def _units_in(walk: Walk, pages: Any) -> int:
@@ -177,7 +177,7 @@ def _pages(walk: Walk) -> None:
     members = walk.members(listed)
     _equal("skbs in use", len(walk.skbs), "skbs found", len(listed) + len(members))
     data = distinct(walk.skbs["shared"], len(trial.holds))
-    booked = int(trial.holds["units"][data].sum()) - _in_members(trial, members)
+    booked = int(trial.holds["units"][data].sum()) - _in_members(walk, members)
     in_skbs = pages_of(trial.buffers.shared[data])
     referenced = in_skbs[:0]
     segments = walk.skbs[walk.by_reference]
@@ -231,12 +231,11 @@ def _bytes_are_apart(data: Any, page_bytes: int) -> None:
     _equal("fragments in two segments", int((end > start[order][1:]).sum()), "none", 0)
 
 
-def _in_members(trial: Trial, members: list[int]) -> int:
+def _in_members(walk: Walk, members: list[int]) -> int:
     """Parts of pages booked for list members, which are in the books of the skb that lists them."""
     if not members:
         return 0
-    shared = np.unique(trial.buffers.skbs["shared"][members])
-    return int(trial.holds["units"][shared].sum())
+    return int(walk.trial.holds["units"][np.unique(walk.shared_of(members))].sum())
 
 
 def _cut_pages(walk: Walk, held: Any) -> Any:
@@ -259,7 +258,7 @@ def _kept_pages(walk: Walk, in_skbs: Any) -> Any:
     skbs' references and the driver's own, or their shares and what the driver has not handed out."""
     trial, nic, pages = walk.trial, walk.nic, walk.trial.host.pages
     places = (trial.descriptors["page"], trial.descriptors["spent_page"], trial.queues["split_page"])
-    kept = distinct(np.concatenate([*places, walk.in_page_caches]), len(pages))
+    kept = distinct(np.concatenate([*places, walk.in_page_caches()]), len(pages))
     kept = kept[kept != 0]
     holders = np.bincount(in_skbs, minlength=len(pages))
     held = distinct(np.concatenate([in_skbs, kept]), len(pages))

@@ -5,13 +5,12 @@ zero of such a trial's memory, and where in one block each table and record lies
 block of its own; nothing that one does is seen by another.
 """
 
-import mmap
 from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pool_impl.layout import CACHE_LINE_BYTES, Table, bare
+from pool_impl.layout import CACHE_LINE_BYTES, PAGE, Table, bare, pages_of_zeros
 from workers import assemble, variants
 from workers.config import TrialConfig
 from workers.fields.derived import seed_matters
@@ -20,10 +19,7 @@ from workers.seeding import set_seed
 from workers.state import Trial
 
 CHUNK_BYTES = 4096
-"""in which memory is copied or left zero: a page, as memory that nobody writes takes no time"""
-
-LARGE_BYTES = 16 * CHUNK_BYTES
-"""tables from this size on are looked through for chunks that are not zero, and begin with a chunk"""
+"""in which memory is copied or left zero: a page, as one that nobody writes takes no time"""
 
 KEPT_CELLS = 8
 """templates that a process keeps, the last ones used: seeds of a cell come one after the other"""
@@ -73,20 +69,23 @@ class Template:
         self._others = [part for part in parts.values() if not isinstance(part, np.ndarray | np.void | tuple)]
         number = {id(part): at for at, part in enumerate([*memory, *self._others, *tuples])}
         self._tuples = [(type(part)._make, [number[id(member)] for member in part]) for part in tuples]
-        raw = [_bytes_of(part) for part in memory]
+        raw = [bare(part).view(np.uint8) if isinstance(part, Table) else _bytes_of(part) for part in memory]
         blocks, offsets = _laid_out(raw)
         self._places = [
             _Place(offset, part.size, part.dtype, isinstance(part, np.void))
             for offset, part in zip(offsets, memory, strict=True)
         ]
-        self._bytes = max(offset + _room(raw[block]) for block, offset in blocks.items())
+        self._tables = [(offset, len(raw[block])) for block, offset in blocks.items()]
+        self._bytes = max(offset + _room(size) for offset, size in self._tables)
         self._bytes += -self._bytes % CHUNK_BYTES
-        self._chunks, self._content = _not_zero([(offset, raw[block]) for block, offset in blocks.items()])
+        begun = {id(table): size for table, size in beginnings(trial)}
+        small = [(offset, raw[block]) for block, offset in blocks.items() if len(raw[block]) < CHUNK_BYTES]
+        large = [(offset, raw[block][: begun.get(id(memory[block]))]) for block, offset in blocks.items()]
+        self._chunks, self._content = _not_zero([(0, _dense(small)), *large[len(small) :]])
 
     def copy(self) -> Trial:
         """The same in memory of its own."""
-        block = mmap.mmap(-1, self._bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        memory = np.frombuffer(block, np.uint8)
+        memory = pages_of_zeros(self._bytes, self._tables)
         memory.reshape(-1, CHUNK_BYTES)[self._chunks] = self._content
         parts: list[Any] = []
         for offset, length, dtype, is_record in self._places:
@@ -99,6 +98,20 @@ class Template:
         return trial
 
 
+def beginnings(trial: Trial) -> list[tuple[Any, int]]:
+    """Tables and records of which no more than so many bytes are set before the trial begins: those that grow
+    with what a trial can hold, so that nobody has to look through them."""
+    host, buffers = trial.host, trial.buffers
+    empty = [host.slots, host.observer.stamps, buffers.skbs, buffers.shared, trial.packets, trial.holds]
+    empty += [trial.merged, trial.descriptors, trial.aggregates, trial.parts_used, trial.frames]
+    empty += [trial.socket_slots, trial.kept_slots, trial.retained_slots, trial.backlog_slots]
+    empty += [trial.windows.notice_slots]
+    if not trial.nic.program:
+        empty.append(trial.xdp_memory)
+    lists = host.page_allocator.dtype.fields["pcp"][1]
+    return [(host.pages, PAGE.itemsize), (host.page_allocator, lists), *((table, 0) for table in empty)]
+
+
 def _collect(part: Any, found: dict[int, Any]) -> None:
     """All that something consists of, by identity, before itself."""
     if id(part) not in found:
@@ -108,8 +121,8 @@ def _collect(part: Any, found: dict[int, Any]) -> None:
         found[id(part)] = part
 
 
-def _bytes_of(part: Any) -> Any:
-    return bare(part if isinstance(part, Table) else np.asarray(part).reshape(1)).view(np.uint8)
+def _bytes_of(record: Any) -> Any:
+    return np.asarray(record).reshape(1).view(np.uint8)
 
 
 def _laid_out(raw: list[Any]) -> tuple[dict[int, int], list[int]]:
@@ -130,33 +143,36 @@ def _laid_out(raw: list[Any]) -> tuple[dict[int, int], list[int]]:
     blocks = {}
     end = 0
     for number in sorted(set(wholes.values()), key=lambda number: (len(raw[number]), number)):
-        end += -end % (CHUNK_BYTES if len(raw[number]) >= LARGE_BYTES else CACHE_LINE_BYTES)
+        end += -end % (CHUNK_BYTES if len(raw[number]) >= CHUNK_BYTES else CACHE_LINE_BYTES)
         blocks[number] = end
-        end += _room(raw[number])
+        end += _room(len(raw[number]))
     return blocks, [blocks[wholes[n]] + starts[n] - starts[wholes[n]] for n in range(len(raw))]
 
 
-def _room(raw: Any) -> int:
-    """As pool_impl.layout.records gives a table: with a line more."""
-    return len(raw) + CACHE_LINE_BYTES
+def _room(size: int) -> int:
+    """As pool_impl.layout.records gives a table of so many bytes: with a line more."""
+    return size + CACHE_LINE_BYTES
 
 
-def _not_zero(blocks: list[tuple[int, Any]]) -> tuple[Any, Any]:
-    """Numbers and content of the chunks that hold anything but zeros, of blocks by their offsets."""
-    small = [(offset, raw) for offset, raw in blocks if len(raw) < LARGE_BYTES]
-    dense = np.zeros(max(offset + len(raw) for offset, raw in small), np.uint8)
-    for offset, raw in small:
-        dense[offset : offset + len(raw)] = raw
+def _not_zero(filled: list[tuple[int, Any]]) -> tuple[Any, Any]:
+    """Numbers and content of the chunks that hold anything but zeros, of bytes by their offsets."""
     numbers: list[Any] = []
     content: list[Any] = []
-    for offset, raw in [(0, dense), *blocks[len(small) :]]:
-        whole, rest = divmod(len(raw), CHUNK_BYTES)
-        chunks = raw[: whole * CHUNK_BYTES].reshape(whole, CHUNK_BYTES)
+    for offset, raw in filled:
+        if len(raw) == 0:
+            continue
+        chunks = np.zeros((-(-len(raw) // CHUNK_BYTES), CHUNK_BYTES), np.uint8)
+        chunks.reshape(-1)[: len(raw)] = raw
         found = np.flatnonzero(chunks.view(np.bool_).any(axis=1))
-        last = np.zeros((1, CHUNK_BYTES), np.uint8)
-        last[0, :rest] = raw[whole * CHUNK_BYTES :]
-        kept = int(last.any())
-        first = offset // CHUNK_BYTES
-        numbers += [first + found, [first + whole] * kept]
-        content += [chunks[found], last[:kept]]
-    return np.concatenate(numbers).astype(np.int64), np.concatenate(content)
+        numbers.append(found + offset // CHUNK_BYTES)
+        content.append(chunks[found])
+    return np.concatenate(numbers), np.concatenate(content)
+
+
+def _dense(filled: list[tuple[int, Any]]) -> Any:
+    """These bytes by their offsets, as they lie one behind the other."""
+    last, raw = filled[-1]
+    dense = np.zeros(last + len(raw), np.uint8)
+    for offset, raw in filled:
+        dense[offset : offset + len(raw)] = raw
+    return dense

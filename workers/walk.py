@@ -1,7 +1,6 @@
 """Where every packet and page of a trial is: each place is walked once, whoever asks for it."""
 
 from collections.abc import Iterator
-from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -10,118 +9,52 @@ from pool_impl.layout import COUNT_MASK, MAX_SKB_FRAGS, Host, Table, bare, plain
 from workers.net.backlog import SLOTS
 from workers.net.deferred import MOST_SKBS
 from workers.net.retention import MOST_RETAINED
-from workers.state import FIRST_UNPOOLED, GRO_BUCKET_SKBS, GRO_BUCKETS, Trial
+from workers.state import FIRST_UNPOOLED, GRO_BUCKET_SKBS, Trial
 
 
 class Walk:
     """A trial that stands still: numbers of skbs and pages by place, in no order."""
 
     def __init__(self, trial: Trial) -> None:
-        self.trial: Trial = _bared(trial)._replace(host=_bared(trial.host), buffers=_bared(trial.buffers))
+        self.trial = trial = _bared(trial)._replace(host=_bared(trial.host), buffers=_bared(trial.buffers))
         """with plain arrays in place of tables"""
         self.nic = plain(trial.nic)
-
-    @cached_property
-    def filled(self) -> Any:
-        """Descriptors of all queues that the device has filled and nobody has read."""
-        queues = self.trial.queues
-        return _queued(self.trial.descriptors, queues, queues["first"], "read", "dma", self.nic.ring_mask)
-
-    @cached_property
-    def aggregates(self) -> Any:
-        """What the NIC merges or has completed."""
-        found: list[int] = []
-        if not self.nic.contexts:
-            return self.trial.aggregates[:0]
-        for number, table in enumerate(self.trial.aggregates_of):
-            first = number * self.nic.contexts
-            found += self.trial.context_slots[first : first + table.open].tolist()
-            found += _chain(self.trial.aggregates, int(table.first_completed))
-        return self.trial.aggregates[np.array(found, np.int64)]
-
-    @cached_property
-    def frames(self) -> Any:
-        """Frames in all frame queues."""
-        return frames_in(self.trial, self.trial.frame_queues)
-
-    @cached_property
-    def sent(self) -> Any:
-        """Skbs that wait in transmit rings."""
-        skbs = self.frames["skb"]
-        return skbs[skbs != 0]
-
-    @cached_property
-    def in_sockets(self) -> Any:
-        """Skbs that wait in sockets for a reader."""
-        return self._in_sockets_of(self.trial.readers[: self.trial.stack.readers])
-
-    @cached_property
-    def in_tap(self) -> Any:
-        """Clones that wait in the packet socket."""
-        return self._in_sockets_of(self.trial.readers[self.trial.stack.readers :])
-
-    def _in_sockets_of(self, readers: Any) -> Any:
-        return _queued(self.trial.socket_slots, readers, readers["first"], "head", "tail", readers["mask"])
-
-    @cached_property
-    def in_gro(self) -> Any:
-        """Skbs that GRO holds."""
-        count = self.trial.gro["count"]
-        if not self.trial.stack.gro:
-            return self.trial.gro_slots[:0]
-        slots = self.trial.gro_slots.reshape(-1, GRO_BUCKETS, GRO_BUCKET_SKBS)
-        return slots[np.arange(GRO_BUCKET_SKBS) < count[..., np.newaxis]]
-
-    @cached_property
-    def in_backlogs(self) -> Any:
-        """Skbs that wait for an RPS CPU."""
-        backlogs = self.trial.backlogs
+        queues, readers, retained = trial.queues, trial.readers, trial.retained
+        self.filled = _queued(trial.descriptors, queues, queues["first"], "read", "dma", self.nic.ring_mask)
+        """descriptors of all queues that the device has filled and nobody has read"""
+        self.aggregates = trial.aggregates[_aggregates(trial) if self.nic.contexts else slice(0)]
+        """what the NIC merges or has completed"""
+        self.frames = frames_in(trial, trial.frame_queues)
+        """frames in all frame queues"""
+        self.sent = self.frames["skb"][self.frames["skb"] != 0]
+        """skbs that wait in transmit rings"""
+        sockets = int(trial.stack.readers)
+        self.in_sockets = _in_sockets(trial, readers[:sockets])
+        """skbs that wait in sockets for a reader"""
+        self.in_tap = _in_sockets(trial, readers[sockets:])
+        """clones that wait in the packet socket"""
+        self.in_gro = _counted(trial.gro_slots, trial.gro["count"].ravel(), GRO_BUCKET_SKBS)
+        """skbs that GRO holds"""
+        backlogs = trial.backlogs
         first = np.arange(len(backlogs)) * SLOTS
-        return _queued(self.trial.backlog_slots, backlogs, first, "head", "tail", SLOTS - 1)
-
-    @cached_property
-    def kept(self) -> Any:
-        """Skbs that applications have read and not freed."""
-        readers = self.trial.readers
-        slots, mask = self.trial.kept_slots, readers["kept_mask"]
-        return _queued(slots, readers, readers["kept_first"], "kept_head", "kept_tail", mask)
-
-    @cached_property
-    def retained(self) -> Any:
-        """Those that they keep for a long time."""
-        retained = self.trial.retained
-        slots = self.trial.retained_slots["skb"]
-        return _queued(slots, retained, retained["first"], "head", "tail", MOST_RETAINED - 1)
-
-    @cached_property
-    def deferred(self) -> Any:
-        """Skbs that wait to be freed by the CPU that made them."""
-        if len(self.trial.deferred) == 0:
-            return self.trial.deferred_slots[:0]
-        slots = self.trial.deferred_slots.reshape(-1, MOST_SKBS)
-        return slots[np.arange(MOST_SKBS) < self.trial.deferred["count"][:, np.newaxis]]
-
-    @cached_property
-    def in_page_caches(self) -> Any:
-        """Pages in drivers' page caches."""
-        queues, mask = self.trial.queues, self.nic.page_cache_mask
-        first = queues["first_cached_page"]
-        return _queued(self.trial.page_cache_slots, queues, first, "cached_head", "cached_tail", mask)
-
-    @cached_property
-    def skbs(self) -> Any:
-        """Records of all skbs that somebody holds."""
-        buffers = self.trial.buffers
-        skbs = buffers.skbs[1 : buffers.memory["skb_fresh"]]
-        return skbs[skbs["users"] > 0]
-
-    @cached_property
-    def by_reference(self) -> Any:
-        """Which of :attr:`skbs` have plain references to pages of a pool that gives shares to others:
-        segments of a merged one. Skbs without pages and those whose page has left its pool for good may be
-        among them."""
+        self.in_backlogs = _queued(trial.backlog_slots, backlogs, first, "head", "tail", SLOTS - 1)
+        """skbs that wait for an RPS CPU"""
+        first, mask = readers["kept_first"], readers["kept_mask"]
+        self.kept = _queued(trial.kept_slots, readers, first, "kept_head", "kept_tail", mask)
+        """skbs that applications have read and not freed"""
+        first, mask = retained["first"], MOST_RETAINED - 1
+        self.retained = _queued(trial.retained_slots["skb"], retained, first, "head", "tail", mask)
+        """those that they keep for a long time"""
+        self.deferred = _counted(trial.deferred_slots, trial.deferred["count"], MOST_SKBS)
+        """skbs that wait to be freed by the CPU that made them"""
+        made = trial.buffers.skbs[1 : trial.buffers.memory["skb_fresh"]]
+        self.skbs = made[made["users"] > 0]
+        """records of all skbs that somebody holds"""
         shares = self.nic.recycle and not self.nic.references and self.nic.pattern < FIRST_UNPOOLED
-        return (self.skbs["pp_recycle"] == 0) & bool(shares)
+        self.by_reference = (self.skbs["pp_recycle"] == 0) & bool(shares)
+        """which of :attr:`skbs` have plain references to pages of a pool that gives shares to others:
+        segments of a merged one. Skbs without pages and those whose page has left its pool for good may be
+        among them"""
 
     def queued_since(self, since: int) -> int:
         """Packets that arrived at this time or later and wait: in a receive ring, the stack, a transmit ring
@@ -134,10 +67,17 @@ class Walk:
         else:
             in_ring = _since(self.filled["arrival_ps"][self.filled["ends"] != 0], since)
         waiting = np.concatenate([self.in_sockets, self.in_gro, self.in_backlogs, self.sent])
-        in_stack = _since(trial.packets["arrival_ps"][waiting], since)
-        in_stack += self._further_since(trial.holds["merged"][trial.buffers.skbs["shared"][waiting]], since)
-        in_frames = _since(self.frames["arrival_ps"][self.frames["skb"] == 0], since)
+        in_stack = in_frames = 0
+        if len(waiting):
+            in_stack = _since(trial.packets["arrival_ps"][waiting], since)
+            in_stack += self._further_since(trial.holds["merged"][self.shared_of(waiting)], since)
+        if len(self.frames):
+            in_frames = _since(self.frames["arrival_ps"][self.frames["skb"] == 0], since)
         return in_ring + in_stack + in_frames
+
+    def shared_of(self, skbs: Any) -> Any:
+        """Numbers of the SHARED records of these skbs, by number."""
+        return self.trial.buffers.skbs["shared"][skbs]
 
     def _further_since(self, merged: Any, since: int) -> int:
         """The same of the further packets in what was merged, by the first record of each."""
@@ -146,15 +86,42 @@ class Walk:
         ]
         return _since(self.trial.merged["arrival_ps"][np.array(records, np.int64)], since)
 
+    def in_page_caches(self) -> Any:
+        """Pages in drivers' page caches."""
+        queues, mask = self.trial.queues, self.nic.page_cache_mask
+        first = queues["first_cached_page"]
+        return _queued(self.trial.page_cache_slots, queues, first, "cached_head", "cached_tail", mask)
+
     def members(self, skbs: Any) -> list[int]:
         """Skbs in the frag_lists of these."""
         buffers = self.trial.buffers
-        first = buffers.shared["frag_list"][buffers.skbs["shared"][skbs]]
+        first = buffers.shared["frag_list"][self.shared_of(skbs)]
         return [member for head in first[first != 0] for member in _chain(buffers.skbs, int(head))]
 
     def data_of(self, skbs: Any) -> Any:
         """SHARED records of these SKB records, each once: clones have one in common."""
         return self.trial.buffers.shared[distinct(skbs["shared"], len(self.trial.buffers.shared))]
+
+
+def _aggregates(trial: Trial) -> list[int]:
+    """Numbers of those that take in packets, and of those that are completed."""
+    found: list[int] = []
+    for number, table in enumerate(trial.aggregates_of):
+        first = number * trial.nic.contexts
+        found += trial.context_slots[first : first + table.open].tolist()
+        found += _chain(trial.aggregates, int(table.first_completed))
+    return found
+
+
+def _in_sockets(trial: Trial, readers: Any) -> Any:
+    return _queued(trial.socket_slots, readers, readers["first"], "head", "tail", readers["mask"])
+
+
+def _counted(slots: Any, count: Any, room: int) -> Any:
+    """What lies in slots, so many in each row of that length."""
+    if not count.any():
+        return slots[:0]
+    return slots.reshape(len(count), room)[np.arange(room) < count[:, np.newaxis]]
 
 
 def _bared(part: Any) -> Any:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from pool_impl.layout import COUNT_MASK, MAX_SKB_FRAGS, Host, Table, bare, plain
+from workers.errors import CheckError
 from workers.net.backlog import SLOTS
 from workers.net.deferred import MOST_SKBS
 from workers.net.retention import MOST_RETAINED
@@ -189,10 +190,16 @@ def _chain(records: Any, number: int) -> Iterator[int]:
 
 
 def _queued(slots: Any, queues: Any, first: Any, head: str, tail: str, mask: Any) -> Any:
-    """What lies in slots between the heads and tails of queues, by the place of each queue's first slot."""
+    """What lies in slots between the heads and tails of queues, by the place of each queue's first slot.
+
+    Raises:
+        CheckError: a head is beyond its tail.
+    """
     if len(queues) == 0:
         return slots[:0]
     waiting = queues[tail] - queues[head]
+    if waiting.min() < 0:
+        raise CheckError(f"more was taken out of a queue than put in, {head} is beyond {tail}")
     total = int(waiting.sum())
     if total == 0:
         return slots[:0]

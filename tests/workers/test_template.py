@@ -18,9 +18,15 @@ from workers.arrivals import window
 from workers.config import TrialConfig
 from workers.fields.derived import seed_matters
 from workers.fields.groups import Value
-from workers.profiles import arch
 
-DRAWN: dict[str, Value] = {"traffic.kind": "poisson", "traffic.flows": 5, "duration_ms": 6}
+DRAWN: dict[str, Value] = {
+    "traffic.kind": "poisson",
+    "traffic.flows": 5,
+    "traffic.packet_size": 1500,
+    "app.socket_bytes": 1 << 16,
+    "duration_ms": 6,
+}
+"""with small tables: all of them is compared"""
 
 FEATURES: dict[str, dict[str, Value]] = {
     **{name: fields for name, fields in TRIALS.items() if seed_matters(TrialConfig.from_fields(fields))},
@@ -128,12 +134,15 @@ def test_records_are_those_of_a_process_of_its_own_in_whatever_order() -> None:
 def test_a_profile_that_changes_gives_another_template(tmp_path: Path) -> None:
     path = tmp_path / "own.toml"
     config = TrialConfig.from_fields({**DRAWN, "arch": str(path)})
-    text = arch.load("zen3").canonical
-    path.write_text(text)
-    before = template.new_trial(config)
-    path.write_text(text.replace(f"value = {arch.load('zen3')['dram_ns']!r}", "value = 1234.5"))
-    after = template.new_trial(config)
-    assert memory(after) == memory(assemble.new_trial(config)) != memory(before)
+    found = []
+    for dram_ns in ("90", "91.5"):
+        path.write_text(
+            f'title = "own"\ndescription = "own"\nparent = "zen3"\n[dram_ns]\nvalue = {dram_ns}\n'
+            'low = 90\nhigh = 99\ncertainty = "estimate"\nsource = "no source"\n'
+        )
+        found.append(memory(template.new_trial(config)))
+        assert found[-1] == memory(assemble.new_trial(config))
+    assert found[0] != found[1]
 
 
 def test_there_is_room_for_the_windows_of_every_seed() -> None:

@@ -25,14 +25,16 @@ KEPT_CELLS = 8
 """templates that a process keeps, the last ones used: seeds of a cell come one after the other"""
 
 
-def new_trial(config: TrialConfig) -> Trial:
+def new_trial(config: TrialConfig, *, alone: bool = False) -> Trial:
     """A trial that has not begun, the same as :func:`workers.assemble.new_trial` makes it.
+
+    Args:
+        alone: its cell has no other one, for which a template would be of use.
 
     Raises:
         TrialError: an input is unusable.
     """
-    if not seed_matters(config):
-        # the only one of its cell
+    if alone or not seed_matters(config):
         return assemble.new_trial(config)
     capture = assemble.captured(config).sha256 if config.traffic.kind == "capture" else ""
     cell = config.model_copy(update={"seed": 0})

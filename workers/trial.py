@@ -120,12 +120,14 @@ def expected_packets(config: TrialConfig) -> int:
     return rate * config.duration_ms // 1000
 
 
-def run_trial(config: TrialConfig, stopper: Stopper | None = None) -> Record:
+def run_trial(config: TrialConfig, stopper: Stopper | None = None, *, alone: bool = False) -> Record:
     """Simulate one trial.
 
     Args:
         config: checked, as :meth:`TrialConfig.from_fields` gives it.
         stopper: with which another thread can end it.
+        alone: no other seed of its cell is to be run here; saves keeping what they would have in common. The
+            record is the same.
 
     Returns:
         Every measure of the catalogue, in its order. The same configuration, inputs and model digest
@@ -137,7 +139,7 @@ def run_trial(config: TrialConfig, stopper: Stopper | None = None) -> Record:
     """
     if config.workload != NIC_WORKLOAD:
         return loop_trial.run(config)
-    trial = new_trial(config)
+    trial = new_trial(config, alone=alone)
     if stopper is not None:
         stopper.watch(trial.machine)
     end_ps = int(trial.nic.end_ps)

@@ -140,7 +140,7 @@ def _run_trial(job: Job, number: int, executor: str, retries: int, watchdog: Wat
         started_at = _now()
         wall, cpu = time.perf_counter(), time.process_time()
         with watchdog.watching(number) as stopper:
-            result = workers.run_trial(config, stopper)
+            result = workers.run_trial(config, stopper, alone=_plan(job.sweep_toml).sweep.seeds == 1)
     except StoppedError:
         result = too_long(job)
     except Exception as error:  # noqa: BLE001 - one broken trial must not end a night's sweep

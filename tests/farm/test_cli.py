@@ -233,7 +233,7 @@ def test_failed_trials_are_told_and_counted(
     import workers
     from workers.errors import CheckError
 
-    def broken(config: object, stopper: object) -> workers.Record:
+    def broken(config: object, stopper: object, *, alone: bool) -> workers.Record:
         raise CheckError("wire packets 7 != fates 6")
 
     monkeypatch.setattr(workers, "run_trial", broken, raising=False)

@@ -283,7 +283,7 @@ def test_a_failed_trial_is_run_again_only_when_asked(
 
     with monkeypatch.context() as patched:
 
-        def broken(config: object, stopper: object) -> workers.Record:
+        def broken(config: object, stopper: object, *, alone: bool) -> workers.Record:
             raise MemoryError
 
         patched.setattr(workers, "run_trial", broken, raising=False)

@@ -125,10 +125,10 @@ def test_a_broken_trial_becomes_a_failure_and_the_others_go_on(
 ) -> None:
     real = workers.run_trial
 
-    def run_trial(config: TrialConfig, stopper: Stopper) -> workers.Record:
+    def run_trial(config: TrialConfig, stopper: Stopper, *, alone: bool) -> workers.Record:
         if config.pool.size == 64 and config.seed == 1:
             raise error
-        return real(config, stopper)
+        return real(config, stopper, alone=alone)
 
     monkeypatch.setattr(workers, "run_trial", run_trial, raising=False)
     run = runner(tmp_path, small)

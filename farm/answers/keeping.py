@@ -17,6 +17,9 @@ from farm.store.answers import Answer, Figure, Table
 
 ALL_POOLS, DETACHED_POOLS = "all", "detached"
 
+ONLY_CELL = "the only one"
+"""where a sweep has no axis but the pool's size: Prometheus has no empty labels"""
+
 
 def of_comparison(found: Sequence[Comparison], measures: Sequence[str], runs: Sequence[str]) -> Answer:
     """Arguments:
@@ -93,7 +96,7 @@ def of_advice(found: Sequence[Advice], sweep: str, queues: int) -> Answer:
 
 
 def _advised(advice: Advice, sweep: str) -> Iterator[Figure]:
-    cell = (sweep, advise_output.title(advice))
+    cell = (sweep, advise_output.title(advice) or ONLY_CELL)
     if advice.chosen is not None:
         yield _figure(catalogue.ADVISED_SIZE, advice.chosen.size, *cell)
         yield _figure(catalogue.ADVISED_RING, advice.chosen.ring_bytes, *cell)

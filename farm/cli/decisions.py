@@ -81,7 +81,8 @@ def compare(
         for name, limit in (("change", least_change), ("difference", least_difference)):
             if limit is not None:
                 raise SweepError(f"--least-{name} {limit:g}: records are exact; it is for files of samples")
-        measures = _known_measures(measure) or list(comparison_tables.SHOWN)
+        measure = _known_measures(measure)
+        measures = measure or list(comparison_tables.SHOWN)
         if axis is not None:
             found, runs = _sides(run, axis, base, measure, store)
         else:
@@ -146,7 +147,7 @@ def _known_measures(measures: list[str] | None) -> list[str]:
     for name in measures or ():
         if name not in by_name():
             raise SweepError(f"--measure {name}: no such measure; farm fields --measures lists them")
-    return measures or []
+    return list(dict.fromkeys(measures or ()))
 
 
 def _sides(

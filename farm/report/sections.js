@@ -144,9 +144,10 @@ const SECTIONS = [
   { id: "provenance", title: "Where this comes from", good: () => "", shown: () => true, fill: (into) => provenance(into) },
 ];
 
-// the number that a cell of a kept table starts with, in its unit; else its words
+// the number that a cell of a kept table holds, in its unit; else its words; nothing if there is none
 function numeric(text) {
-  const [, digits, unit] = text.match(/^([-+]?[\d,]*\.?\d+) ?(%|[KMGT]i?B|B|[kMG])?$/) ?? [];
+  if (text === "-") return null;
+  const [, digits, unit] = text.match(/^([-+]?[\d,]*\.?\d+(?:e[-+]?\d+)?) ?(%|[KMGT]i?B|B|[kMG])?$/) ?? [];
   const factors = { KiB: 1024, MiB: 1024 ** 2, GiB: 1024 ** 3, TiB: 1024 ** 4, k: 1e3, M: 1e6, G: 1e9 };
   return digits === undefined ? text : Number(digits.replaceAll(",", "")) * (factors[unit] ?? 1);
 }

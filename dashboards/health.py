@@ -75,7 +75,7 @@ ALL_INTERVALS = _health(
     "all_intervals", "1 if lowest and highest seed of every measure are exposed, else of some", SWEEP_LABEL
 )
 SERIES_BUDGET = _health("series_budget", "most result series that are exposed")
-STORE_BYTES = _health("store_bytes", "size of the store's files")
+STORE_BYTES = _health("store_bytes", "size of the files of the store's runs")
 STORE_FREE_BYTES = _health("store_free_bytes", "room left on the file system of the store")
 STORE_CAPACITY_BYTES = _health("store_capacity_bytes", "size of the file system of the store")
 COLLECT_SECONDS = _health("collect_seconds", "time that this collection took")

@@ -4,7 +4,7 @@ Plain functions that return plain dictionaries: what they leave out, Grafana fil
 the dashboard. Panels are in :mod:`dashboards.panels` and get id and place from :class:`Grid`.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 Json = dict[str, Any]
@@ -58,9 +58,9 @@ def label_variable(name: str, title: str, selector: str, *, label: str = "", mul
     }
 
 
-def table_query(expression: str) -> Json:
+def table_query(expression: str, name: str = "A") -> Json:
     """The newest values of an expression, one row per series with its labels as columns."""
-    return _query(expression, "table", "")
+    return _query(expression, "table", "") | {"refId": name}
 
 
 def newest_query(expression: str, legend: str) -> Json:
@@ -90,6 +90,24 @@ def hide(*fields: str) -> Json:
     """Transformation: leave these columns out."""
     options = {"excludeByName": dict.fromkeys(fields, True), "indexByName": {}, "renameByName": {}}
     return {"id": "organize", "options": options}
+
+
+def order(*fields: str, hidden: Sequence[str] = ()) -> Json:
+    """Transformation: columns in this order, and some left out."""
+    places = {field: place for place, field in enumerate(fields)}
+    options = {"excludeByName": dict.fromkeys(hidden, True), "indexByName": places, "renameByName": {}}
+    return {"id": "organize", "options": options}
+
+
+def merge(columns: Mapping[str, str]) -> list[Json]:
+    """Transformations: answers of several table queries side by side, each value in a column of its own.
+
+    Arguments:
+        columns: names of the columns by name of the query.
+    """
+    renamed = {f"Value #{query}": column for query, column in columns.items()}
+    options = {"excludeByName": {"Time": True}, "indexByName": {}, "renameByName": renamed}
+    return [{"id": "merge", "options": {}}, {"id": "organize", "options": options}]
 
 
 def to_number(field: str) -> Json:
@@ -129,6 +147,15 @@ def override(field: str, **properties: object) -> Json:
             {"id": name.replace("__", "."), "value": value} for name, value in sorted(properties.items())
         ],
     }
+
+
+def words(meanings: Mapping[str, tuple[str, str]]) -> list[Json]:
+    """Mappings: what a value is shown as, and in which colour."""
+    options = {
+        value: {"color": colour, "index": place, "text": word}
+        for place, (value, (word, colour)) in enumerate(meanings.items())
+    }
+    return [{"options": options, "type": "value"}]
 
 
 def thresholds(base: str, *steps: tuple[float, str]) -> Json:

@@ -73,17 +73,24 @@ def coloured_table(
     }
 
 
-def table(title: str, description: str, query: Json, *, unit: str, transformations: Sequence[Json]) -> Json:
-    """A plain table; ``unit`` is that of its values."""
+def table(
+    title: str,
+    description: str,
+    *queries: Json,
+    unit: str,
+    transformations: Sequence[Json],
+    overrides: Sequence[Json] = (),
+) -> Json:
+    """A plain table; ``unit`` is that of its values, unless several queries name their columns."""
     return {
         "datasource": DATA_SOURCE,
         "description": description,
         "fieldConfig": {
             "defaults": {"custom": {"align": "auto"}, "unit": "string"},
-            "overrides": [grafana.override("Value", unit=unit)],
+            "overrides": [grafana.override("Value", unit=unit), *overrides],
         },
         "options": {"cellHeight": "sm", "footer": {"show": False}, "showHeader": True},
-        "targets": [query],
+        "targets": list(queries),
         "title": title,
         "transformations": list(transformations),
         "type": "table",

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from dashboards.boards import (
     architectures,
+    decisions,
     farm_health,
     overview,
     page_locations,
@@ -32,6 +33,7 @@ def all_dashboards() -> tuple[Json, ...]:
         pool_size.build(),
         page_locations.build(),
         architectures.build(),
+        decisions.build(),
         farm_health.build(),
         real_host.build(),
     )

@@ -111,13 +111,14 @@ def parts_by_size(
     unit: str,
     *,
     stacked: bool,
+    averaged: bool = True,
     overrides: Sequence[Json] = (),
 ) -> Json:
     """Bars of an expression over the pool size, one for each value of a label, or stacked."""
     corner = grafana.corner("pool_size", part)
     return panels.bar_chart(
         title,
-        f"{description} {AVERAGED}",
+        f"{description} {AVERAGED}" if averaged else description,
         grafana.table_query(expression),
         unit=unit,
         x_field=corner,

@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from farm.answers.advise import advise, target_of
+from farm.answers.compare import compare_axis
 from farm.execution import driver
 from farm.execution.execute import SerialExecutor, execute
 from farm.execution.progress import Progress
@@ -27,6 +29,7 @@ from farm.store import writer as writing
 from farm.store.rows import Attempt, Failure, Outcome
 from farm.store.runs import Run
 from farm.sweep import parse
+from tests.dashboards import decided
 from workers.fields.groups import Value
 from workers.measures import HISTOGRAMS, MEASURES
 
@@ -125,7 +128,9 @@ def made_up_store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run]:
     store_made_up_run(root, SWEEP, "older")
     store_made_up_run(root, OTHER_SWEEP, "other")
     # trials of the last cells are missing, so that some cells have no partner to compare with
-    return root, store_made_up_run(root, SWEEP, "newest", leave_out=10)
+    run = store_made_up_run(root, SWEEP, "newest", leave_out=10)
+    decided.keep(root, compare_axis(run, "pool.size"), decided.made_up_advice(), "made-up", run)
+    return root, run
 
 
 class Prometheus:
@@ -153,6 +158,9 @@ def simulated_store(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Run
     executor = SerialExecutor()
     progress = Progress(plan.trials, 0, executor.slots)
     execute(plan, started.run, started.writer, executor, started.done, progress, lambda progress: None)
+    few = ["pool.recycle=true", "nic.rx_ring=256", "seeds=1"]
+    advice = advise(parse(SIMULATED_SWEEP, "test", few), [target_of("recycle_ratio>=0.5")])
+    decided.keep(root, compare_axis(started.run, "nic.rx_ring"), advice, plan.sweep.name, started.run)
     return root, started.run
 
 

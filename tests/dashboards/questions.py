@@ -230,3 +230,57 @@ REAL = {
     **{counter: Question(rate(counter), "SELECT avg(value) AS value FROM chosen") for counter in COUNTERS},
 }
 """queries B of the panels, about the simulated side"""
+
+FIGURES = """
+WITH figures AS (
+    SELECT parse_filename(filename, true) AS answer, one.metric[15:] AS metric, one.value AS value,
+           one.labels['base'] AS base, one.labels['other'] AS other, one.labels['measure'] AS measure,
+           one.labels['verdict'] AS verdict, one.labels['sweep'] AS sweep, one.labels['cell'] AS cell,
+           one.labels['pool_size'] AS pool_size, one.labels['source'] AS source,
+           one.labels['pools'] AS pools, one.labels['regime'] AS regime, one.labels['evidence'] AS evidence
+    FROM (
+        SELECT filename, unnest(figures) AS one FROM read_json($answers, filename = true, columns =
+            {'figures': 'STRUCT(metric VARCHAR, labels MAP(VARCHAR, VARCHAR), value DOUBLE)[]'})
+    )
+)
+"""
+"""of the answers that were kept, without the prefix of their metrics"""
+
+_CHOSEN_SIDES = "answer = $comparison AND other = $other"
+
+DECISIONS = {
+    ("Gates that failed", "A"): "SELECT count(*) FILTER (value = 0) AS value FROM figures "
+    "WHERE metric = 'gate_passed'",
+    ("Gates", "A"): "SELECT answer, base, other, value FROM figures WHERE metric = 'gate_passed'",
+    ("Gates", "B"): "SELECT answer, base, other, value FROM figures WHERE metric = 'gate_cells'",
+    ("Gates", "C"): """
+        SELECT answer, base, other, coalesce(sum(value) FILTER (metric = 'gate_broken_cells'), 0) AS value
+        FROM figures WHERE metric IN ('gate_passed', 'gate_broken_cells') GROUP BY ALL
+    """,
+    ("What broke", "A"): "SELECT answer, base, other, measure, value FROM figures "
+    "WHERE metric = 'gate_broken_cells'",
+    ("Comparisons", "A"): """
+        SELECT answer, base, other, max(cells) AS value FROM (
+            SELECT answer, base, other, sum(value) AS cells FROM figures WHERE metric = 'compared_cells'
+            GROUP BY answer, base, other, measure
+        ) GROUP BY ALL
+    """,
+    ("Comparisons", "B"): """
+        SELECT answer, base, other, coalesce(max(value) FILTER (verdict = 'worse'), 0) AS value
+        FROM figures WHERE metric = 'compared_cells' GROUP BY ALL
+    """,
+    ("Cells by verdict", "A"): f"SELECT measure, verdict, value FROM figures WHERE {_CHOSEN_SIDES} "
+    "AND metric = 'compared_cells'",
+    ("Median change by measure", "A"): f"SELECT measure, value FROM figures WHERE {_CHOSEN_SIDES} "
+    "AND metric = 'compared_change_ratio'",
+    ("Advised size", "A"): "SELECT sweep, cell, value FROM figures WHERE answer = $advice "
+    "AND metric = 'advised_pool_size'",
+    ("Advised size", "B"): "SELECT sweep, cell, value FROM figures WHERE answer = $advice "
+    "AND metric = 'advised_ring_bytes'",
+    ("New pages by pool size", "A"): "SELECT pool_size, cell, value FROM figures WHERE answer = $advice "
+    "AND metric = 'advice_new_pages_ratio'",
+    ("Diagnoses", "A"): "SELECT answer, source, pools, regime, value FROM figures WHERE metric = 'diagnosis'",
+    ("Evidence", "A"): "SELECT answer, source, pools, evidence, value FROM figures "
+    "WHERE metric = 'diagnosis_evidence'",
+}
+"""by panel and name of the query"""

@@ -3,14 +3,16 @@
 import re
 from collections.abc import Iterator
 from itertools import combinations
-from typing import Any
+from typing import Any, get_args
 
 import promql_parser
 import pytest
 
-from dashboards import catalogue, external, health
-from dashboards.boards import FOLDER, OVERVIEW_UID, all_dashboards, files
+from dashboards import answers, catalogue, external, health
+from dashboards.boards import FOLDER, OVERVIEW_UID, all_dashboards, decisions, files
 from dashboards.grafana import TAG
+from farm.answers.doctor.regimes import Regime
+from farm.answers.statistics import Verdict
 from workers.config import fields
 
 Json = dict[str, Any]
@@ -50,7 +52,8 @@ def labels_of_metrics() -> dict[str, set[str]]:
     for histogram in catalogue.HISTOGRAM_METRICS:
         known |= {f"{histogram.name}_bucket": cell | {"le"}}
         known |= {f"{histogram.name}_{part}": cell for part in ("sum", "count")}
-    known |= {metric.name: set(metric.labels) for metric in (*health.STORE_METRICS, *health.LIVE_METRICS)}
+    own = (*health.STORE_METRICS, *health.LIVE_METRICS, *answers.ANSWER_METRICS)
+    known |= {metric.name: set(metric.labels) for metric in own}
     return known | external.LABELS
 
 
@@ -225,10 +228,18 @@ def test_there_is_a_dashboard_for_each_question() -> None:
         "Pool size",
         "Where are my pages",
         "Architectures compared",
+        "Decisions",
         "Farm health",
         "Real against simulated",
     ]
     assert all_dashboards()[0]["uid"] == OVERVIEW_UID
+
+
+def test_colours_of_decisions_are_of_words_that_the_farm_uses() -> None:
+    [verdicts] = [p for p in decisions.build()["panels"] if p["title"] == "Cells by verdict"]
+    coloured = {override["matcher"]["options"] for override in verdicts["fieldConfig"]["overrides"]}
+    assert coloured - {verdicts["options"]["xField"]} == set(get_args(Verdict))
+    assert set(decisions.GOOD_REGIMES) < set(get_args(Regime))
 
 
 def test_a_hosts_counters_have_the_names_that_node_exporter_gives_them() -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dashboards import catalogue, health
+from dashboards import answers, catalogue, health
 from workers.books.histogram import bucket_low_ps
 from workers.config import fields
 from workers.measures import MEASURES
@@ -68,9 +68,8 @@ def test_every_measure_is_exported_once() -> None:
 
 
 def test_names_are_unique_and_prefixed() -> None:
-    names = [
-        metric.name for metric in (*catalogue.result_metrics(), *health.STORE_METRICS, *health.LIVE_METRICS)
-    ]
+    own = (*health.STORE_METRICS, *health.LIVE_METRICS, *answers.ANSWER_METRICS)
+    names = [metric.name for metric in (*catalogue.result_metrics(), *own)]
     assert len(set(names)) == len(names)
     assert all(name.startswith(catalogue.PREFIX) for name in names)
 

@@ -44,6 +44,10 @@ FROM_SQL: dict[tuple[str, str, str], Question] = {
     for title, question in asked.items()
 }
 
+FROM_ANSWERS: dict[tuple[str, str, str], str] = {
+    ("decisions", title, name): sql for (title, name), sql in questions.DECISIONS.items()
+}
+
 CHOICES = {
     "recycling": ("archs", "traffic_kind"),
     "pool-size": ("archs", "traffic_kind"),
@@ -72,6 +76,7 @@ class Scraped(NamedTuple):
         for kind in ("records", "failures", "attempts"):
             if f"${kind}" in sql:
                 parameters[kind] = str(self.run.path / kind / "*.parquet")
+        parameters["answers"] = str(self.root / ".answers" / "*.json")
         used = {name: value for name, value in parameters.items() if f"${name}" in sql}
         answer = self.connection.execute(sql, used)
         names = [column[0] for column in answer.description or ()]
@@ -99,6 +104,18 @@ class Scraped(NamedTuple):
         for values in (every[0], every[len(every) // 2], every[-1]):
             chosen = dict(zip(names, values, strict=True))
             yield {"arch" if name == "archs" else name: value for name, value in chosen.items()}
+
+    def decisions(self) -> Iterator[Json]:
+        """The same for the dashboard of decisions: each comparison with each of its sides."""
+        sides = self.ask(
+            f"{questions.FIGURES} SELECT DISTINCT answer AS comparison, other FROM figures "
+            "WHERE metric = 'compared_cells' ORDER BY ALL"
+        )
+        (advice,) = self.ask(
+            f"{questions.FIGURES} SELECT DISTINCT answer AS advice FROM figures "
+            "WHERE metric = 'advice_new_pages_ratio'"
+        )
+        yield from (one | advice for one in sides)
 
 
 @pytest.fixture(scope="module", params=["made-up", "simulated"])
@@ -190,6 +207,8 @@ def expected_quantiles(rows: list[Json]) -> Values:
 def check_transformations(panel: Json, values: Values) -> None:
     """A panel's transformations name what the query returns."""
     present = {"Time", "Value"} | {name for labels in values for name, _ in labels}
+    if len(panel["targets"]) > 1:
+        present |= {f"Value #{target['refId']}" for target in panel["targets"]}
     for step in panel.get("transformations", []):
         options = step["options"]
         match step["id"]:
@@ -197,8 +216,12 @@ def check_transformations(panel: Json, values: Values) -> None:
                 used = {order["field"] for order in options["sort"]}
             case "convertFieldType":
                 used = {conversion["targetField"] for conversion in options["conversions"]}
+            case "merge":
+                used = set()
             case "organize":
-                used = set(options["excludeByName"])
+                used = set(options["excludeByName"]) | set(options["indexByName"])
+                used |= set(options["renameByName"])
+                present |= set(options["renameByName"].values())
             case "groupingToMatrix":
                 used = {options[f"{name}Field"] for name in ("row", "column", "value")}
             case other:
@@ -235,6 +258,22 @@ def test_hold_times_are_quantiles_of_the_records_packets(scraped: Scraped) -> No
         assert wanted
         assert found == pytest.approx(wanted, rel=1e-9)
         check_transformations(PANELS[key], found)
+
+
+@pytest.mark.parametrize("key", FROM_ANSWERS, ids="/".join)
+def test_decisions_are_those_of_the_answers_that_were_kept(
+    scraped: Scraped, key: tuple[str, str, str]
+) -> None:
+    """The same rows as SQL finds in the answers' files."""
+    choices = list(scraped.decisions())
+    assert len({choice["comparison"] for choice in choices}) == 2
+    for choice in choices:
+        wanted = by_labels(scraped.ask(questions.FIGURES + FROM_ANSWERS[key], **choice))
+        found = returned(scraped, filled_in(query_of(*key), scraped.run, choice))
+        assert wanted
+        assert found == pytest.approx(wanted, rel=1e-12)
+        if found:
+            check_transformations(PANELS[key], found)
 
 
 def check(
@@ -300,7 +339,7 @@ def test_the_health_of_the_farm_is_that_of_the_attempts_and_the_store(scraped: S
     check(scraped, "health", "Unreadable runs", {sweep: 0})
     check(scraped, "health", "Series refused", {sweep: 0})
     job = (("job", "page-pool-farm"),)
-    size = sum(path.stat().st_size for path in scraped.root.rglob("*") if path.is_file())
+    size = sum(path.stat().st_size for path in scraped.root.glob("[!.]*/**/*") if path.is_file())
     check(scraped, "health", "Size of the store", {job: size})
     room = os.statvfs(scraped.root)
     left = returned(scraped, query_of("health", "Room left for the store"))
@@ -406,16 +445,17 @@ def test_alert_rules_can_be_asked(scraped: Scraped) -> None:
 
 
 def test_every_query_is_asked() -> None:
-    assert {*FROM_SQL, *FROM_HISTORY, *BY_HAND} == set(PANELS)
+    assert {*FROM_SQL, *FROM_ANSWERS, *FROM_HISTORY, *BY_HAND} == set(PANELS)
 
 
 def test_every_variable_finds_values(scraped: Scraped) -> None:
+    decided = next(scraped.decisions())
     for dashboard in all_dashboards():
         for variable in dashboard["templating"]["list"]:
             if variable["type"] == "query":
                 [(selector, label)] = re.findall(r"^label_values\((.*), (\w+)\)$", variable["definition"])
                 live = "node_ethtool" in selector
-                query = f"count by ({label}) ({filled_in(selector, scraped.run, {})})"
+                query = f"count by ({label}) ({filled_in(selector, scraped.run, decided)})"
                 assert returned(scraped, query, scraped.until if live else None), variable["name"]
 
 

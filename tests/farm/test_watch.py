@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
+from dashboards.boards import all_dashboards
 from farm.execution import driver
 from farm.execution.execute import SerialExecutor, execute
 from farm.execution.progress import Progress
@@ -146,15 +147,17 @@ def test_farm_dashboards_push_says_what_it_did(
     farm: Farm, grafana: Grafana, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GRAFANA_TOKEN", SECRET)
+    # beside the dashboards a data source and a folder
+    parts = len(all_dashboards()) + 2
     arguments = ("dashboards", "push", "--url", grafana.url, "--folder", "Farm", "--json")
     code, out, err = farm(*arguments, "--dry-run")
     assert (code, err, grafana.writes) == (0, "", [])
     code, out, _ = farm(*arguments)
     assert code == 0
-    assert [one["change"] for one in json.loads(out)] == ["created"] * 9
+    assert [one["change"] for one in json.loads(out)] == ["created"] * parts
     assert grafana.folders["page-pool-farm"]["title"] == "Farm"
     code, out, _ = farm(*arguments, "--prune")
-    assert [one["change"] for one in json.loads(out)] == ["unchanged"] * 9
+    assert [one["change"] for one in json.loads(out)] == ["unchanged"] * parts
     grafana.dashboards["page-pool-farm-pages"]["dashboard"]["title"] = "mine"
     code, _, err = farm(*arguments)
     assert code == 2

@@ -204,7 +204,7 @@ def test_the_commands_of_exporter_and_prometheus_fill_a_dashboard(
         targets = answered(f"{url}/targets?state=active")["activeTargets"]
     states = {one["metric"]["state"]: one["value"][1] for one in found}
     assert states == {"recorded": "133", "failed": "1", "planned": "144"}
-    assert sum(len(group["rules"]) for group in groups) == 8
+    assert sum(len(group["rules"]) for group in groups) == 9
     assert {target["labels"]["job"] for target in targets} == {"page-pool-farm", "page-pool-farm-run", "ray"}
 
 

@@ -34,7 +34,7 @@ def test_rules_read_known_metrics_by_known_labels(rule: Json) -> None:
         labels = {matcher.name for matcher in selector.matchers.matchers}
         assert labels <= known[selector.name] | LABELS_FROM_SCRAPING
     shown = re.findall(r"\$labels\.(\w+)", str(rule.get("annotations", "")))
-    assert set(shown) <= {"sweep", "job"}
+    assert set(shown) <= {"sweep", "job", "answer", "base", "other"}
 
 
 def test_rules_do_what_they_are_for(promtool: str, tmp_path: Path) -> None:

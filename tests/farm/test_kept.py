@@ -51,16 +51,17 @@ duration_ms = 10
 kernel = ["6.1", "6.12"]
 """
 
-RULES = "[[rule]]\nleast_change = 0.02\n"
+RULES = "[[rule]]\nleast_change = 0.2\n"
 """let the slower run pass"""
 
 
 def slower(records: pyarrow.Table) -> pyarrow.Table:
-    """A hundredth more busy time with the smaller pool."""
-    at = records.column_names.index("busy_ns_per_packet")
-    pairs = zip(records["busy_ns_per_packet"].to_pylist(), records["pool.size"].to_pylist(), strict=True)
-    times = [1.01 * time if size == 64 else time for time, size in pairs]
-    return records.set_column(at, "busy_ns_per_packet", pyarrow.array(times))
+    """More busy time with the smaller pool: a hundredth, or a tenth."""
+    factors = {("broadwell-ep", 64): 1.01, ("armada-3720", 64): 1.1}
+    names = ("busy_ns_per_packet", "arch", "pool.size")
+    rows = zip(*(records[name].to_pylist() for name in names), strict=True)
+    times = [time * factors.get((arch, size), 1.0) for time, arch, size in rows]
+    return records.set_column(records.column_names.index(names[0]), names[0], pyarrow.array(times))
 
 
 @pytest.fixture

@@ -18,6 +18,9 @@ from farm.metrics.collector import StoreCollector
 from farm.metrics.server import MetricsServer
 from farm.plan import Plan
 from farm.report import data, page, site
+from farm.store import answers
+from farm.store.answers import Answer, Table
+from farm.store.place import LocalPlace
 from farm.store.runs import Run
 from farm.store.writer import create_run
 from farm.sweep import parse
@@ -259,6 +262,59 @@ def test_failures_and_no_records_make_a_page(browser: Browser, tmp_path: Path) -
         assert shown.locator("#failures tbody tr").count() == 36
         assert "36 failed" in shown.locator("#state").inner_text()
         assert shown.locator(".chart").count() == 0
+
+
+COLUMNS = {
+    # ascending, as a person reads them; what is missing comes last whichever way
+    "memory": ("512 B", "2 KiB", "1.02e+03 KiB", "1.5 MiB", "-"),
+    "change": ("-12.0%", "+0.3%", "+5.0%", "+110.0%", "-"),
+    "rate": ("900", "1,500", "1.52 k", "3 M", "-"),
+    "time": ("9.5", "999.9", "12,345", "1e+07", "-"),
+}
+SHUFFLED = (3, 0, 4, 2, 1)
+
+
+def test_answers_that_were_kept_are_shown_and_sorted_by_number(
+    browser: Browser, gains: tuple[Run, str], tmp_path: Path
+) -> None:
+    rows = tuple((f"cell {i}", *(values[i] for values in COLUMNS.values())) for i in SHUFFLED)
+    first = Table(title="first", heads=("cell", *COLUMNS), rows=rows, text_columns=1)
+    second = Table(title="second", heads=("size",), rows=(("16",), ("9",)), text_columns=0)
+    run = made_up(tmp_path)
+    answer = Answer(
+        kind="advice",
+        title=HOSTILE,
+        about=(run.sweep_name,),
+        sentences=("A sentence.", HOSTILE),
+        tables=(first, second),
+        figures=(),
+    )
+    answers.keep(LocalPlace(tmp_path), answer)
+    with opened(browser, gains[1]) as shown:
+        assert shown.locator("#answers").count() == 0
+    with opened(browser, written(run, tmp_path / "page.html")) as shown:
+        section = shown.locator("#answers")
+        assert section.locator("h3").evaluate_all(TEXTS) == [HOSTILE]
+        assert section.locator("p").evaluate_all(TEXTS)[-2:] == ["A sentence.", HOSTILE]
+        assert shown.evaluate("window.hacked") is None
+        assert section.locator("table").count() == 1
+
+        def column(number: int) -> list[str]:
+            return [
+                str(text) for text in section.locator(f"tbody td:nth-child({number})").evaluate_all(TEXTS)
+            ]
+
+        assert column(1) == [f"cell {i}" for i in SHUFFLED]
+        for number, (head, values) in enumerate(COLUMNS.items(), 2):
+            button = section.locator("th button", has_text=head)
+            button.click()
+            assert column(number) == list(values)
+            button.click()
+            assert column(number) == [*reversed(values[:-1]), values[-1]]
+        section.locator("summary").click()
+        last = section.locator("table").last
+        last.locator("th button").click()
+        assert last.locator("td").evaluate_all(TEXTS) == ["9", "16"]
 
 
 def test_a_served_page_follows_a_run(

@@ -293,7 +293,7 @@ BITS = 16
 def weighted() -> list[Change]:
     """Changes after which a counter with several increments tells them apart. The audit, which would refuse
     what they add up to, is off."""
-    audit = _replaced("no audit", "workers/audit.py", "_counters(trial)", "pass", lambda _: None)
+    audit = _replaced("no audit", "workers/audit.py", "_counters(walk, tally)", "pass", lambda _: None)
     found = [audit]
     for one in increments():
         if one.counter in shared_counters():

@@ -14,6 +14,7 @@ from farm.answers.doctor.regimes import Diagnosis
 from farm.answers.doctor.report import Report
 from farm.answers.gate import Broken
 from farm.store.answers import Answer, Figure, Table
+from farm.store.runs import Run
 
 ALL_POOLS, DETACHED_POOLS = "all", "detached"
 
@@ -21,7 +22,7 @@ ONLY_CELL = "the only one"
 """where a sweep has no axis but the pool's size: Prometheus has no empty labels"""
 
 
-def of_comparison(found: Sequence[Comparison], measures: Sequence[str], runs: Sequence[str]) -> Answer:
+def of_comparison(found: Sequence[Comparison], measures: Sequence[str], runs: Sequence[Run]) -> Answer:
     """Arguments:
     measures: those that are shown.
     runs: that were compared; none of samples.
@@ -29,21 +30,21 @@ def of_comparison(found: Sequence[Comparison], measures: Sequence[str], runs: Se
     return Answer(
         kind="comparison",
         title="; ".join(f"{one.base} (base) against {one.other}" for one in found) + _of(runs),
-        about=tuple(runs),
+        about=tuple(run.name for run in runs),
         sentences=tuple(line for one in found for line in comparison_tables.sentences(one, measures)),
         tables=tuple(table for one in found for table in comparison_tables.tables_of(one, measures)),
-        figures=tuple(figure for one in found for figure in _compared(one, measures)),
+        figures=tuple(figure for one in found for figure in _compared(one, measures, runs)),
     )
 
 
-def _of(runs: Sequence[str]) -> str:
+def _of(runs: Sequence[Run]) -> str:
     """Sides of one run do not name it."""
-    return f" in {runs[0]}" if len(runs) == 1 else ""
+    return f" in {runs[0].name}" if len(runs) == 1 else ""
 
 
-def _compared(found: Comparison, measures: Sequence[str]) -> Iterator[Figure]:
+def _compared(found: Comparison, measures: Sequence[str], runs: Sequence[Run]) -> Iterator[Figure]:
     for measure in measures:
-        sides = (found.base, found.other, measure)
+        sides = (found.base + _of(runs), found.other + _of(runs), measure)
         for verdict, count in comparison_tables.verdicts(found, measure).items():
             yield _figure(catalogue.COMPARED_CELLS, count, *sides, verdict)
         if measure in found.measures:
@@ -54,7 +55,7 @@ def _compared(found: Comparison, measures: Sequence[str]) -> Iterator[Figure]:
                 yield _figure(catalogue.COMPARED_CHANGE, float(change), *sides)
 
 
-def of_gate(found: Comparison, broken: Sequence[Broken], runs: Sequence[str]) -> Answer:
+def of_gate(found: Comparison, broken: Sequence[Broken], runs: Sequence[Run]) -> Answer:
     """Arguments:
     runs: that were compared; none of samples.
     """
@@ -65,7 +66,7 @@ def of_gate(found: Comparison, broken: Sequence[Broken], runs: Sequence[str]) ->
     return Answer(
         kind="gate",
         title=f"Gate from {found.base} to {found.other}: {'FAILED' if broken else 'passed'}",
-        about=tuple(runs),
+        about=tuple(run.name for run in runs),
         sentences=(comparison_tables.gate_sentence(found, broken), *comparison_tables.caveats(found)),
         tables=(comparison_tables.broken_table(found, broken),) if broken else (),
         figures=(

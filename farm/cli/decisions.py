@@ -12,6 +12,7 @@ from farm.errors import IncomparableError, SweepError
 
 if TYPE_CHECKING:
     from farm.answers.compare import Comparison
+    from farm.store.runs import Run
 
 MOST_BROKEN = 20
 """differences that a gate prints; all are in its JSON"""
@@ -71,7 +72,7 @@ def compare(
 
     if (other is None) == (axis is None):
         raise SweepError("compare: name a second run, or --axis FIELD for the sides of one run")
-    runs: list[str] = []
+    runs: list[Run] = []
     if is_file_of_samples(run):
         if other is None:
             raise SweepError(f"--axis {axis}: files of samples have none; name a second file")
@@ -89,7 +90,7 @@ def compare(
             one, runs = _runs(run, other or "", across, measure, store)
             found = [one]
     if keep:
-        kept.keep(keeping.of_comparison(found, measures, runs), store)
+        kept.keep(keeping.of_comparison(found, measures, runs), store, runs)
     if as_json:
         print_json(comparison_tables.as_json(found))
     elif markdown:
@@ -120,7 +121,7 @@ def gate(
     from farm.answers.samples import is_file_of_samples
     from farm.terminal import print_json
 
-    runs: list[str] = []
+    runs: list[Run] = []
     if is_file_of_samples(run):
         found = _samples(run, other, across, None, None, None)
         rules = gating.load(rule, found) if rule is not None else gating.STRICT
@@ -129,7 +130,7 @@ def gate(
         found, runs = _runs(run, other, across, None, store, complete=True)
     broken = gating.broken(found, rules)
     if keep:
-        kept.keep(keeping.of_gate(found, broken, runs), store)
+        kept.keep(keeping.of_gate(found, broken, runs), store, runs)
     if as_json:
         print_json(comparison_tables.gate_as_json(found, broken))
     else:
@@ -152,15 +153,15 @@ def _known_measures(measures: list[str] | None) -> list[str]:
 
 def _sides(
     run: str, axis: str, base: str | None, measures: list[str] | None, store: str | None
-) -> "tuple[list[Comparison], list[str]]":
-    """The sides of an axis compared, and the name of the run."""
+) -> "tuple[list[Comparison], list[Run]]":
+    """The sides of an axis compared, and the run."""
     from farm.answers.compare import compare_axis
     from farm.store.runs import default_root, find
     from workers.config import field
 
     found = find(store or default_root(), run)
     value = None if base is None else field(axis).parse(base)
-    return compare_axis(found, axis, value, measures or ()), [found.name]
+    return compare_axis(found, axis, value, measures or ()), [found]
 
 
 def _runs(
@@ -170,8 +171,8 @@ def _runs(
     measures: list[str] | None,
     store: str | None,
     complete: bool = False,
-) -> "tuple[Comparison, list[str]]":
-    """Two runs compared, and their names; ``complete`` ones only if it is asked for."""
+) -> "tuple[Comparison, list[Run]]":
+    """Two runs compared, and the runs; ``complete`` ones only if it is asked for."""
     from farm.answers.compare import compare_runs
     from farm.answers.samples import is_file_of_samples
     from farm.execution.rounds import trials_of
@@ -187,7 +188,7 @@ def _runs(
             raise IncomparableError(f"run {one.name}: {failed} of its trials failed; mend and resume it")
         if missing := trials_of(Plan(one.sweep), one) - records:
             raise IncomparableError(f"run {one.name}: {missing} of its trials have not run; resume it")
-    return compare_runs(left, right, across or (), measures or ()), [left.name, right.name]
+    return compare_runs(left, right, across or (), measures or ()), [left, right]
 
 
 def _samples(
@@ -241,6 +242,8 @@ def advise(
 
     if plot is not None:
         svg.check(plot)
+    if keep:
+        kept.check(store)
     targets = [target_of(text) for text in target or ()]
     loaded = sweeps.load(sweep, overrides or [])
     found = find(loaded, targets)

@@ -17,6 +17,8 @@ from farm.store.place import LocalPlace, Place, reason, remedy
 
 DIRECTORY = ".answers"
 
+KEEP_REMEDY = "leave --keep out, or name another store"
+
 Kind = Literal["comparison", "gate", "advice", "diagnosis"]
 
 MOST_ROWS = 40
@@ -90,12 +92,11 @@ def keep(store: Place, answer: Answer) -> str:
             place.path.mkdir(parents=True, exist_ok=True)
         place.put(file, answer.content)
     except OSError as error:
-        otherwise = remedy(error, "leave --keep out, or name another store")
-        raise StoreError(f"store {str(store)!r}: {reason(error)}; {otherwise}") from None
+        raise StoreError(f"store {str(store)!r}: {reason(error)}; {remedy(error, KEEP_REMEDY)}") from None
     return f"{place}/{file}"
 
 
-def names(store: Place) -> tuple[str, ...]:
+def names(store: Place, otherwise: str = "make it readable") -> tuple[str, ...]:
     """Files of the answers of a store, sorted.
 
     Raises:
@@ -104,9 +105,7 @@ def names(store: Place) -> tuple[str, ...]:
     try:
         return tuple((store / DIRECTORY).files(".json"))
     except OSError as error:
-        raise StoreError(
-            f"store {str(store)!r}: {reason(error)}; {remedy(error, 'make it readable')}"
-        ) from None
+        raise StoreError(f"store {str(store)!r}: {reason(error)}; {remedy(error, otherwise)}") from None
 
 
 def read(store: Place, files: Sequence[str]) -> dict[str, Answer]:

@@ -44,11 +44,11 @@ def keep(root: Path, sides: Sequence[Comparison], advice: Sequence[Advice], swee
     same = compare_runs(run, run)
     lenient = (gate.Rule(verdicts=("too few",)),)
     for answer in (
-        keeping.of_comparison(sides, MEASURES, [run.name]),
-        keeping.of_comparison([same], MEASURES, [run.name]),
-        keeping.of_gate(sides[0], gate.broken(sides[0], gate.STRICT), [run.name]),
-        keeping.of_gate(sides[0], gate.broken(sides[0], lenient), [run.name]),
-        keeping.of_gate(same, gate.broken(same, gate.STRICT), [run.name]),
+        keeping.of_comparison(sides, MEASURES, [run]),
+        keeping.of_comparison([same], MEASURES, [run]),
+        keeping.of_gate(sides[0], gate.broken(sides[0], gate.STRICT), [run]),
+        keeping.of_gate(sides[0], gate.broken(sides[0], lenient), [run]),
+        keeping.of_gate(same, gate.broken(same, gate.STRICT), [run]),
         keeping.of_advice(advice, sweep, 64),
         keeping.of_diagnosis(diagnosis, "a host"),
     ):

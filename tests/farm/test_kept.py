@@ -453,3 +453,15 @@ def test_an_object_store_keeps_answers_too(
         assert (code, out) == (2, "")
         assert re.fullmatch(r"farm: store '\S+': .*; free some space\n", err)
         assert answers.names(place_of(remote)) == (path.name,)
+
+
+def test_an_answer_about_runs_named_by_path_is_kept_beside_them(
+    farm: Farm, small_run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FARM_STORE", str(tmp_path / "elsewhere"))
+    run = Path(shutil.copytree(small_run.path, tmp_path / "runs" / small_run.sweep_name / small_run.name))
+    assert farm("gate", str(run), str(run), "--keep")[0] == 0
+    assert farm("compare", str(run), "--axis", "pool.recycle", "--keep")[0] == 0
+    assert len(answers.names(LocalPlace(tmp_path / "runs"))) == 2
+    assert not (tmp_path / "elsewhere").exists()
+    assert len(data.kept_answers(Run(LocalPlace(run)))) == 2

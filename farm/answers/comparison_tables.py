@@ -1,6 +1,7 @@
 """A comparison for a terminal, a cover letter and a program."""
 
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -207,8 +208,8 @@ def verdicts(comparison: Comparison, measure: str) -> dict[str, int]:
     """How many cells have each verdict on a measure, sorted by verdict."""
     if measure not in comparison.measures:
         return {}
-    known, counts = numpy.unique(comparison.measures[measure].verdicts, return_counts=True)
-    return {str(verdict): int(count) for verdict, count in zip(known, counts, strict=True) if verdict}
+    counts = Counter(comparison.measures[measure].verdicts.tolist())
+    return {verdict: counts[verdict] for verdict in sorted(counts) if verdict}
 
 
 def gate_sentence(comparison: Comparison, broken: Sequence[Broken]) -> str:

@@ -49,7 +49,7 @@ def compare(
     least_change: Annotated[
         float | None,
         typer.Option(
-            min=0.0, help="Of measured samples: smaller changes, as part of the base, do not matter [0.02]."
+            min=0.0, help="Of measured samples: smaller changes, as part of the base, do not matter [0.05]."
         ),
     ] = None,
     least_difference: Annotated[
@@ -66,7 +66,7 @@ def compare(
     and a bootstrap.
     """
     from farm import tables
-    from farm.answers import comparison_tables, keeping
+    from farm.answers import comparison_tables
     from farm.answers.samples import is_file_of_samples
     from farm.terminal import print_json
 
@@ -90,6 +90,8 @@ def compare(
             one, runs = _runs(run, other or "", across, measure, store)
             found = [one]
     if keep:
+        from farm.answers import keeping
+
         kept.keep(keeping.of_comparison(found, measures, runs), store, runs)
     if as_json:
         print_json(comparison_tables.as_json(found))
@@ -116,7 +118,7 @@ def gate(
     as_json: Json = False,
 ) -> int:
     """Say whether a run is as good as an earlier one: exit code 0 yes, 1 no, 4 nothing to compare."""
-    from farm.answers import comparison_tables, keeping
+    from farm.answers import comparison_tables
     from farm.answers import gate as gating
     from farm.answers.samples import is_file_of_samples
     from farm.terminal import print_json
@@ -130,6 +132,8 @@ def gate(
         found, runs = _runs(run, other, across, None, store, complete=True)
     broken = gating.broken(found, rules)
     if keep:
+        from farm.answers import keeping
+
         kept.keep(keeping.of_gate(found, broken, runs), store, runs)
     if as_json:
         print_json(comparison_tables.gate_as_json(found, broken))

@@ -5,7 +5,7 @@ Everything is a column with a place for each cell: a comparison of two large run
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 Floats = numpy.typing.NDArray[numpy.float64]
 Integers = numpy.typing.NDArray[numpy.int64]
 Flags = numpy.typing.NDArray[numpy.bool_]
+
+_ROW = "hash(trial_id) AS row"
+"""what tells a record from all others of a run: a number, as text would take longer than all values"""
 
 MEASURES_AT_A_TIME = 64
 """whose values are in memory; all of a million records would be gigabytes"""
@@ -65,7 +68,7 @@ class Paired(NamedTuple):
 
 
 class _Source(NamedTuple):
-    """The records of a side, always in one order: what follows the columns in a SELECT, and parameters."""
+    """The records of a side, in no order: what follows the columns in a SELECT, and its parameters."""
 
     sql: str
     parameters: dict[str, object]
@@ -89,22 +92,22 @@ def paired(base: Side, other: Side, names: Sequence[str], measures: Sequence[str
         chosen = " AND ".join(f'"{name}" = ${value}' for name, value in zip(side.where, values, strict=True))
         source = f"FROM ({once}){' WHERE ' if chosen else ''}{chosen}"
         sources.append(_Source(source, {"paths": paths, **values}))
-    keys = ", ".join(f'"{name}"' for name in (*names, "seed"))
+    keys = ", ".join([*(f'"{name}"' for name in (*names, "seed")), _ROW])
     with connected() as connection:
         try:
             for letter, one in zip("lr", sources, strict=True):
                 connection.execute(f"CREATE TEMP TABLE {letter} AS SELECT {keys} {one.sql}", one.parameters)
             cells, seeds = _join(connection, names)
-            rows = connection.execute("SELECT l_row, r_row FROM pairs ORDER BY rowid").fetchnumpy()
+            rows = connection.execute("SELECT l_row, r_row FROM pairs ORDER BY cell, seed").fetchnumpy()
             order = _order(cells, {**axes(base.run), **axes(other.run)})
             by_seeds = _by_seeds(seeds)
             found = {}
             for start in range(0, len(measures), MEASURES_AT_A_TIME):
                 some = measures[start : start + MEASURES_AT_A_TIME]
-                left, right = (_values(connection, source, some) for source in sources)
+                left = _values(connection, sources[0], some, rows["l_row"])
+                right = _values(connection, sources[1], some, rows["r_row"])
                 for name in some:
-                    column = _column(left[name][rows["l_row"]], right[name][rows["r_row"]], by_seeds)
-                    found[name] = column.ordered(order)
+                    found[name] = _column(left[name], right[name], by_seeds).ordered(order)
             counts = [connection.execute(f"SELECT count(*) FROM {name}").fetchall()[0][0] for name in "lr"]
         except duckdb.Error as error:
             reason = str(error).splitlines()[0]
@@ -121,16 +124,15 @@ def _join(
 ) -> tuple[list[dict[str, Value]], Integers]:
     """Make the table of pairs, by cell and seed; the cells in its order, and how many pairs each has."""
     key = " AND ".join(f'l."{name}" = r."{name}"' for name in (*names, "seed"))
-    group = ", ".join(f'l."{name}"' for name in names)
+    columns = [f'l."{name}"' for name in names]
+    group = ", ".join(columns)
     number = f"dense_rank() OVER (ORDER BY {group}) - 1" if names else "0"
     connection.execute(
-        f"CREATE TEMP TABLE pairs AS SELECT {number} AS cell, l.rowid AS l_row, r.rowid AS r_row "
-        f"FROM l JOIN r ON {key} ORDER BY cell, l.seed"
+        f"CREATE TEMP TABLE pairs AS SELECT {number} AS cell, l.seed AS seed, l.row AS l_row, r.row AS r_row"
+        f"{''.join(f', {name}' for name in columns)} FROM l JOIN r ON {key}"
     )
-    fields = "".join(f', any_value(l."{name}")' for name in names)
-    rows = connection.execute(
-        f"SELECT count(*){fields} FROM pairs JOIN l ON l.rowid = l_row GROUP BY cell ORDER BY cell"
-    ).fetchall()
+    fields = "".join(f', any_value("{name}")' for name in names)
+    rows = connection.execute(f"SELECT count(*){fields} FROM pairs GROUP BY cell ORDER BY cell").fetchall()
     cells = [dict(zip(names, row[1:], strict=True)) for row in rows]
     return cells, numpy.array([row[0] for row in rows], numpy.int64)
 
@@ -156,16 +158,17 @@ def _by_seeds(seeds: Integers) -> list[tuple[Integers, Integers]]:
 
 
 def _values(
-    connection: "duckdb.DuckDBPyConnection", source: _Source, measures: Sequence[str]
+    connection: "duckdb.DuckDBPyConnection", source: _Source, measures: Sequence[str], wanted: Any
 ) -> dict[str, Floats]:
-    """Values of all records of a side, in their order; NaN for none."""
+    """Values of these records of a side, in this order; NaN for none."""
     chosen = ", ".join(
         f'coalesce(CAST("{name}" AS DOUBLE), \'NaN\'::DOUBLE) AS "{name}"' for name in measures
     )
-    found: dict[str, Floats] = connection.execute(
-        f"SELECT {chosen} {source.sql}", source.parameters
-    ).fetchnumpy()
-    return found
+    found = connection.execute(f"SELECT {_ROW}, {chosen} {source.sql}", source.parameters).fetchnumpy()
+    rows = found.pop("row")
+    order = numpy.argsort(rows)
+    places = order[numpy.searchsorted(rows, wanted, sorter=order)]
+    return {name: values[places] for name, values in found.items()}
 
 
 def _column(left: Floats, right: Floats, by_seeds: Sequence[tuple[Integers, Integers]]) -> Column:

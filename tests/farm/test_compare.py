@@ -119,6 +119,20 @@ def edited(run: Run, to: Path, edit: Callable[[pyarrow.Table], pyarrow.Table]) -
     return copy
 
 
+def test_a_trial_that_is_stored_twice_is_paired_once(small_run: Run, tmp_path: Path) -> None:
+    """In whatever order its copies come."""
+    twice = edited(small_run, tmp_path, lambda records: records)
+    for kind in ("records", "attempts"):
+        for part in list((twice.path / kind).glob("*.parquet")):
+            rows = parquet.read_table(part)
+            again = rows.take(pyarrow.array(range(rows.num_rows - 1, -1, -2)))
+            parquet.write_table(again, part.with_name(f"again-{part.name}"))
+    for sides in ((small_run, twice), (twice, small_run)):
+        found = compare_runs(*sides)
+        assert (len(found.cells), sum(found.seeds), found.unpaired) == (16, 24, (0, 0))
+        assert gate.broken(found, gate.STRICT) == []
+
+
 def test_a_value_that_only_one_side_has_is_a_finding(small_run: Run, tmp_path: Path) -> None:
     def without_one(records: pyarrow.Table) -> pyarrow.Table:
         at = records.column_names.index("latency_p99_ns")

@@ -9,7 +9,7 @@ Heavy packages are imported inside the verbs, so that ``farm --help`` answers at
 
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -85,6 +85,30 @@ for name, verb in DASHBOARD_VERBS:
     dashboards_app.command(name)(verb)
 app.add_typer(dashboards_app, name="dashboards", help="Dashboards on a Grafana.")
 app.add_typer(arch_app, name="arch", help="Architecture profiles and where their numbers come from.")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        import json
+
+        from farm.execution.batch import versions
+        from workers import model_digest
+
+        listed = ", ".join(f"{name} {version}" for name, version in json.loads(versions()).items())
+        print(f"{listed}, model {model_digest()}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=_print_version, help="Versions and the model's digest."
+        ),
+    ] = False,
+) -> None:
+    pass
 
 
 def main(arguments: list[str] | None = None) -> NoReturn:

@@ -6,6 +6,7 @@ import re
 import signal
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ import pytest
 from farm import cli, sweep
 from farm.store import runs as store
 from farm.store.runs import Run
+from workers import model_digest
 from workers.config import fields
 from workers.measures import MEASURES
 
@@ -241,6 +243,13 @@ def test_failed_trials_are_told_and_counted(
     assert code == 3
     assert "no records" in out
     assert "24 trials failed; the first: CheckError: wire packets 7 != fates 6" in err
+
+
+def test_the_version_names_the_model(farm: Farm) -> None:
+    code, output, errors = farm("--version")
+    assert (code, errors, output.count("\n")) == (0, "", 1)
+    assert output.endswith(f", model {model_digest()}\n")
+    assert f"page-pool-farm {metadata.version('page-pool-farm')}," in output
 
 
 def test_an_interrupt_keeps_what_was_done_and_says_how_to_go_on(

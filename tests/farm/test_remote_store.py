@@ -83,7 +83,7 @@ def test_a_run_on_a_server_is_the_run_on_a_disk(
     [run] = store.runs(root)
     assert out.splitlines()[-1] == f"Stored in {run.place}"
     assert run.canonical_records() == small_run.canonical_records()
-    assert {name.rsplit("/", 1)[1] for name in objects(proxy) if "/inputs/" in name} == set(
+    assert {name.rsplit("/", 1)[1] for name in objects(proxy) if f"{run.name}/inputs/" in name} == set(
         run.manifests()[0]["inputs"].values()
     )
     [listed] = json.loads(farm("list", "--store", root, "--json")[1])

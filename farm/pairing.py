@@ -52,7 +52,7 @@ class Column(NamedTuple):
     one_sided: Flags
     """whether some seed has it on one side only"""
 
-    def ordered(self, order: Sequence[int]) -> "Column":
+    def ordered(self, order: Integers) -> "Column":
         """The same cells in another order."""
         return Column(*(values[order] for values in self))  # type: ignore[arg-type]
 
@@ -137,14 +137,14 @@ def _join(
     return cells, numpy.array([row[0] for row in rows], numpy.int64)
 
 
-def _order(cells: Sequence[Mapping[str, Value]], swept: Mapping[str, tuple[Value, ...]]) -> list[int]:
+def _order(cells: Sequence[Mapping[str, Value]], swept: Mapping[str, tuple[Value, ...]]) -> Integers:
     """Places of the cells in the order of the sweep's axes."""
     places = {name: {value: index for index, value in enumerate(values)} for name, values in swept.items()}
 
     def key(place: int) -> list[int]:
         return [places[name].get(value, len(places[name])) for name, value in cells[place].items()]
 
-    return sorted(range(len(cells)), key=key)
+    return numpy.array(sorted(range(len(cells)), key=key), numpy.int64)
 
 
 def _by_seeds(seeds: Integers) -> list[tuple[Integers, Integers]]:

@@ -54,7 +54,7 @@ class Column(NamedTuple):
 
     def ordered(self, order: Integers) -> "Column":
         """The same cells in another order."""
-        return Column(*(values[order] for values in self))  # type: ignore[arg-type]
+        return Column._make(values[order] for values in self)
 
 
 class Paired(NamedTuple):

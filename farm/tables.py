@@ -142,7 +142,7 @@ def cpus(cells: Sequence[Cell], times: Sequence[Mapping[str, Mapping[str, float]
     parts: list[RenderableType] = []
     for cell, by_cpu in zip(cells, times, strict=True):
         columns = by_cpu if len(by_cpu) <= MOST_CPUS else _by_role(by_cpu)
-        title = ", ".join(f"{name} = {word(cell.fields[name])}" for name in axes)
+        title = words({name: cell.fields[name] for name in axes})
         table = _table(["ns per packet", *columns, "all"], 1, title=title)
         sums = {name: sum(by.get(name, 0) for by in columns.values()) for name in CATEGORIES}
         for name in sorted(filter(sums.__getitem__, sums), key=lambda name: -sums[name]):
@@ -180,6 +180,11 @@ def rows(
 def word(value: Value) -> str:
     """A field's value as a user would type it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def words(fields: Mapping[str, Value]) -> str:
+    """Fields and their values, likewise; empty if there is none."""
+    return ", ".join(f"{name} = {word(value)}" for name, value in fields.items())
 
 
 def in_unit(unit: Unit, value: float | None) -> str:

@@ -50,7 +50,7 @@ def table_of(advice: Advice) -> Table:
 
 def title(advice: Advice) -> str:
     """What tells the cell from others; empty if there is one only."""
-    return ", ".join(f"{name} = {tables.word(value)}" for name, value in advice.cell.items())
+    return tables.words(advice.cell)
 
 
 def sentences(advice: Advice, queues: int) -> Iterator[str]:

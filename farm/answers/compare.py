@@ -4,7 +4,7 @@ configuration that they have in common, trials by their seed, so that most varia
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy
 
@@ -13,7 +13,7 @@ from farm.answers.statistics import Interval, Verdict, paired_intervals, paired_
 from farm.errors import IncomparableError
 from farm.pairing import Column, Flags, Floats, Side, paired
 from farm.store.runs import Run
-from farm.tables import word
+from farm.tables import word, words
 from workers.config import TrialConfig, check_name, field
 from workers.fields.derived import SEED_FIELDS, seed_matters
 from workers.fields.groups import Value
@@ -55,6 +55,12 @@ class Differences:
     verdicts: "numpy.typing.NDArray[numpy.str_]"
     """empty where one of the sides has no value"""
 
+    @property
+    def change(self) -> Floats:
+        """Size of the difference as a part of the base; infinite where the base is 0, NaN where both are."""
+        with numpy.errstate(divide="ignore", invalid="ignore"):
+            return numpy.abs(self.difference / self.base)
+
     def at(self, cell: int) -> Difference:
         """That of one cell."""
         low, high = float(self.low[cell]), float(self.high[cell])
@@ -63,7 +69,7 @@ class Differences:
             float(self.other[cell]),
             float(self.difference[cell]),
             None if math.isnan(low) else Interval(low, high),
-            str(self.verdicts[cell]),  # type: ignore[arg-type]
+            cast(Verdict, str(self.verdicts[cell])),
         )
 
 
@@ -282,7 +288,7 @@ def _lost(names: Sequence[str]) -> Iterator[str]:
 
 
 def _name(side: Side) -> str:
-    return ", ".join(f"{name} = {word(value)}" for name, value in side.where.items()) or side.run.name
+    return words(side.where) or side.run.name
 
 
 def _seeds_matter(run: Run) -> Any:

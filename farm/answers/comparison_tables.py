@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy
@@ -14,7 +14,6 @@ from farm.answers.compare import Comparison, Difference
 from farm.answers.gate import Broken
 from farm.answers.statistics import LEVEL
 from farm.store.answers import MOST_ROWS, Table
-from workers.fields.groups import Value
 from workers.measures import Unit
 
 SHOWN = (
@@ -143,9 +142,7 @@ def _most_changed(comparison: Comparison, measure: str) -> list[int]:
     cells = len(comparison.cells)
     if cells <= MOST_ROWS or measure not in comparison.measures:
         return list(range(min(cells, MOST_ROWS)))
-    found = comparison.measures[measure]
-    with numpy.errstate(divide="ignore", invalid="ignore"):
-        change = numpy.nan_to_num(numpy.abs(found.difference / found.base), nan=0.0)
+    change = numpy.nan_to_num(comparison.measures[measure].change, nan=0.0)
     return sorted(numpy.argsort(-change, kind="stable")[:MOST_ROWS].tolist())
 
 
@@ -241,7 +238,8 @@ def broken_lines(comparison: Comparison, broken: Sequence[Broken], most: int) ->
     """What a gate did not let through."""
     for one in broken[:most]:
         base, other, *_, verdict = _texts(comparison, one.measure, one.cell)
-        yield f"{_place(comparison.cells[one.cell])}: {one.measure} {base} -> {other}: {verdict}"
+        place = tables.words(comparison.cells[one.cell]) or "the cell"
+        yield f"{place}: {one.measure} {base} -> {other}: {verdict}"
     if len(broken) > most:
         yield f"... and {len(broken) - most} more; --json lists all"
 
@@ -262,7 +260,3 @@ def gate_as_json(comparison: Comparison, broken: Sequence[Broken]) -> dict[str, 
             for one in broken
         ],
     }
-
-
-def _place(fields: Mapping[str, Value]) -> str:
-    return ", ".join(f"{name} = {tables.word(value)}" for name, value in fields.items()) or "the cell"

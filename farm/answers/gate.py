@@ -52,11 +52,9 @@ class Rule(pydantic.BaseModel):
 
     def failing(self, found: Differences, exact: bool) -> Flags:
         """In which cells a measure that this rule is about changed too much."""
-        with numpy.errstate(divide="ignore", invalid="ignore"):
-            change = numpy.abs(found.difference / found.base)
         verdicts = self.verdicts or (FAILING_EXACT if exact else FAILING)
         # what one side does not have is no small change
-        small = (change < self.least_change) | (numpy.abs(found.difference) < self.least_difference)
+        small = (found.change < self.least_change) | (numpy.abs(found.difference) < self.least_difference)
         return numpy.isin(found.verdicts, verdicts) & ~small
 
     def holds_in(self, fields: Mapping[str, Value]) -> bool:

@@ -1,5 +1,6 @@
 """What is kept of each kind of answer: words and tables for the report, figures for Prometheus."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 
 import numpy
@@ -60,9 +61,7 @@ def of_gate(found: Comparison, broken: Sequence[Broken], runs: Sequence[Run]) ->
     runs: that were compared; none of samples.
     """
     sides = (found.base, found.other)
-    by_measure: dict[str, int] = {}
-    for one in broken:
-        by_measure[one.measure] = by_measure.get(one.measure, 0) + 1
+    by_measure = Counter(one.measure for one in broken)
     return Answer(
         kind="gate",
         title=f"Gate from {found.base} to {found.other}: {'FAILED' if broken else 'passed'}",
